@@ -1,0 +1,50 @@
+# doorward. Everything installs by itself what it needs, on a Debian 12 with make, git and root.
+#
+#   make demo       two hosts and an outsider: a roll-out, and what each of them sees (needs root)
+#   make demo-down  remove all of it
+#   make test       every test there is, with their counts in the last line (needs root)
+#   make check      the fast part of it: style, types, import contracts, unit tests
+#   make bench      doorwardd and its peers on the same work (needs root)
+#   make archive    the one file that the collection puts on hosts
+#   make lab-up     only start the hosts of the demo (needs root)
+
+ARCHIVE := collections/ansible_collections/doorward/spa/roles/daemon/files/doorward.pyz
+PYTHON := .venv/bin/python
+# The tests and the lab run from the source tree, whatever else is installed.
+export PYTHONPATH := $(CURDIR)/daemon:$(CURDIR)/tests
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo demo-down test check bench archive lab-up lab-down venv system
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
+demo: system venv archive
+	@$(PYTHON) -m lab.demo
+
+demo-down:
+	@python3 -m lab down
+
+test: system venv archive
+	@$(PYTHON) tests/run.py all
+
+check: venv
+	@$(PYTHON) tests/run.py check
+
+bench: system venv
+	@$(PYTHON) bench/latency.py
+
+archive: venv
+	@mkdir -p $(dir $(ARCHIVE))
+	@$(PYTHON) -m doorward.archive $(ARCHIVE)
+
+lab-up: system venv
+	@$(PYTHON) -m lab up
+
+lab-down: demo-down
+
+system:
+	@.ci/bootstrap system
+
+venv:
+	@.ci/bootstrap venv

@@ -1,0 +1,161 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin doorward.spa.firewall_apply: a new table under a dead man's switch."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
+
+_OPTIONS = {
+    "content": {"type": "str", "required": True},
+    "deadline": {"type": "int"},
+    "expect_closed": {"type": "bool", "default": True},
+    "force": {"type": "bool", "default": False},
+}
+_PERSISTED = "/etc/doorward/firewall.nft"
+_MARGIN = 5.0  # seconds before the deadline after which a confirmation would race the rollback
+_AFTER = 2.0  # seconds after the deadline in which the rollback has surely happened
+_PROBE = 1.5  # seconds in which an open port would have answered; a lost SYN is repeated after one
+_RETURN = 30.0  # seconds in which a host that rolled back must be reachable again
+_SSH_PORT = 22
+_CUT = "--doorward--"
+# Lists a file's table as the kernel would, without touching the host's: loaded into an empty network namespace.
+_LIST = "nft -s -t list table inet doorward"
+_COMPARE = f"""
+shown() {{ [ -e "$1" ] && unshare -n sh -c 'nft -f "$1" && {_LIST}' sh "$1" 2>&1; echo "{_CUT}$?"; }}
+shown "$1"
+shown {_PERSISTED}
+{_LIST} 2>/dev/null
+echo "{_CUT}$?"
+"""
+
+
+class ActionModule(HostAction):
+    """The action `doorward.spa.firewall_apply`."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
+        """Compare; then arm, swap, confirm, and persist."""
+        super().run(tmp, task_vars)
+        _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
+        file = self._send_table(options["content"])
+        wanted, persisted, live = self._tables(file)
+        if wanted == persisted == live and not options["force"]:
+            return {"changed": False, "stage": "unchanged"}
+        result = {"changed": True, "diff": {"before": live, "after": wanted, "before_header": "table in force"}}
+        if self._task.check_mode:
+            return result | {"stage": "checked"}
+        self._refuse_a_connection_that_cannot_confirm()
+        deadline = options["deadline"] or max(60, 3 * int(self._connection.get_option("timeout")) + 30)
+        return result | {"deadline": deadline} | self._close(file, deadline, expect_closed=options["expect_closed"])
+
+    def _send_table(self, content: str) -> str:
+        """Put the table into the task's temporary folder on the host and return its path there."""
+        self._make_tmp_path()
+        shell = self._connection._shell  # noqa: SLF001  every action plugin of ansible-core does so
+        path = shell.join_path(shell.tmpdir, "firewall.nft")
+        self._transfer_data(path, content if content.endswith("\n") else f"{content}\n")
+        return path
+
+    def _tables(self, file: str) -> tuple[str, str, str]:
+        """Return the wanted, the persisted and the live table as the kernel lists them; empty where there is none."""
+        outcome = self._on_host("sh", "-c", _COMPARE, "sh", file)
+        parts = outcome.text.split(_CUT)
+        if len(parts) != 4:  # noqa: PLR2004  three listings and what follows the last mark
+            msg = f"the firewall tables cannot be compared: {outcome.text[-800:]}"
+            raise AnsibleActionFail(msg)
+        codes = [part.partition("\n")[0].strip() for part in parts[1:]]
+        texts = [parts[0], *(part.partition("\n")[2] for part in parts[1:3])]
+        if codes[0] != "0":
+            msg = f"the kernel refuses the new table, and nothing was changed: {texts[0].strip()[-800:]}"
+            raise AnsibleActionFail(msg)
+        wanted, persisted, live = (
+            f"{text.strip()}\n" if code == "0" else "" for text, code in zip(texts, codes, strict=True)
+        )
+        return wanted, persisted, live
+
+    def _refuse_a_connection_that_cannot_confirm(self) -> None:
+        if not getattr(self._connection, "knocks", False):
+            msg = (
+                "this host's connection does not knock, so it could not get back in: set ansible_connection: "
+                "doorward.spa.ssh and a key for this host. Nothing was changed"
+            )
+            raise AnsibleActionFail(msg)
+
+    def _close(self, file: str, deadline: int, *, expect_closed: bool) -> dict:
+        """Arm and swap, then confirm; whatever goes wrong, wait until the host is open again and say how far it came."""
+        armed = time.monotonic()
+        token = self._doorward_json("firewall", "apply", file, "--deadline", str(deadline))["token"]
+        stage = "closed"
+        try:
+            with self._no_shared_connection():
+                if expect_closed:
+                    self._require_silence()
+                stage = "confirm"
+                self._confirm(token, armed + deadline - _MARGIN)
+        except AnsibleError as error:
+            aftermath = self._wait_for_rollback(armed + deadline + _AFTER)
+            msg = f"the new table was not confirmed (stage {stage}): {error}. {aftermath}"
+            return {"failed": True, "stage": stage, "msg": msg}
+        return {"stage": "confirmed"}
+
+    @contextlib.contextmanager
+    def _no_shared_connection(self) -> object:
+        """End the shared SSH connection and keep every one within from sharing: each must get in by itself."""
+        extra = self._connection.get_option("ssh_extra_args") or ""
+        self._connection.reset()
+        self._connection.set_option("ssh_extra_args", f"{extra} -o ControlPath=none".strip())
+        try:
+            yield
+        finally:
+            self._connection.set_option("ssh_extra_args", extra)
+
+    def _require_silence(self) -> None:
+        """Fail when the host still answers one who has not knocked; sshd is met only if so."""
+        place = (self._connection.get_option("host"), int(self._connection.get_option("port") or _SSH_PORT))
+        try:
+            socket.create_connection(place, timeout=_PROBE).close()
+        except OSError:
+            return  # silence; or an alias of ssh_config, which only ssh can resolve
+        msg = f"{place[0]} port {place[1]} still answers without a knock"
+        raise AnsibleActionFail(msg)
+
+    def _confirm(self, token: str, until: float) -> None:
+        """Knock, connect anew and confirm, over and over until it is done or too late."""
+        error: AnsibleError = AnsibleActionFail("there was no time to confirm: raise the deadline")
+        while time.monotonic() < until:
+            try:
+                outcome = self._doorward("firewall", "confirm", token)
+            except AnsibleConnectionFailure as failure:
+                error = failure
+                time.sleep(0.5)
+                continue
+            if outcome.code:
+                msg = f"the host did not take the confirmation: {outcome.text[-500:]}"
+                raise AnsibleActionFail(msg)
+            return
+        raise error
+
+    def _wait_for_rollback(self, until: float) -> str:
+        """Wait out the deadline, then say in words whether the host is back as it was."""
+        time.sleep(max(0.0, until - time.monotonic()))
+        give_up = time.monotonic() + _RETURN
+        while True:
+            try:
+                self._connection.reset()
+                status = self._doorward_json("status")
+            except AnsibleError as error:
+                if time.monotonic() < give_up:
+                    time.sleep(1)
+                    continue
+                return f"The old table should be back by now, but the host cannot be asked: {error}"
+            if status["pending"]:
+                return "The host can be reached but its rollback is still pending: look at it now"
+            return f"The host has put the old table back (now: {status['table']}), and nothing was kept"

@@ -1,0 +1,104 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin doorward.spa.key: keys and enrolment marks on the controller."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from ansible.errors import AnsibleActionFail
+from ansible.parsing.vault import VaultLib, match_secrets
+from ansible.plugins.action import ActionBase
+from ansible_collections.doorward.spa.plugins.plugin_utils import _key_store, _key_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OPTIONS = {
+    "host": {"type": "str", "required": True},
+    "clients": {"type": "list", "elements": "str", "default": ["controller"]},
+    "folder": {"type": "path", "default": "~/.config/doorward/keys"},
+    "vault_id": {"type": "str", "default": ""},
+    "host_mark": {"type": "str", "default": ""},
+    "reenroll": {"type": "bool", "default": False},
+    "enrolled": {"type": "bool", "default": False},
+}
+
+
+class ActionModule(ActionBase):
+    """The action `doorward.spa.key`."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
+        """Check the enrolment, then make what is missing."""
+        super().run(tmp, task_vars)
+        _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
+        folder = _key_store.path(options["folder"], options["host"], "any").parent
+        self._check_enrolment(folder, options)
+        made, fingerprints = [], {}
+        for client in options["clients"]:
+            file = _key_store.path(options["folder"], options["host"], client)
+            if self._make(file, options["vault_id"]):
+                made.append(client)
+            self._fingerprint(file, client, fingerprints)
+        mark = _key_store.enrolment(folder, make=not self._task.check_mode) or ""
+        newly = options["enrolled"] and not self._task.check_mode and _key_store.mark_enrolled(folder)
+        return {
+            "changed": bool(made) or newly,
+            "made": made,
+            "fingerprints": fingerprints,
+            "enrolment": mark,
+        }
+
+    def _check_enrolment(self, folder: Path, options: dict) -> None:
+        """Fail where the host is not the one whose keys these are.
+
+        The mark is made with the first key and put on the host last, so an interrupted roll-out is no reinstallation.
+        """
+        ours, theirs = _key_store.enrolment(folder, make=False), options["host_mark"].strip()
+        if options["reenroll"] or theirs == (ours or ""):
+            return
+        if theirs:
+            story = "bears the mark of another controller, or of keys that this controller has lost"
+        elif _key_store.enrolled(folder):
+            story = "was enrolled by this controller and bears no mark any more: it was reinstalled or replaced"
+        else:
+            return
+        msg = (
+            f"{options['host']} {story}. Nothing was changed. Make sure that it is the host you mean, then enrol it "
+            "again with doorward_reenroll: true for this host"
+        )
+        raise AnsibleActionFail(msg)
+
+    def _make(self, file: Path, vault_id: str) -> bool:
+        """Make a key unless there is one; tell whether one was made, or would be in check mode."""
+        if file.exists():
+            return False
+        if self._task.check_mode:
+            return True
+        text = _key_text.render(secrets.token_bytes(_key_text.KEY_BYTES), secrets.token_bytes(_key_text.HMAC_BYTES))
+        return _key_store.create(file, self._vaulted(text, vault_id) if vault_id else text)
+
+    def _fingerprint(self, file: Path, client: str, fingerprints: dict[str, str]) -> None:
+        text = _key_store.read(file, self._loader)
+        if text is None:
+            return
+        try:
+            fingerprints[client] = _key_text.fingerprint(text)
+        except _key_text.KeyTextError as error:
+            msg = f"{file}: {error}"
+            raise AnsibleActionFail(msg) from error
+
+    def _vaulted(self, text: str, vault_id: str) -> str:
+        known = self._loader._vault.secrets or []  # noqa: SLF001  the loader offers no other way to its secrets
+        fitting = match_secrets(known, [vault_id])
+        if not fitting:
+            msg = f"there is no vault secret with the id {vault_id!r}: give one with --vault-id {vault_id}@FILE"
+            raise AnsibleActionFail(msg)
+        return VaultLib(known).encrypt(text, secret=fitting[0][1], vault_id=vault_id).decode()

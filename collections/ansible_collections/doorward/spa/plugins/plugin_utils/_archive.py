@@ -1,0 +1,64 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the controller finds the one archive that is the client, the daemon and the connect helper."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ansible import constants
+from ansible.errors import AnsibleError
+
+SHIPPED = Path(__file__).resolve().parents[2] / "roles" / "daemon" / "files" / "doorward.pyz"
+
+
+class ArchiveMissingError(AnsibleError):
+    """Neither the collection's archive nor an installed package it could be made from is there."""
+
+
+def find() -> Path:
+    """Return the archive of this collection, or the same one made from the installed package `doorward`.
+
+    Raises:
+        ArchiveMissingError: there is neither; the text says what to do.
+    """
+    if SHIPPED.is_file():
+        return SHIPPED
+    made = scratch() / "doorward.pyz"
+    if not made.is_file():
+        _build(made)
+    return made
+
+
+def scratch() -> Path:
+    """Return this run's own folder on the controller: 0700, removed when ansible ends."""
+    folder = Path(constants.DEFAULT_LOCAL_TMP)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put `text` at `path` with mode 0600, whole or not at all: forks may write the same file at once."""
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".doorward-")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    Path(draft).replace(path)
+
+
+def _build(path: Path) -> None:
+    try:
+        from doorward import archive  # noqa: PLC0415  only a controller without the shipped archive needs it
+    except ImportError as error:
+        msg = (
+            f"the doorward archive is missing: {SHIPPED} is not there and the Python package doorward is not "
+            "installed for this ansible. Install the collection from its tarball, run `make archive` in a source "
+            "tree, or `pip install` the package doorward beside ansible-core."
+        )
+        raise ArchiveMissingError(msg) from error
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".doorward-")
+    os.close(handle)
+    archive.build(Path(draft))
+    Path(draft).replace(path)

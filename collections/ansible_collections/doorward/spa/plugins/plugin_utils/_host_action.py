@@ -1,0 +1,65 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the actions that talk to a host's `doorward` command share."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+from typing import NamedTuple
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+HOST_COMMAND = "/usr/bin/doorward"
+
+
+class Outcome(NamedTuple):
+    """How a command on the host ended; `text` is all it printed, since a tty mixes both streams."""
+
+    code: int
+    text: str
+
+
+class Peer(NamedTuple):
+    """One end of the SSH connection as the host sees it: who connects, and sshd's own port."""
+
+    source: str
+    port: int
+
+
+class HostAction(ActionBase):
+    """An action that runs commands on the host through the task's own connection and privileges."""
+
+    TRANSFERS_FILES = False
+    _supports_check_mode = True
+    _supports_async = False
+
+    def _on_host(self, *words: str, become: bool = True) -> Outcome:
+        """Run one command; AnsibleConnectionFailure when the host cannot be reached."""
+        result = self._low_level_execute_command(shlex.join(words), sudoable=become)
+        text = f"{result['stdout']}\n{result['stderr']}".replace("\r\n", "\n").strip()
+        return Outcome(result["rc"], text)
+
+    def _doorward(self, *words: str) -> Outcome:
+        return self._on_host(HOST_COMMAND, *words)
+
+    def _doorward_json(self, *words: str) -> dict:
+        """Run a `doorward` command on the host and return the object it prints; fail with its words otherwise."""
+        outcome = self._doorward(*words, "--json")
+        start, end = outcome.text.find("{"), outcome.text.rfind("}")
+        if outcome.code == 0 and 0 <= start < end:
+            return json.loads(outcome.text[start : end + 1])
+        msg = f"`doorward {shlex.join(words)}` on the host ended with {outcome.code}: {outcome.text[-800:]}"
+        raise AnsibleActionFail(msg)
+
+    def _peer(self) -> Peer:
+        """Return who connects in the host's eyes: the address that a grant must be for."""
+        outcome = self._on_host("printenv", "SSH_CONNECTION", become=False)
+        words = outcome.text.split()
+        if outcome.code or len(words) < 4:  # noqa: PLR2004  client address and port, server address and port
+            msg = f"the host shows no SSH_CONNECTION, so this is no SSH connection: {outcome.text[-200:]!r}"
+            raise AnsibleActionFail(msg)
+        return Peer(str(ipaddress.ip_address(words[0].partition("%")[0])), int(words[3]))

@@ -1,0 +1,70 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Key text: what `doorward keys generate` prints and `ansible_spa_key` holds; standard library only."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+
+KEY_BYTES = 32  # AES-256
+HMAC_BYTES = 64  # the block of SHA-256: longer keys would be hashed first (RFC 2104, section 2)
+_NAMES = ("KEY_BASE64", "HMAC_KEY_BASE64")
+_LINE = re.compile(r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})", re.ASCII)
+
+
+class KeyTextError(ValueError):
+    """A text that is not the two lines of a key; the message never repeats the text."""
+
+
+def render(key: bytes, hmac_key: bytes) -> str:
+    """Return the two lines of a key."""
+    pairs = zip(_NAMES, (key, hmac_key), strict=True)
+    return "".join(f"{name}: {base64.b64encode(raw).decode()}\n" for name, raw in pairs)
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the base64 text of both keys by name.
+
+    Raises:
+        KeyTextError: a line is unknown, repeated or missing, is not base64, or both keys are the same.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
+        match = _LINE.fullmatch(line)
+        if match is None or match[1] in found:
+            msg = f"line {number} of the key is neither `KEY_BASE64: …` nor `HMAC_KEY_BASE64: …`, each once"
+            raise KeyTextError(msg)
+        found[match[1]] = _canonical(match[2], number)
+    missing = [name for name in _NAMES if name not in found]
+    if missing:
+        msg = f"the key lacks {' and '.join(missing)}"
+        raise KeyTextError(msg)
+    if found["KEY_BASE64"] == found["HMAC_KEY_BASE64"]:
+        msg = "KEY_BASE64 and HMAC_KEY_BASE64 are the same key"
+        raise KeyTextError(msg)
+    return found
+
+
+def fingerprint(text: str) -> str:
+    """Return `SHA256:…` of both keys, in OpenSSH's spelling: tells keys apart and gives nothing away."""
+    keys = parse(text)
+    digest = hashlib.sha256(b"\n".join(keys[name].encode() for name in _NAMES)).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def stanza(text: str, name: str = "default") -> str:
+    """Return the key as a stanza of a .fwknoprc file."""
+    return f"[{name}]\n" + "".join(f"{option} {key}\n" for option, key in parse(text).items())
+
+
+def _canonical(text: str, number: int) -> str:
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        msg = f"line {number} of the key is not base64"
+        raise KeyTextError(msg) from error
+    return base64.b64encode(raw).decode()

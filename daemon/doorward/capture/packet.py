@@ -1,0 +1,190 @@
+"""Passive capture: AF_PACKET sockets behind a BPF filter. Nothing listens, so no port scan can find a port.
+
+Two sockets, one for IPv4 and one for IPv6, not one for everything: a tap for all protocols also clones whatever the
+host sends, and sees a packet once for the bridge port or VLAN's parent and once more for the interface above it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import select
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from doorward.capture import bpf, frames
+from doorward.errors import CaptureError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from doorward.values import Datagram
+
+RECEIVE_BUFFER: Final = 8 << 20  # bytes a socket; some 5 000 packets in the kernel's own counting
+PASSED_OVER_MAX: Final = 64  # frames that one receive() may skip before it lets the loop do something else
+TURN: Final = 64  # datagrams of one family before the other has its turn
+
+_ETH_P = (0x0800, 0x86DD)  # linux/if_ether.h: IP, IPv6
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
+_SO_RCVBUFFORCE: Final = 33
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
+_TPACKET_STATS: Final = struct.Struct("=II")  # packets, drops; reading resets them
+_LONGEST: Final = 2048  # bytes: an IPv4 header with options and the longest payload fit
+
+
+class PacketCapture:
+    """See capture.Capture. Needs CAP_NET_RAW when made; CAP_NET_ADMIN for more than net.core.rmem_max of buffer."""
+
+    def __init__(
+        self,
+        ports: Sequence[range],
+        interfaces: Sequence[str] = (),
+        payload: tuple[int, int] = (bpf.PAYLOAD_MIN, bpf.PAYLOAD_MAX),
+        receive_buffer: int = RECEIVE_BUFFER,
+    ) -> None:
+        """Open the sockets. `interfaces` empty means all; one that is not there is waited for and named by refresh().
+
+        Raises:
+            CaptureError: no capability, no AF_PACKET in this kernel, or a filter it does not take.
+        """
+        self._ports = tuple(ports)
+        self._interfaces = tuple(interfaces)
+        self._payload = payload
+        self._dropped = 0
+        self._turn = TURN
+        self._unreported = True
+        self._indexes = self._resolve()
+        program = self._program()
+        opened: list[socket.socket] = []
+        try:
+            opened.extend(_open(ethertype, program, receive_buffer) for ethertype in _ETH_P)
+            self._epoll = select.epoll()
+        except OSError as error:
+            msg = f"cannot capture packets: {error}"
+            raise CaptureError(msg) from error
+        self._current, self._other = opened
+        for opened_socket in opened:
+            self._epoll.register(opened_socket, select.EPOLLIN)
+
+    def fileno(self) -> int:
+        """Return the epoll descriptor that stands for both sockets."""
+        return self._epoll.fileno()
+
+    def receive(self) -> Datagram | None:
+        """See capture.Capture. After PASSED_OVER_MAX frames that lie, None, though more may wait."""
+        for _ in range(PASSED_OVER_MAX):
+            packet = self._next_packet()
+            if not packet:
+                return None
+            datagram = frames.parse(packet)
+            if datagram is not None:
+                return datagram
+        return None
+
+    def refresh(self) -> str | None:
+        """See capture.Capture: swaps the filter when a named interface has another index than before."""
+        indexes = self._resolve()
+        before, self._indexes = self._indexes, indexes
+        if indexes != before:
+            self._swap_filters()
+        changes = [
+            f"{name} is there with index {index}" if index else f"{name} is not there: waiting for it"
+            for name, index, old in zip(self._interfaces, indexes, before, strict=True)
+            if index != old or (self._unreported and not index)
+        ]
+        self._unreported = False
+        return f"capture: {', '.join(changes)}" if changes else None
+
+    def dropped(self) -> int:
+        """Return how many packets the kernel dropped since the start because nobody fetched them in time."""
+        for opened in (self._current, self._other):
+            statistics = opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _TPACKET_STATS.size)
+            self._dropped += int(_TPACKET_STATS.unpack(statistics)[1])
+        return self._dropped
+
+    def close(self) -> None:
+        """See capture.Capture."""
+        self._epoll.close()
+        self._current.close()
+        self._other.close()
+
+    def _next_packet(self) -> bytes:
+        """Return the next packet of either family, or nothing; the families take turns, so that neither starves."""
+        self._turn -= 1
+        if not self._turn:
+            self._change_over()
+        try:
+            return self._current.recv(_LONGEST)
+        except BlockingIOError:
+            self._change_over()
+        except OSError as error:
+            raise CaptureError(str(error)) from error
+        try:
+            return self._current.recv(_LONGEST)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise CaptureError(str(error)) from error
+
+    def _change_over(self) -> None:
+        """Give the other family its turn."""
+        self._current, self._other = self._other, self._current
+        self._turn = TURN
+
+    def _resolve(self) -> tuple[int, ...]:
+        """Return the index of every named interface, 0 where it is not there."""
+        return tuple(map(_index, self._interfaces))
+
+    def _program(self) -> bytes:
+        """Return the filter for the interfaces as they are now; without a name every interface is good."""
+        indexes = [index for index in self._indexes if index] if self._interfaces else None
+        return bpf.program(self._ports, indexes, self._payload)
+
+    def _swap_filters(self) -> None:
+        """Replace both filters; each change is atomic, no packet passes between old and new."""
+        program = self._program()
+        try:
+            for opened in (self._current, self._other):
+                _attach(opened, program)
+        except OSError as error:
+            msg = f"cannot change the capture filter: {error}"
+            raise CaptureError(msg) from error
+
+
+def _index(interface: str) -> int:
+    """Return the index of an interface, 0 where there is none of this name."""
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError:
+        return 0
+
+
+def _open(ethertype: int, program: bytes, receive_buffer: int) -> socket.socket:
+    """Return a cooked socket that has only ever seen what the filter lets through.
+
+    Made for no protocol it receives nothing; the filter goes on before bind() names the protocol, for all interfaces.
+    """
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+    try:
+        _attach(opened, program)
+        _enlarge(opened, receive_buffer)
+        opened.bind(("", ethertype))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _attach(opened: socket.socket, program: bytes) -> None:
+    """Make `program` the socket's filter (struct sock_fprog: count, pointer; the kernel copies it)."""
+    steps = ctypes.create_string_buffer(program, len(program))
+    count = len(program) // bpf.INSTRUCTION_BYTES
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", count, ctypes.addressof(steps)))
+
+
+def _enlarge(opened: socket.socket, receive_buffer: int) -> None:
+    """Ask for a large receive buffer: past net.core.rmem_max where that is allowed, else up to it."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

@@ -1,0 +1,1 @@
+"""Files to frozen values; every problem is path:line."""

@@ -1,0 +1,148 @@
+"""Text files of `NAME value` lines, read within limits; every mistake becomes a Problem with its line."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from doorward.errors import DoorwardError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+LINE_MAX: Final = 4096  # bytes; fwknop cuts at 1024 (server/fwknopd_common.h MAX_LINE_LEN)
+FILE_MAX: Final = 16 * 1024 * 1024  # bytes: an access.conf of ten thousand clients has under 4 MB
+PROBLEMS_MAX: Final = 100
+_NAME_END: Final = re.compile(r"[\s:]")
+_COMMENTS: Final = ("#", ";")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One setting and where it stands."""
+
+    path: str
+    number: int
+    name: str
+    value: str
+
+    def problem(self, text: str) -> Problem:
+        """Return a problem of this line."""
+        return Problem(self.path, self.number, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """How one name is read: the field it fills and the converter of its text.
+
+    A converter raises ValueError or a DoorwardError with the problem as text; the value itself is never repeated for
+    a secret.
+    """
+
+    field: str
+    convert: Callable[[str], T]
+
+
+def read(path: Path, problems: list[Problem], *, secret: bool) -> list[Line]:
+    """Return the settings of a file in order; what is wrong with a line or the file goes into `problems`.
+
+    `secret` refuses a file that others can read, or that neither root nor the calling user owns.
+    """
+    content = _content(path, problems, secret=secret)
+    if content is None:
+        return []
+    return list(_lines(str(path), content, problems))
+
+
+def convert(
+    lines: list[Line], settings: Mapping[str, Setting[Any]], problems: list[Problem]
+) -> Iterator[tuple[Line, str, Any]]:
+    """Yield line, field and value of each line whose name is in the table; the others become problems."""
+    for line in lines:
+        setting = settings.get(line.name)
+        if setting is None:
+            problems.append(line.problem(f"unknown name {line.name[:60]!r}"))
+            continue
+        try:
+            yield line, setting.field, setting.convert(line.value)
+        except (ValueError, DoorwardError) as error:
+            problems.append(line.problem(f"{line.name}: {error}"))
+
+
+def _content(path: Path, problems: list[Problem], *, secret: bool) -> bytes | None:
+    """Return the bytes of a file, opened once, so that what was checked is what is read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        problems.append(Problem(str(path), 0, f"cannot be read: {getattr(error, 'strerror', None) or error}"))
+        return None
+    with open(descriptor, "rb", closefd=True) as file:  # noqa: PTH123  a descriptor, not a path
+        complaint = _complaint(os.fstat(descriptor), secret=secret)
+        if complaint:
+            problems.append(Problem(str(path), 0, complaint))
+            return None
+        content = file.read(FILE_MAX + 1)
+    if len(content) > FILE_MAX:
+        problems.append(Problem(str(path), content[:FILE_MAX].count(b"\n") + 1, f"the file exceeds {FILE_MAX} bytes"))
+        return None
+    return content
+
+
+def _complaint(status: os.stat_result, *, secret: bool) -> str | None:
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a regular file"
+    if not secret:
+        return None
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return f"holds keys and has mode {stat.S_IMODE(status.st_mode):04o}: chmod 600 it"
+    if status.st_uid not in {0, os.geteuid()}:
+        return f"holds keys and belongs to uid {status.st_uid}: chown it to root"
+    return None
+
+
+def _lines(path: str, content: bytes, problems: list[Problem]) -> Iterator[Line]:
+    for number, raw in enumerate(content.split(b"\n"), start=1):
+        text, complaint = _text(raw)
+        if complaint is None and text and not text.startswith(_COMMENTS):
+            line, complaint = _line(path, number, text)
+            if line is not None:
+                yield line
+        if complaint is not None:
+            problems.append(Problem(path, number, complaint))
+        if len(problems) >= PROBLEMS_MAX:
+            problems.append(Problem(path, number, "too many problems, reading stops here"))
+            return
+
+
+def _text(raw: bytes) -> tuple[str, str | None]:
+    """Return the stripped text of one line, or what is wrong with its bytes."""
+    if len(raw) > LINE_MAX:
+        return "", f"the line has {len(raw)} bytes, more than {LINE_MAX}"
+    try:
+        text = raw.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return "", "the line is not UTF-8 text"
+    if not text.replace("\t", " ").isprintable():
+        return "", "the line has a control character"
+    return text, None
+
+
+def _line(path: str, number: int, text: str) -> tuple[Line | None, str | None]:
+    """Split `NAME value`, `NAME: value;`, `NAME value; # note`; a value ends at its first `;` (server/access.c)."""
+    match = _NAME_END.search(text)
+    if match is None:
+        return None, f"{text.rstrip(';')[:60]!r} has no value"
+    name = text[: match.start()]
+    value, _, tail = text[match.start() :].lstrip(": \t").partition(";")
+    value, tail = value.strip(), tail.strip()
+    if not value:
+        return None, f"{name[:60]!r} has no value"
+    if tail and not tail.startswith(_COMMENTS):
+        return None, f"{name[:60]}: text after ';', where a value ends"
+    return Line(path, number, name, value), None

@@ -1,0 +1,1 @@
+"""Keys: seal() and unseal(), one module an envelope."""

@@ -1,0 +1,181 @@
+"""fwknop's symmetric envelope: AES-256 under a salted key, then an HMAC over the base64 text.
+
+Source: fwknop lib/cipher_funcs.c, lib/fko_encryption.c, lib/fko_hmac.c. The format fixes MD5 as its key derivation;
+what that is worth, and why the HMAC key carries the authenticity, stands in SECURITY.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from doorward.errors import AuthenticationError, WireError
+from doorward.wire import fwknop
+from doorward.wire.fwknop import DigestType, EncryptionMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doorward.values import Secret
+
+try:  # CFB and OFB moved here in cryptography 49; importing them from their old place warns
+    from cryptography.hazmat.decrepit.ciphers.modes import CFB, OFB
+except ImportError:
+    from cryptography.hazmat.primitives.ciphers.modes import CFB, OFB
+
+KEY_MAX: Final = 32  # bytes, lib/fko_limits.h RIJNDAEL_MAX_KEYSIZE
+HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
+SALT_BYTES: Final = 8
+_MAGIC: Final = b"Salted__"
+_BLOCK: Final = 16
+_LEGACY_KEY: Final = 16
+
+# the type of a mode differs between the versions of cryptography, so it is Any here
+_MODES: Final[dict[EncryptionMode, Callable[[bytes], Any]]] = {
+    EncryptionMode.CBC: modes.CBC,
+    EncryptionMode.LEGACY: modes.CBC,
+    EncryptionMode.ECB: lambda _iv: modes.ECB(),  # noqa: S305  fwknop offers it; the salt makes the key fresh each time
+    EncryptionMode.CFB: CFB,
+    EncryptionMode.OFB: OFB,
+    EncryptionMode.CTR: modes.CTR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SymmetricKeys:
+    """The two keys of one stanza and how they are used; `hmac_key` None means packets without HMAC."""
+
+    key: Secret
+    hmac_key: Secret | None
+    hmac_digest: DigestType = DigestType.SHA256
+    mode: EncryptionMode = EncryptionMode.CBC
+    tag_length: int = field(init=False, repr=False)
+    hash_name: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse key lengths that fwknop cannot use, and compute what every packet would ask for."""
+        if not 1 <= len(self.key) <= KEY_MAX:
+            msg = f"an encryption key has 1 to {KEY_MAX} bytes, not {len(self.key)}"
+            raise WireError(msg)
+        if self.hmac_key is not None and not 1 <= len(self.hmac_key) <= HMAC_KEY_MAX:
+            msg = f"an HMAC key has 1 to {HMAC_KEY_MAX} bytes, not {len(self.hmac_key)}"
+            raise WireError(msg)
+        tag_length = self.hmac_digest.text_length if self.hmac_key is not None else 0
+        object.__setattr__(self, "tag_length", tag_length)
+        object.__setattr__(self, "hash_name", self.hmac_digest.label)
+
+
+def verify(payload: bytes, keys: SymmetricKeys) -> bytes | None:
+    """Return the sealed text of a payload, prefix put back and tag cut off, or None where the tag does not fit.
+
+    None rather than an exception: this is what a stranger's packet costs.
+    """
+    if keys.hmac_key is None:
+        return fwknop.PREFIX + payload
+    cut = len(payload) - keys.tag_length
+    sealed = fwknop.PREFIX + payload[:cut]
+    tag = hmac.digest(keys.hmac_key.reveal(), sealed, keys.hash_name)
+    return sealed if hmac.compare_digest(fwknop.encode_blob(tag), payload[cut:]) else None
+
+
+def decode(sealed: bytes) -> bytes:
+    """Return the blob of a sealed text: `Salted__`, 8 bytes of salt, ciphertext.
+
+    Its bytes are what names the packet in the replay store: one text has one blob, and one blob one text.
+
+    Raises:
+        WireError: too long for a symmetric packet, not canonical base64, or not whole blocks.
+    """
+    if len(sealed) >= fwknop.SYMMETRIC_MAX:
+        msg = f"{len(sealed)} characters are too long for a symmetric packet"
+        raise WireError(msg)
+    blob = fwknop.decode_blob(sealed)
+    if not blob.startswith(_MAGIC) or len(blob) < 3 * _BLOCK or len(blob) % _BLOCK:
+        msg = "the ciphertext is not whole blocks"
+        raise WireError(msg)
+    return blob
+
+
+def decrypt(blob: bytes, keys: SymmetricKeys) -> bytes:
+    """Return the plaintext of a blob.
+
+    Raises:
+        AuthenticationError: the key does not fit.
+    """
+    key, iv = _derive(keys, blob[8:16])
+    decryptor = Cipher(algorithms.AES(key), _MODES[keys.mode](iv)).decryptor()
+    plaintext = _unpad(decryptor.update(blob[16:]) + decryptor.finalize())
+    if not fwknop.is_plaintext(plaintext):
+        msg = "decryption failed"
+        raise AuthenticationError(msg)
+    return plaintext
+
+
+def unseal(payload: bytes, keys: SymmetricKeys) -> bytes:
+    """Return the plaintext of a payload; the MAC is tested before anything is decrypted.
+
+    Raises:
+        WireError: the payload is not of the format.
+        AuthenticationError: the keys did not make it.
+    """
+    fwknop.check(payload)
+    sealed = verify(payload, keys)
+    if sealed is None:
+        msg = "the HMAC does not fit"
+        raise AuthenticationError(msg)
+    return decrypt(decode(sealed), keys)
+
+
+def seal(plaintext: bytes, keys: SymmetricKeys, salt: bytes) -> bytes:
+    """Return the payload for a plaintext. `salt` is 8 random bytes, new for every packet.
+
+    Raises:
+        WireError: the plaintext is too long for a symmetric packet, or the salt has another length.
+    """
+    if len(salt) != SALT_BYTES:
+        msg = f"a salt has {SALT_BYTES} bytes"
+        raise WireError(msg)
+    key, iv = _derive(keys, salt)
+    encryptor = Cipher(algorithms.AES(key), _MODES[keys.mode](iv)).encryptor()
+    blob = _MAGIC + salt + encryptor.update(_pad(plaintext)) + encryptor.finalize()
+    sealed = fwknop.encode_blob(blob)
+    if len(sealed) >= fwknop.SYMMETRIC_MAX:
+        msg = f"the message is too long: {len(sealed)} characters of {fwknop.SYMMETRIC_MAX - 1}"
+        raise WireError(msg)
+    return sealed.removeprefix(fwknop.PREFIX) + _tag(sealed, keys)
+
+
+def _tag(sealed: bytes, keys: SymmetricKeys) -> bytes:
+    if keys.hmac_key is None:
+        return b""
+    return fwknop.encode_blob(hmac.digest(keys.hmac_key.reveal(), sealed, keys.hash_name))
+
+
+def _derive(keys: SymmetricKeys, salt: bytes) -> tuple[bytes, bytes]:
+    """Return AES key and IV: OpenSSL's EVP_BytesToKey with MD5 and one round, as the format fixes it."""
+    secret = keys.key.reveal()
+    if keys.mode is EncryptionMode.LEGACY:
+        secret = secret[:_LEGACY_KEY].ljust(_LEGACY_KEY, b"0")
+    material = block = b""
+    while len(material) < KEY_MAX + _BLOCK:
+        block = hashlib.md5(block + secret + salt, usedforsecurity=False).digest()
+        material += block
+    return material[:KEY_MAX], material[KEY_MAX : KEY_MAX + _BLOCK]
+
+
+def _pad(plaintext: bytes) -> bytes:
+    """Return PKCS #7 padding (RFC 5652 §6.3) to whole blocks, which fwknop applies in every mode."""
+    count = _BLOCK - len(plaintext) % _BLOCK
+    return plaintext + bytes([count]) * count
+
+
+def _unpad(padded: bytes) -> bytes:
+    count = padded[-1]
+    if not 1 <= count <= _BLOCK or padded[-count:] != bytes([count]) * count:
+        msg = "decryption failed: bad padding"
+        raise AuthenticationError(msg)
+    return padded[:-count]

@@ -1,0 +1,24 @@
+"""How grants take effect: one interface, one module a packet filter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from doorward.values import Grant, LiveGrant
+
+
+class Firewall(Protocol):
+    """What the daemon asks of a packet filter. Every method raises FirewallError when the filter refuses."""
+
+    def prepare(self) -> str | None:
+        """Make sure that grants can take effect; return a line for the log when something had to be made."""
+
+    def open(self, grant: Grant) -> None:
+        """Open `grant` in one transaction, or renew it; the filter closes it by itself."""
+
+    def grants(self) -> tuple[LiveGrant, ...]:
+        """Return what is open now, ordered by source and service."""
+
+    def flush(self) -> None:
+        """Close every grant at once; established connections live on."""

@@ -1,0 +1,158 @@
+"""One datagram to one verdict. Never raises, never silent."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from doorward import policy
+from doorward.crypto import symmetric
+from doorward.errors import AuthenticationError, FirewallError, ReplayError, WireError
+from doorward.policy import Denial, Facts
+from doorward.values import Grant, Reason, address
+from doorward.wire import fwknop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from doorward.config.stanza import Stanza
+    from doorward.values import Datagram
+    from doorward.wire.fwknop import Message
+
+_RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
+_FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
+
+
+class Memory(Protocol):
+    """Where packets are remembered; ReplayStore, or a view of it that leaves no trace."""
+
+    def remember(self, packet: bytes, until: int) -> bool:
+        """Keep a packet and return whether it was new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one datagram. `stanza` is the number of the one that decided, None where none fit."""
+
+    reason: Reason
+    datagram: Datagram
+    stanza: int | None = None
+    user: str | None = None
+    grant: Grant | None = None
+    detail: str = ""
+
+    @property
+    def granted(self) -> bool:
+        """Whether the door is open."""
+        return self.reason is Reason.GRANTED
+
+
+@dataclass(slots=True)
+class _Packet:
+    """One datagram on its way past the stanzas, and what was remembered of it."""
+
+    datagram: Datagram
+    now: float
+    new: dict[bytes, bool]
+
+
+class Gate:
+    """The decision with its effects passed in: where packets are remembered and how a grant takes effect."""
+
+    def __init__(
+        self,
+        stanzas: tuple[Stanza, ...],
+        memory: Memory,
+        open_grant: Callable[[Grant], None],
+        max_age: int | None,
+    ) -> None:
+        """Decide by `stanzas` in their order; `max_age` in seconds, None turns ageing off."""
+        self._stanzas = stanzas
+        self._memory = memory
+        self._open_grant = open_grant
+        self._max_age = max_age
+
+    def judge(self, datagram: Datagram, now: float) -> Verdict:
+        """Return the verdict of one datagram at `now` (Unix seconds), its effect done.
+
+        An error that nobody foresaw opens nothing and ends nothing: it becomes a verdict of its own.
+        """
+        try:
+            return self._judge(datagram, now)
+        except Exception as error:  # noqa: BLE001  one packet must not end the daemon, and must not pass in silence
+            return Verdict(Reason.INTERNAL, datagram, detail=f"{type(error).__name__}: {error}")
+
+    def _judge(self, datagram: Datagram, now: float) -> Verdict:
+        try:
+            fwknop.check(datagram.payload)
+        except WireError as error:
+            return Verdict(Reason.MALFORMED, datagram, detail=str(error))
+        furthest = Verdict(Reason.NO_STANZA, datagram)
+        packet = _Packet(datagram, now, {})
+        for stanza in self._stanzas:
+            if datagram.origin not in stanza.source or datagram.destination not in stanza.destination:
+                continue
+            verdict = self._try(stanza, packet)
+            if verdict.reason in _FINAL:
+                return verdict
+            if _RANK[verdict.reason] > _RANK[furthest.reason]:
+                furthest = verdict
+        return furthest
+
+    def _try(self, stanza: Stanza, packet: _Packet) -> Verdict:
+        """Return the verdict of one stanza."""
+        datagram = packet.datagram
+        if stanza.expires is not None and packet.now >= stanza.expires:
+            return Verdict(Reason.EXPIRED, datagram, stanza.number)
+        sealed = symmetric.verify(datagram.payload, stanza.keys)
+        if sealed is None:
+            return Verdict(Reason.HMAC, datagram, stanza.number)
+        outcome = self._unseal(stanza, packet, sealed)
+        if isinstance(outcome, Denial):
+            return Verdict(outcome.reason, datagram, stanza.number, detail=outcome.detail)
+        return self._decide(stanza, packet, outcome)
+
+    def _unseal(self, stanza: Stanza, packet: _Packet, sealed: bytes) -> Message | Denial:
+        """Return the message of an authentic packet that was never seen before; it is remembered from here on."""
+        try:
+            blob = symmetric.decode(sealed)
+            plaintext = symmetric.decrypt(blob, stanza.keys)
+        except (WireError, AuthenticationError) as error:
+            return Denial(Reason.DECRYPTION, str(error))
+        try:
+            message = fwknop.parse(plaintext)
+        except WireError as error:
+            return Denial(Reason.DECODE, str(error))
+        try:
+            new = self._is_new(hashlib.sha256(blob).digest(), packet, message)
+        except ReplayError as error:
+            return Denial(Reason.STORE, str(error))
+        return message if new else Denial(Reason.REPLAY)
+
+    def _is_new(self, name: bytes, packet: _Packet, message: Message) -> bool:
+        """Remember once a packet, however many stanzas share its keys.
+
+        A packet from the future is kept until it has become too old, or it could be sent again when its time has come.
+        """
+        if name not in packet.new:
+            newest = max(packet.now, float(message.time))
+            until = _FOREVER if self._max_age is None else int(newest) + 2 * self._max_age
+            packet.new[name] = self._memory.remember(name, until)
+        return packet.new[name]
+
+    def _decide(self, stanza: Stanza, packet: _Packet, message: Message) -> Verdict:
+        facts = Facts(stanza, message, address(packet.datagram.origin), packet.now, self._max_age)
+        decision = policy.decide(facts)
+        verdict = Verdict(Reason.GRANTED, packet.datagram, stanza.number, message.user)
+        if isinstance(decision, Denial):
+            return replace(verdict, reason=decision.reason, detail=decision.detail)
+        verdict = replace(verdict, grant=decision)
+        try:
+            self._open_grant(decision)
+        except FirewallError as error:
+            return replace(verdict, reason=Reason.FIREWALL, detail=str(error))
+        return verdict
+
+
+_FINAL: Final = frozenset({Reason.GRANTED, Reason.FIREWALL, Reason.STORE, Reason.REPLAY})

@@ -1,0 +1,95 @@
+"""The memory of packets that were seen: sqlite, one row a packet, written before anything opens.
+
+Where the store cannot say whether a packet is new, it raises and nothing is granted. It is bounded by refusing, never
+by forgetting, and forgets only what is too old to be accepted anyway.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from doorward.errors import ReplayError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
+_APPLICATION_ID: Final = 0x646F6F72  # "door"
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS seen (
+    packet BLOB PRIMARY KEY,     -- SHA-256 of the sealed bytes
+    until  INTEGER NOT NULL      -- Unix seconds from which it may be forgotten
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
+"""
+
+
+class ReplayStore:
+    """The packets seen so far. One process uses it at a time; every method raises ReplayError when it cannot answer."""
+
+    def __init__(self, path: Path, rows_max: int = ROWS_MAX, *, read_only: bool = False) -> None:
+        """Open or make the store at `path`, mode 0600; `read_only` opens it as it is, for has().
+
+        synchronous=FULL: a grant is acted on only when its packet is on the disk, so that a power cut inside the
+        window does not make the packet new again.
+        """
+        self._rows_max = rows_max
+        try:
+            if read_only:
+                self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+                return
+            path.touch(mode=0o600)
+            self._database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            msg = f"the replay store {path} cannot be used: {error}"
+            raise ReplayError(msg) from error
+
+    def _open(self) -> None:
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        (owner,) = self._database.execute("PRAGMA application_id").fetchone()
+        if owner not in {0, _APPLICATION_ID}:
+            msg = "belongs to another program"
+            raise sqlite3.DatabaseError(msg)
+        self._database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        self._database.executescript(_SCHEMA)
+        (self._rows,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
+
+    def has(self, packet: bytes) -> bool:
+        """Say whether a packet was remembered; for explain, which must leave no trace."""
+        try:
+            with closing(self._database.execute("SELECT 1 FROM seen WHERE packet = ?", (packet,))) as rows:
+                return rows.fetchone() is not None
+        except sqlite3.Error as error:
+            msg = f"the replay store cannot be read: {error}"
+            raise ReplayError(msg) from error
+
+    def remember(self, packet: bytes, until: int) -> bool:
+        """Keep a packet until at least `until` (Unix seconds); return whether it was new. Durable when it returns."""
+        if self._rows >= self._rows_max:
+            msg = f"the replay store is full: {self._rows} packets"
+            raise ReplayError(msg)
+        try:
+            cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (packet, until))
+        except (sqlite3.Error, OverflowError) as error:
+            msg = f"the replay store cannot be written: {error}"
+            raise ReplayError(msg) from error
+        self._rows += cursor.rowcount
+        return cursor.rowcount == 1
+
+    def prune(self, now: float) -> int:
+        """Forget what may be forgotten at `now` (Unix seconds); return how many."""
+        try:
+            count = self._database.execute("DELETE FROM seen WHERE until < ?", (int(now),)).rowcount
+        except sqlite3.Error as error:
+            msg = f"the replay store cannot be pruned: {error}"
+            raise ReplayError(msg) from error
+        self._rows -= count
+        return count
+
+    def close(self) -> None:
+        """Write everything back and let go of the file."""
+        self._database.close()

@@ -1,0 +1,241 @@
+"""The values that pass between the layers: frozen, and checked when made."""
+
+from __future__ import annotations
+
+import enum
+import hmac
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from doorward.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+PORT_MAX = 65535
+GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
+_V4_MAPPED = bytes(10) + b"\xff\xff"
+_SERVICE = re.compile(r"(tcp|udp)/(\d{1,5})", re.ASCII)
+
+
+class Reason(str, enum.Enum):
+    """Why a packet got its verdict: one word for logs, metrics, explain and tests.
+
+    The order is the order of the checks: of several stanzas' refusals the one that came furthest is reported.
+    """
+
+    MALFORMED = "malformed"  # not a packet of any format that is spoken here
+    NO_STANZA = "no_stanza"  # no stanza's SOURCE and DESTINATION fit
+    EXPIRED = "expired"  # the stanza's ACCESS_EXPIRE has passed
+    HMAC = "hmac"  # no stanza's HMAC key made it
+    DECRYPTION = "decryption"  # authentic, but the encryption key does not fit
+    DECODE = "decode"  # the digest or a field inside is not what the format allows
+    REPLAY = "replay"  # authentic, and seen before
+    STALE = "stale"  # made longer ago than MAX_SPA_PACKET_AGE
+    FUTURE = "future"  # made further in the future than MAX_SPA_PACKET_AGE
+    USERNAME = "username"  # not the user that REQUIRE_USERNAME names
+    SOURCE_REQUIRED = "source_required"  # 0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address
+    UNSUPPORTED = "unsupported"  # a kind of request that the stanza or this daemon does not serve
+    SERVICES = "services"  # a requested service is not allowed
+    STORE = "store"  # the replay store failed: nothing may be granted
+    FIREWALL = "firewall"  # decided, but the packet filter refused
+    INTERNAL = "internal"  # a bug of ours; nothing opened
+    GRANTED = "granted"  # the door is open
+
+    def __str__(self) -> str:
+        """Return the word itself."""
+        return self.value
+
+
+class Protocol(enum.IntEnum):
+    """A transport protocol by its IANA number."""
+
+    TCP = 6
+    UDP = 17
+
+    def __str__(self) -> str:
+        """Return `tcp` or `udp`."""
+        return self.name.lower()
+
+
+class FirewallMode(str, enum.Enum):
+    """What doorwardd loads where no table is there yet and no FIREWALL_FILE was confirmed."""
+
+    GUARD = "guard"  # new connections to the services of OPEN_PORTS are dropped unless granted
+    OBSERVE = "observe"  # grants are recorded, nothing is closed
+
+    def __str__(self) -> str:
+        """Return the word itself."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Service:
+    """A transport protocol and a port from 1 to 65535, written `tcp/22`."""
+
+    protocol: Protocol
+    port: int
+
+    def __post_init__(self) -> None:
+        """Refuse ports outside 1 to 65535."""
+        if not 1 <= self.port <= PORT_MAX:
+            msg = f"port {self.port} is outside 1 to {PORT_MAX}"
+            raise WireError(msg)
+
+    @classmethod
+    def parse(cls, text: str) -> Service:
+        """Read `tcp/22`: lower case, at most five digits, leading zeros allowed (fwknop lib/fko_message.c).
+
+        Raises:
+            WireError: not of this form, or the port is out of range.
+        """
+        match = _SERVICE.fullmatch(text)
+        if match is None:
+            msg = f"{text[:40]!r} is not tcp/PORT or udp/PORT"
+            raise WireError(msg)
+        return cls(Protocol[match[1].upper()], int(match[2]))
+
+    def __str__(self) -> str:
+        """Return the form that parse() reads."""
+        return f"{self.protocol}/{self.port}"
+
+
+class Datagram(NamedTuple):
+    """One received payload and what its headers say. Addresses are packed: 4 or 16 bytes, never IPv4-mapped.
+
+    A named tuple, not a dataclass: one is made for every packet of a flood, and this costs a third.
+    """
+
+    payload: bytes
+    origin: bytes
+    destination: bytes
+    origin_port: int
+    destination_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An opening: `source` may start new connections to `services` for `seconds` from now."""
+
+    source: IPAddress
+    services: tuple[Service, ...]
+    seconds: int
+
+    def __post_init__(self) -> None:
+        """Refuse what no firewall could express."""
+        if not self.services:
+            msg = "a grant opens at least one service"
+            raise WireError(msg)
+        if not 1 <= self.seconds <= GRANT_SECONDS_MAX:
+            msg = f"a window of {self.seconds} s is outside 1 to {GRANT_SECONDS_MAX}"
+            raise WireError(msg)
+        if self.source.is_unspecified:
+            msg = "a grant needs an address, not the unspecified one"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveGrant:
+    """One element that the packet filter holds now; `remaining` in seconds."""
+
+    source: IPAddress
+    service: Service
+    remaining: float
+
+
+class Secret:
+    """Key bytes that never show themselves: not in repr, str, format, pickle or a traceback's locals."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        """Keep a copy of `key`."""
+        self._key = bytes(key)
+
+    def reveal(self) -> bytes:
+        """Return the key; call it where it is used and keep no copy."""
+        return self._key
+
+    def __repr__(self) -> str:
+        """Return a mask."""
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __len__(self) -> int:
+        """Return the number of key bytes."""
+        return len(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare in constant time."""
+        return isinstance(other, Secret) and hmac.compare_digest(self._key, other._key)
+
+    def __hash__(self) -> int:
+        """Refuse: a hash would be a fingerprint of the key."""
+        msg = "a Secret is not hashable"
+        raise TypeError(msg)
+
+    def __reduce__(self) -> str:
+        """Refuse: a pickled key is a leaked key."""
+        msg = "a Secret cannot be pickled"
+        raise TypeError(msg)
+
+
+def unmap(packed: bytes) -> bytes:
+    """Return an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as its 4 bytes, any other as it is."""
+    return packed[12:] if len(packed) == 16 and packed.startswith(_V4_MAPPED) else packed  # noqa: PLR2004  16 = IPv6
+
+
+def address(packed: bytes) -> IPAddress:
+    """Return the address object of 4 or 16 packed bytes."""
+    return ipaddress.ip_address(packed)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """A set of networks, of both families; `everywhere` holds every address.
+
+    Membership is tested on packed addresses, since it is asked for every packet before anything is computed for it.
+    """
+
+    everywhere: bool
+    v4: tuple[tuple[int, int], ...] = ()  # (network, mask)
+    v6: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def of(cls, networks: Iterable[IPNetwork]) -> Networks:
+        """Return the set of the given networks."""
+        chosen = tuple(networks)
+        return cls(
+            everywhere=False,
+            v4=tuple((int(n.network_address), int(n.netmask)) for n in chosen if n.version == 4),  # noqa: PLR2004
+            v6=tuple((int(n.network_address), int(n.netmask)) for n in chosen if n.version == 6),  # noqa: PLR2004
+        )
+
+    def __contains__(self, packed: bytes) -> bool:
+        """Say whether a packed address (4 or 16 bytes) lies in one of the networks."""
+        if self.everywhere:
+            return True
+        number = int.from_bytes(packed, "big")
+        pairs = self.v4 if len(packed) == 4 else self.v6  # noqa: PLR2004  4 bytes = IPv4
+        return any(number & mask == network for network, mask in pairs)
+
+    def __str__(self) -> str:
+        """Return what SOURCE in access.conf would say."""
+        if self.everywhere:
+            return "ANY"
+        v4 = (ipaddress.IPv4Network((n, _prefix(m, 32))) for n, m in self.v4)
+        v6 = (ipaddress.IPv6Network((n, _prefix(m, 128))) for n, m in self.v6)
+        return ", ".join([*map(str, v4), *map(str, v6)])
+
+
+ANYWHERE = Networks(everywhere=True)
+
+
+def _prefix(mask: int, bits: int) -> int:
+    return bits - (mask ^ ((1 << bits) - 1)).bit_length()

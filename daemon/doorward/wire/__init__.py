@@ -1,0 +1,1 @@
+"""Formats: bytes to values and back. No keys, clock, randomness or I/O."""

@@ -1,0 +1,400 @@
+"""The plaintext and the envelope text of fwknop 2.x (protocol 3.0.0). Pure: bytes in, values out.
+
+Source: fwknop lib/fko_encode.c, lib/fko_decode.c, lib/fko_limits.h, lib/fko_message.c.
+"""
+
+from __future__ import annotations
+
+import binascii
+import enum
+import hashlib
+import hmac
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from doorward.errors import WireError
+from doorward.values import PORT_MAX, IPAddress, Service
+
+PAYLOAD_MIN: Final = 140  # MIN_SPA_DATA_SIZE, server/incoming_spa.c
+PAYLOAD_MAX: Final = 1500  # MAX_SPA_PACKET_LEN, lib/fko_limits.h
+SYMMETRIC_MAX: Final = 400  # MIN_GNUPG_MSG_SIZE: from here on the library takes the text for OpenPGP
+PREFIX: Final = b"U2FsdGVkX1"  # base64 of "Salted__", cut from every packet
+GPG_PREFIX: Final = b"hQ"
+VERSION: Final = "3.0.0"
+RANDOM_DIGITS: Final = 16
+PLAINTEXT_MIN: Final = 36
+TIMEOUT_MAX: Final = 65536
+
+_BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_FIELD_BASE64: Final = re.compile(r"([A-Za-z0-9+/]*)(?:=.*)?", re.ASCII)
+_PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+")
+_RANDOM: Final = re.compile(r"\d{16}", re.ASCII)
+_USER: Final = re.compile(r"[^\x00-\x1f\x7f-\U0010ffff\"/\\\[\]:;|=,+*?<>]+")
+_NUMBER: Final = re.compile(r"\d+", re.ASCII)
+_NAT_HOST: Final = re.compile(r"[^ /?\"'\\\x00-\x1f\x7f-\U0010ffff]{1,70}")
+_USER_TEXT_MAX: Final = 64
+_FIELD_TEXT_MAX: Final = 256
+_MESSAGE_MAX: Final = 255
+_NAT_MAX: Final = 127
+_VERSION_MAX: Final = 8
+_TIME_DIGITS_MAX: Final = 12
+_TYPE_DIGITS_MAX: Final = 2
+_PORT_DIGITS_MAX: Final = 5
+
+
+class DigestType(enum.Enum):
+    """A hash function under fwknop's number; the same numbers name the HMAC types (lib/fko.h)."""
+
+    MD5 = 1
+    SHA1 = 2
+    SHA256 = 3
+    SHA384 = 4
+    SHA512 = 5
+    SHA3_256 = 6
+    SHA3_512 = 7
+
+    @property
+    def label(self) -> str:
+        """The name in configuration files and for hashlib: `sha256`."""
+        return self.name.lower()
+
+    @property
+    def text_length(self) -> int:
+        """The number of characters of a digest in base64 without padding."""
+        return -(-hashlib.new(self.label, usedforsecurity=False).digest_size * 4 // 3)
+
+
+class EncryptionMode(enum.Enum):
+    """An AES-256 mode under fwknop's number; never signalled on the wire (lib/fko.h)."""
+
+    ECB = 1
+    CBC = 2
+    CFB = 3
+    OFB = 5
+    CTR = 6
+    LEGACY = 8
+
+
+class MessageType(enum.IntEnum):
+    """What a packet asks for, under its number on the wire (lib/fko.h)."""
+
+    COMMAND = 0
+    ACCESS = 1
+    NAT = 2
+    ACCESS_TIMEOUT = 3
+    NAT_TIMEOUT = 4
+    LOCAL_NAT = 5
+    LOCAL_NAT_TIMEOUT = 6
+
+
+WITH_NAT: Final = frozenset(
+    {MessageType.NAT, MessageType.NAT_TIMEOUT, MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT}
+)
+WITH_TIMEOUT: Final = frozenset({MessageType.ACCESS_TIMEOUT, MessageType.NAT_TIMEOUT, MessageType.LOCAL_NAT_TIMEOUT})
+_DIGESTS_BY_LENGTH: Final[dict[int, tuple[DigestType, ...]]] = {
+    length: tuple(kind for kind in DigestType if kind.text_length == length)
+    for length in sorted({kind.text_length for kind in DigestType})
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The body of every message but a command: open `services` for `source`; None is the packet's origin."""
+
+    source: IPAddress | None
+    services: tuple[Service, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The body of message type 0."""
+
+    source: IPAddress | None
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class NatTarget:
+    """Where a NAT request wants to go: an address or a name, and a port."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One decoded plaintext. `time` in Unix seconds, `timeout` in seconds; an invalid message cannot be made."""
+
+    random: str
+    user: str
+    time: int
+    version: str
+    type: MessageType
+    text: str  # IP,proto/port[,proto/port…] or IP,command
+    nat_access: str | None = None  # host,port
+    server_auth: str | None = None  # as it stands on the wire, base64; historic, ignored
+    timeout: int | None = None
+    digest: DigestType = DigestType.SHA256
+
+    def __post_init__(self) -> None:
+        """Refuse what the format cannot carry or the receiver would refuse."""
+        _require(_RANDOM.fullmatch(self.random), "the random value is not 16 digits")
+        _require(_USER.fullmatch(self.user), "the user name is empty or has a character that is not allowed")
+        _require(len(_encode(self.user)) <= _USER_TEXT_MAX, "the user name is longer than 48 bytes")
+        _require(0 <= self.time < 10**_TIME_DIGITS_MAX, "the time is outside 12 digits")
+        _require(
+            1 <= len(self.version) <= _VERSION_MAX and ":" not in self.version,
+            "the version is not 1 to 8 characters",
+        )
+        _require(len(self.text.encode()) <= _MESSAGE_MAX, "the message is longer than 255 bytes")
+        _require(len(_encode(self.text)) <= _FIELD_TEXT_MAX, "the message is longer than its field")
+        self._check_body()
+        self._check_timeout()
+
+    def _check_body(self) -> None:
+        if self.type is MessageType.COMMAND:
+            parse_command(self.text)
+        else:
+            parse_access(self.text)
+        _require((self.nat_access is not None) == (self.type in WITH_NAT), "nat_access and type do not fit")
+        if self.nat_access is not None:
+            parse_nat(self.nat_access)
+
+    def _check_timeout(self) -> None:
+        _require((self.timeout is not None) == (self.type in WITH_TIMEOUT), "timeout and type do not fit")
+        _require(self.timeout is None or 0 <= self.timeout <= TIMEOUT_MAX, "the timeout is outside 0 to 65536")
+
+
+def check(payload: bytes) -> None:
+    """Refuse a payload that no fwknop client sends: size, alphabet, uncut prefix. No key is touched.
+
+    `=` is refused although fwknopd tolerates it: base64 with and without it is the same packet twice.
+
+    Raises:
+        WireError: the payload is not of this form.
+    """
+    if not PAYLOAD_MIN <= len(payload) <= PAYLOAD_MAX:
+        msg = f"payload of {len(payload)} bytes"
+        raise WireError(msg)
+    if payload.translate(None, _BASE64):
+        msg = "payload is not base64 without padding"
+        raise WireError(msg)
+    if payload.startswith(PREFIX) or (len(payload) >= SYMMETRIC_MAX and payload.startswith(GPG_PREFIX)):
+        msg = "payload still carries the prefix"  # the replay of 2.0.2
+        raise WireError(msg)
+
+
+def decode_blob(text: bytes) -> bytes:
+    """Return the bytes of base64 without padding, in its one canonical spelling.
+
+    Raises:
+        WireError: another alphabet or length, or unused bits that are set (a second spelling of the same bytes).
+    """
+    try:
+        blob = binascii.a2b_base64(text + b"=" * (-len(text) % 4))
+    except binascii.Error as error:
+        msg = "not base64"
+        raise WireError(msg) from error
+    if encode_blob(blob) != text:
+        msg = "base64 is not canonical"
+        raise WireError(msg)
+    return blob
+
+
+def encode_blob(blob: bytes) -> bytes:
+    """Return base64 without padding."""
+    return binascii.b2a_base64(blob, newline=False).rstrip(b"=")
+
+
+def serialize(message: Message) -> bytes:
+    """Return the plaintext of a message, its digest included."""
+    fields = [message.random, _encode(message.user), str(message.time), message.version]
+    fields += [str(int(message.type)), _encode(message.text)]
+    if message.nat_access is not None:
+        fields.append(_encode(message.nat_access))
+    if message.server_auth is not None:
+        fields.append(message.server_auth)
+    if message.timeout is not None:
+        fields.append(str(message.timeout))
+    body = ":".join(fields).encode("ascii")
+    return body + b":" + _digest(message.digest, body)
+
+
+def is_plaintext(text: bytes) -> bool:
+    """Say whether decrypted bytes begin as every plaintext does: 16 digits and a colon (lib/fko_decode.c)."""
+    return len(text) >= PLAINTEXT_MIN and text[:16].isdigit() and text[16:17] == b":"
+
+
+def verify_digest(plaintext: bytes) -> DigestType:
+    """Return the digest type of a plaintext whose digest fits.
+
+    The receiver takes the algorithm from the digest's length, whatever its own configuration.
+
+    Raises:
+        WireError: no digest, or it does not fit.
+    """
+    body, _, digest = plaintext.rpartition(b":")
+    for kind in _DIGESTS_BY_LENGTH.get(len(digest), ()):
+        if hmac.compare_digest(_digest(kind, body), digest):
+            return kind
+    msg = "the digest does not fit the plaintext"
+    raise WireError(msg)
+
+
+def parse(plaintext: bytes) -> Message:
+    """Return the message of a plaintext.
+
+    Raises:
+        WireError: a field is not what the format allows, or the digest does not fit.
+    """
+    if not PLAINTEXT_MIN <= len(plaintext) < PAYLOAD_MAX or _PRINTABLE.fullmatch(plaintext) is None:
+        msg = "the plaintext has a bad length or character"
+        raise WireError(msg)
+    kind = verify_digest(plaintext)
+    head = plaintext.decode("ascii").split(":")[:-1]
+    _require(len(head) >= 6, "the plaintext has too few fields")  # noqa: PLR2004  six fields stand before the rest
+    random, user, time, version, number, text, *rest = head
+    message_type = _message_type(number)
+    nat_access, server_auth, timeout = _rest(message_type, rest)
+    return Message(
+        random=random,
+        user=_decode(user, _USER_TEXT_MAX, "the user name"),
+        time=_number(time, _TIME_DIGITS_MAX, "the time"),
+        version=version,
+        type=message_type,
+        text=_decode(text, _FIELD_TEXT_MAX, "the message"),
+        nat_access=nat_access,
+        server_auth=server_auth,
+        timeout=timeout,
+        digest=kind,
+    )
+
+
+def parse_access(text: str) -> Access:
+    """Read `IP,proto/port[,proto/port…]`; 0.0.0.0 is the packet's origin.
+
+    An IPv6 source is doorward's extension; fwknopd refuses it.
+
+    Raises:
+        WireError: not of this form.
+    """
+    source, _, services = text.partition(",")
+    return Access(_source(source), tuple(Service.parse(entry) for entry in services.split(",")))
+
+
+def parse_command(text: str) -> Command:
+    """Read `IP,command`; everything after the first comma is the command.
+
+    Raises:
+        WireError: not of this form.
+    """
+    source, _, command = text.partition(",")
+    _require(command, "the command is empty")
+    return Command(_source(source), command)
+
+
+def parse_nat(text: str) -> NatTarget:
+    """Read `host,port`.
+
+    Raises:
+        WireError: not of this form.
+    """
+    _require(len(text.encode()) <= _NAT_MAX and text.count(",") == 1, "nat_access is not host,port")
+    host, _, port = text.partition(",")
+    _require(_NAT_HOST.fullmatch(host), "the NAT host has a character that is not allowed")
+    number = _number(port, _PORT_DIGITS_MAX, "the NAT port")
+    _require(1 <= number <= PORT_MAX, "the NAT port is outside 1 to 65535")
+    return NatTarget(host, number)
+
+
+def _rest(message_type: MessageType, rest: list[str]) -> tuple[str | None, str | None, int | None]:
+    """Return nat_access, server_auth and timeout from the fields after the message."""
+    nat_access = server_auth = timeout = None
+    if message_type in WITH_NAT:
+        _require(rest, "nat_access is missing")
+        nat_access = _decode(rest.pop(0), _FIELD_TEXT_MAX, "nat_access")
+    if message_type in WITH_TIMEOUT:
+        _require(rest, "the timeout is missing")
+        timeout = _number(rest.pop(), _PORT_DIGITS_MAX, "the timeout")
+    if rest:
+        server_auth = rest.pop(0)
+        _decode_bytes(server_auth, _FIELD_TEXT_MAX, "server_auth")
+    _require(not rest, "the plaintext has too many fields")
+    return nat_access, server_auth, timeout
+
+
+def _message_type(text: str) -> MessageType:
+    number = _number(text, _TYPE_DIGITS_MAX, "the message type")
+    try:
+        return MessageType(number)
+    except ValueError as error:
+        msg = f"message type {number} does not exist"
+        raise WireError(msg) from error
+
+
+def _source(text: str) -> IPAddress | None:
+    """Return the address to let in, or None for the packet's origin."""
+    try:
+        source = ipaddress.ip_address(text)
+    except ValueError as error:
+        msg = "the source is no address"  # 010.0.0.1 included, which fwknopd hands on as it is
+        raise WireError(msg) from error
+    if isinstance(source, ipaddress.IPv6Address):
+        return _routable(source)
+    return None if source.is_unspecified else source
+
+
+def _routable(source: ipaddress.IPv6Address) -> ipaddress.IPv6Address:
+    """Return an IPv6 source that a packet from another host can have."""
+    odd = (
+        source.is_unspecified
+        or source.is_loopback
+        or source.is_multicast
+        or source.is_link_local
+        or source.scope_id
+        or source in _IPV4_IN_IPV6
+    )
+    _require(not odd, "the IPv6 source is none that can arrive from elsewhere")
+    return source
+
+
+_IPV4_IN_IPV6: Final = ipaddress.IPv6Network("::/64")  # mapped and compatible forms, and the rest of a reserved block
+
+
+def _digest(kind: DigestType, body: bytes) -> bytes:
+    return encode_blob(hashlib.new(kind.label, body, usedforsecurity=False).digest())
+
+
+def _encode(text: str) -> str:
+    return encode_blob(text.encode("utf-8")).decode("ascii")
+
+
+def _decode_bytes(text: str, limit: int, what: str) -> bytes:
+    """Return the bytes of a base64 field; what follows a `=` is ignored, as fwknop's decoder does (lib/base64.c)."""
+    match = _FIELD_BASE64.fullmatch(text)
+    if match is None or not 1 <= len(text) <= limit or len(match[1]) % 4 == 1:
+        msg = f"{what} is not base64 of at most {limit} characters"
+        raise WireError(msg)
+    return binascii.a2b_base64(match[1] + "=" * (-len(match[1]) % 4))
+
+
+def _decode(text: str, limit: int, what: str) -> str:
+    raw = _decode_bytes(text, limit, what)
+    if _PRINTABLE.fullmatch(raw) is None:
+        msg = f"{what} has a character that is not printable ASCII"
+        raise WireError(msg)
+    return raw.decode("ascii")
+
+
+def _number(text: str, digits: int, what: str) -> int:
+    if len(text) > digits or _NUMBER.fullmatch(text) is None:
+        msg = f"{what} is not a number of at most {digits} digits"
+        raise WireError(msg)
+    return int(text)
+
+
+def _require(condition: object, text: str) -> None:
+    if not condition:
+        raise WireError(text)

@@ -1,0 +1,119 @@
+"""Runs the suites one after the other and adds up what they counted.
+
+``run.py check`` is the fast part; ``run.py all`` is everything. The last line is ``N passed, N failed, N skipped``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+COLLECTION = REPOSITORY / "collections/ansible_collections/doorward/spa"
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one or several suites counted."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """The sum of both."""
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        """The line that a reader looks for."""
+        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A program to run. With ``report`` it writes a JUnit file, otherwise it counts as one."""
+
+    name: str
+    command: tuple[str, ...]
+    folder: Path = REPOSITORY
+    report: bool = False
+
+
+def tool(name: str, *arguments: str, folder: Path = REPOSITORY) -> Suite:
+    """A checker of the virtual environment."""
+    return Suite(name, (str(BIN / name), *arguments), folder)
+
+
+def tests(*folders: str) -> Suite:
+    """The tests of some folders."""
+    paths = [str(REPOSITORY / "tests" / folder) for folder in folders]
+    return Suite(" ".join(folders), (sys.executable, "-m", "pytest", "-q", *paths), report=True)
+
+
+CHECK = (
+    Suite("ruff check", (str(BIN / "ruff"), "check", ".")),
+    Suite("ruff format", (str(BIN / "ruff"), "format", "--check", ".")),
+    tool("mypy"),
+    tool("lint-imports"),
+    tool("ansible-lint", "--offline", "-q", folder=COLLECTION),
+    tests("unit", "property", "vectors"),
+)
+ALL = (
+    *CHECK,
+    tests("system"),
+    tests("interop"),
+    Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True),
+    tests("playbooks"),
+)
+
+
+def run(suite: Suite) -> Counts:
+    """What the suite counted; a suite that fails without a failed test counts as one failure."""
+    with tempfile.TemporaryDirectory(prefix="doorward-report-") as folder:
+        report = Path(folder) / "report.xml"
+        command = [*suite.command, *([f"--junitxml={report}"] if suite.report else [])]
+        code = subprocess.run(command, cwd=suite.folder, check=False).returncode
+        counts = read(report) if report.exists() else Counts()
+    if not suite.report and code == 0:
+        return Counts(passed=1)
+    if code != 0 and counts.failed == 0:
+        return counts + Counts(failed=1)
+    return counts
+
+
+def read(report: Path) -> Counts:
+    """The counts of a JUnit file."""
+    # Written a moment ago by our own test runner, in a folder only we can write.
+    root = ET.parse(report).getroot()  # noqa: S314  our own file
+    suites = list(root.iter("testsuite"))
+
+    def total(name: str) -> int:
+        return sum(int(suite.get(name, "0")) for suite in suites)
+
+    failed, skipped = total("failures") + total("errors"), total("skipped")
+    return Counts(total("tests") - failed - skipped, failed, skipped)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 when nothing failed."""
+    chosen = {"check": CHECK, "all": ALL}[arguments[0] if arguments else "all"]
+    lines, sum_ = [], Counts()
+    for suite in chosen:
+        sys.stdout.write(f"\n=== {suite.name}\n")
+        sys.stdout.flush()
+        begun = time.monotonic()
+        counts = run(suite)
+        sum_ += counts
+        lines.append(f"{suite.name:32} {time.monotonic() - begun:7.1f} s   {counts}")
+    sys.stdout.write("\n" + "\n".join(lines) + f"\n\n{sum_}\n")
+    return 1 if sum_.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

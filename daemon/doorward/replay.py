@@ -36,6 +36,7 @@ class ReplayStore:
         window does not make the packet new again.
         """
         self._rows_max = rows_max
+        self._rows = 0
         try:
             if read_only:
                 self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.plan import CONTROLLER, CONTROLLER_LINK, NETWORK, OUTSIDER, OUTSIDER_ADDRESS, Address
+from lab.plan import CONTROLLER, CONTROLLER_LINK, NETWORK, OUTSIDER, OUTSIDER_ADDRESS, WITNESS, WITNESS_ADDRESS, Address
 from lab.run import attempt, run
 
 # A host of the lab answers every closed UDP port of a scan, so that "no answer" later means something.
@@ -17,12 +17,13 @@ def up() -> None:
     """Make what is missing of the network."""
     _bridge()
     _controller()
-    _outsider()
+    _namespace(OUTSIDER, "outsider", Address(OUTSIDER_ADDRESS))
+    _namespace(WITNESS, "witness", Address(WITNESS_ADDRESS))
 
 
 def down() -> None:
     """Remove the network; containers keep running without it."""
-    for namespace in (OUTSIDER, NETWORK):
+    for namespace in (OUTSIDER, WITNESS, NETWORK):
         attempt("ip", "netns", "delete", namespace)
     attempt("ip", "link", "delete", CONTROLLER_LINK)
 
@@ -46,7 +47,7 @@ def attach(process: int, port: str, address: Address) -> None:
     attempt("ip", "-n", NETWORK, "link", "delete", port)
     _cable(port, "eth0", str(process))
     _configure(inside, "eth0", address)
-    attempt(*inside, "sysctl", "-q", "-w", *UNLIMITED_ANSWERS)
+    run(*inside, "sysctl", "-q", "-w", *UNLIMITED_ANSWERS)
 
 
 def outside(*command: str) -> tuple[str, ...]:
@@ -70,12 +71,14 @@ def _controller() -> None:
     _configure((), CONTROLLER_LINK, Address(CONTROLLER))
 
 
-def _outsider() -> None:
-    if exists(OUTSIDER):
+def _namespace(name: str, port: str, address: Address) -> None:
+    if exists(name):
         return
-    run("ip", "netns", "add", OUTSIDER)
-    _cable("outsider", "eth0", OUTSIDER)
-    _configure(outside(), "eth0", Address(OUTSIDER_ADDRESS))
+    run("ip", "netns", "add", name)
+    _cable(port, "eth0", name)
+    inside = ("ip", "netns", "exec", name)
+    _configure(inside, "eth0", address)
+    run(*inside, "sysctl", "-q", "-w", *UNLIMITED_ANSWERS)
 
 
 def _cable(port: str, far: str, namespace: str) -> None:

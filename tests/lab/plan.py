@@ -26,6 +26,9 @@ CONTROLLER_LINK = "doorward0"
 CONTROLLER = 1
 OUTSIDER = "doorward-outsider"
 OUTSIDER_ADDRESS = 66
+WITNESS = "doorward-witness"
+"""A place that answers everything: every scan that finds nothing elsewhere must find all of it there."""
+WITNESS_ADDRESS = 67
 
 RELEASES = {"debian-12": "bookworm", "debian-13": "trixie"}
 

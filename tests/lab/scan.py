@@ -51,8 +51,43 @@ class Seen:
     udp_answered: list[int] = field(default_factory=list)
     udp_refused: int = 0
     other: list[str] = field(default_factory=list)
+    stray: int = 0
+    """Packets that came from an address nobody had asked, in the whole scan."""
     lost: int = 0
     """Packets that the capture could not keep; a scan with any proves nothing."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """The packets of one origin, by their kind."""
+
+    packets: int = 0
+    open: set[int] = field(default_factory=set)
+    closed: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+    other: list[str] = field(default_factory=list)
+
+    def add(self, protocol: int, body: bytes) -> None:
+        """Count one packet."""
+        self.packets += 1
+        port = int.from_bytes(body[:2], "big")
+        if protocol == TCP and body[13] & RST:
+            self.closed.add(port)
+        elif protocol == TCP and body[13] & (SYN | ACK) == SYN | ACK:
+            self.open.add(port)
+        elif protocol == UDP:
+            self.answered.add(port)
+        elif (refused := refused_port(protocol, body)) is not None:
+            self.refused.add(refused)
+        elif len(self.other) < 10:
+            self.other.append(f"protocol {protocol}: {body[:16].hex()}")
+
+    def report(self, seen: Seen) -> None:
+        """Put the counts into what was seen of the address."""
+        seen.answers, seen.other = self.packets, self.other
+        seen.tcp_open, seen.tcp_closed = sorted(self.open), len(self.closed)
+        seen.udp_answered, seen.udp_refused = sorted(self.answered), len(self.refused)
 
 
 def commonest_udp_ports(count: int, services: Path = Path("/usr/share/nmap/nmap-services")) -> list[int]:
@@ -65,66 +100,51 @@ def commonest_udp_ports(count: int, services: Path = Path("/usr/share/nmap/nmap-
 
 
 class Scanner:
-    """One scan of one address."""
+    """One scan of several addresses, with one capture over all of it."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, targets: list[str]) -> None:
         """Open the capture, so that nothing of what comes back is missed."""
-        self.seen = Seen(target)
-        self._address = ipaddress.ip_address(target)
-        self._family = socket.AF_INET if self._address.version == 4 else socket.AF_INET6
-        self._own = self._own_address()
         self._capture = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
         self._capture.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self._capture.settimeout(0)
-        self._source_port = random.randrange(32768, 60000)  # noqa: S311  no secret
-        self._open: set[int] = set()
-        self._closed: set[int] = set()
-        self._answered: set[int] = set()
-        self._refused: set[int] = set()
+        self._answers = {ipaddress.ip_address(target).packed: Answers() for target in targets}
+        self._stray = Answers()
+        self.seen = [Seen(target) for target in targets]
 
-    def run(self, udp_ports: list[int]) -> Seen:
+    def run(self, udp_ports: list[int]) -> list[Seen]:
         """Probe everything and count what came back."""
-        self._probe_tcp()
-        self._probe_udp(udp_ports)
+        for seen in self.seen:
+            self._probe_tcp(seen)
+            self._probe_udp(seen, udp_ports)
         self._settle()
-        lost = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-        self.seen.lost = struct.unpack("II", lost)[1]
-        self.seen.tcp_open, self.seen.tcp_closed = sorted(self._open), len(self._closed)
-        self.seen.udp_answered, self.seen.udp_refused = sorted(self._answered), len(self._refused)
+        statistics = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        for seen in self.seen:
+            self._answers[ipaddress.ip_address(seen.target).packed].report(seen)
+            seen.stray = self._stray.packets
+            seen.lost = struct.unpack("II", statistics)[1]
         return self.seen
 
-    def _own_address(self) -> bytes:
-        with socket.socket(self._family, socket.SOCK_DGRAM) as probe:
-            probe.connect((self.seen.target, 9))
-            return socket.inet_pton(self._family, probe.getsockname()[0])
-
-    def _probe_tcp(self) -> None:
-        with socket.socket(self._family, socket.SOCK_RAW, TCP) as sender:
+    def _probe_tcp(self, seen: Seen) -> None:
+        address = ipaddress.ip_address(seen.target)
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        own, source_port = own_address(seen.target, family), random.randrange(32768, 60000)  # noqa: S311  no secret
+        with socket.socket(family, socket.SOCK_RAW, TCP) as sender:
             for port in TCP_PORTS:
-                sender.sendto(self._syn(port), (self.seen.target, 0))
-                self.seen.tcp_probes += 1
+                sender.sendto(syn(own, address.packed, source_port, port), (seen.target, 0))
+                seen.tcp_probes += 1
                 if port % BATCH == 0:
                     self._drain()
 
-    def _probe_udp(self, ports: list[int]) -> None:
-        with socket.socket(self._family, socket.SOCK_DGRAM) as sender:
+    def _probe_udp(self, seen: Seen, ports: list[int]) -> None:
+        family = socket.AF_INET6 if ":" in seen.target else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sender:
             for port in ports:
                 for content in (b"", b"x" * 160):
                     # A refusal is the answer to an earlier datagram; the capture has it.
                     with contextlib.suppress(ConnectionRefusedError):
-                        sender.sendto(content, (self.seen.target, port))
-                    self.seen.udp_probes += 1
+                        sender.sendto(content, (seen.target, port))
+                    seen.udp_probes += 1
                 self._drain()
-
-    def _syn(self, port: int) -> bytes:
-        """A TCP SYN with its checksum (RFC 9293, section 3.1)."""
-        head = struct.pack("!HHIIBBHHH", self._source_port, port, 0x1EAF, 0, 5 << 4, SYN, 64240, 0, 0)
-        pseudo = self._own + self._address.packed + struct.pack("!II", len(head), TCP)
-        words = struct.unpack(f"!{(len(pseudo) + len(head)) // 2}H", pseudo + head)
-        total = sum(words)
-        while total >> 16:
-            total = (total & 0xFFFF) + (total >> 16)
-        return head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:]
 
     def _settle(self) -> None:
         quiet = time.monotonic()
@@ -134,51 +154,53 @@ class Scanner:
             time.sleep(0.02)
 
     def _drain(self) -> int:
-        """How many packets of the target were waiting."""
+        """How many answers were waiting."""
         count = 0
         while True:
             try:
                 packet, origin = self._capture.recvfrom(2048)
             except BlockingIOError:
                 return count
-            if origin[2] == PACKET_HOST and self._count(packet):
-                count += 1
+            count += origin[2] == PACKET_HOST and self._count(packet)
 
     def _count(self, packet: bytes) -> bool:
         """Whether the packet is an answer: anything that is sent to the outsider, whoever sends it."""
         if packet[0] >> 4 == 4:
-            protocol, body = packet[9], packet[(packet[0] & 15) * 4 :]
+            origin, protocol, body = packet[12:16], packet[9], packet[(packet[0] & 15) * 4 :]
         elif packet[0] >> 4 == 6:
-            protocol, body = packet[6], packet[40:]
+            origin, protocol, body = packet[8:24], packet[6], packet[40:]
             if protocol == ICMP6 and body[0] in RESOLUTION:
                 return False
         else:
             return False  # address resolution
-        self.seen.answers += 1
-        self._sort(protocol, body)
+        self._answers.get(origin, self._stray).add(protocol, body)
         return True
 
-    def _sort(self, protocol: int, body: bytes) -> None:
-        port = int.from_bytes(body[:2], "big")
-        if protocol == TCP and body[13] & RST:
-            self._closed.add(port)
-        elif protocol == TCP and body[13] & (SYN | ACK) == SYN | ACK:
-            self._open.add(port)
-        elif protocol == UDP:
-            self._answered.add(port)
-        elif (refused := self._refused_port(protocol, body)) is not None:
-            self._refused.add(refused)
-        elif len(self.seen.other) < 10:
-            self.seen.other.append(f"protocol {protocol}: {body[:16].hex()}")
 
-    def _refused_port(self, protocol: int, body: bytes) -> int | None:
-        """The UDP port that an ICMP error quotes, or None when it is no such error."""
-        errors = {ICMP: 3, ICMP6: 1}
-        if errors.get(protocol) != body[0]:
-            return None
-        quoted = body[8:]
-        inner = quoted[(quoted[0] & 15) * 4 :] if protocol == ICMP else quoted[40:]
-        return int.from_bytes(inner[2:4], "big")
+def own_address(target: str, family: int) -> bytes:
+    """The address that packets to the target are sent from."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))
+        return socket.inet_pton(family, probe.getsockname()[0])
+
+
+def syn(origin: bytes, target: bytes, source_port: int, port: int) -> bytes:
+    """A TCP SYN with its checksum (RFC 9293, section 3.1)."""
+    head = struct.pack("!HHIIBBHHH", source_port, port, 0x1EAF, 0, 5 << 4, SYN, 64240, 0, 0)
+    pseudo = origin + target + struct.pack("!II", len(head), TCP) + head
+    total = sum(struct.unpack(f"!{len(pseudo) // 2}H", pseudo))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:]
+
+
+def refused_port(protocol: int, body: bytes) -> int | None:
+    """The UDP port that an ICMP error quotes, or None when it is no such error."""
+    if {ICMP: 3, ICMP6: 1}.get(protocol) != body[0]:
+        return None
+    quoted = body[8:]
+    inner = quoted[(quoted[0] & 15) * 4 :] if protocol == ICMP else quoted[40:]
+    return int.from_bytes(inner[2:4], "big")
 
 
 def main() -> int:
@@ -188,7 +210,7 @@ def main() -> int:
     parser.add_argument("--udp", type=int, default=1000, help="how many of the commonest UDP ports")
     chosen = parser.parse_args()
     ports = sorted({*commonest_udp_ports(chosen.udp), KNOCK_PORT})
-    seen = [Scanner(target).run(ports) for target in chosen.target]
+    seen = Scanner(chosen.target).run(ports)
     json.dump([asdict(one) for one in seen], sys.stdout)
     return 1 if any(one.lost for one in seen) else 0
 

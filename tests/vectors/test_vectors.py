@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from vectors.packets import CLIENT, KEYS, VERDICTS, ClientPacket, DaemonVerdict
 
 from doorward.config.stanza import Stanza
 from doorward.crypto import symmetric
@@ -13,6 +12,10 @@ from doorward.gate import Gate, Verdict
 from doorward.replay import ReplayStore
 from doorward.values import ANYWHERE, Datagram, Grant, Reason, address
 from doorward.wire import fwknop
+from vectors.packets import CLIENT, KEYS, VERDICTS, ClientPacket, DaemonVerdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ORIGIN = bytes([9, 9, 9, 55])
 # fwknopd serves these with NAT and commands enabled; doorwardd denies them as a kind it does not serve.

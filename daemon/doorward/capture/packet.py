@@ -6,7 +6,9 @@ host sends, and sees a packet once for the bridge port or VLAN's parent and once
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import select
 import socket
 import struct
@@ -29,6 +31,8 @@ _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
 _TPACKET_STATS: Final = struct.Struct("=II")  # packets, drops; reading resets them
+_SOCKADDR_LL: Final = struct.Struct("=HHiHBB8s")
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LONGEST: Final = 2048  # bytes: an IPv4 header with options and the longest payload fit
 
 
@@ -55,16 +59,17 @@ class PacketCapture:
         self._unreported = True
         self._indexes = self._resolve()
         program = self._program()
-        opened: list[socket.socket] = []
-        try:
-            opened.extend(_open(ethertype, program, receive_buffer) for ethertype in _ETH_P)
-            self._epoll = select.epoll()
-        except OSError as error:
-            msg = f"cannot capture packets: {error}"
-            raise CaptureError(msg) from error
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = [stack.enter_context(_open(ethertype, program, receive_buffer)) for ethertype in _ETH_P]
+                self._epoll = select.epoll()
+            except OSError as error:
+                msg = f"cannot capture packets: {error}"
+                raise CaptureError(msg) from error
+            stack.pop_all()
         self._current, self._other = opened
-        for opened_socket in opened:
-            self._epoll.register(opened_socket, select.EPOLLIN)
+        for one in opened:
+            self._epoll.register(one, select.EPOLLIN)
 
     def fileno(self) -> int:
         """Return the epoll descriptor that stands for both sockets."""
@@ -168,11 +173,19 @@ def _open(ethertype: int, program: bytes, receive_buffer: int) -> socket.socket:
     try:
         _attach(opened, program)
         _enlarge(opened, receive_buffer)
-        opened.bind(("", ethertype))
+        _bind(opened, ethertype)
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def _bind(opened: socket.socket, ethertype: int) -> None:
+    """Bind to a protocol on every interface, which socket.bind() cannot say (packet(7), struct sockaddr_ll)."""
+    place = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(ethertype), 0, 0, 0, 0, b"")
+    if _LIBC.bind(opened.fileno(), place, len(place)):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 def _attach(opened: socket.socket, program: bytes) -> None:

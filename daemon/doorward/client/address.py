@@ -37,9 +37,7 @@ class Endpoint(NamedTuple):
         return str(self.host), self.port, 0, self.scope
 
 
-def resolve(
-    host: str, port: int, *, family: int = ANY_FAMILY, seconds: float | None = None
-) -> tuple[Endpoint, ...]:
+def resolve(host: str, port: int, *, family: int = ANY_FAMILY, seconds: float | None = None) -> tuple[Endpoint, ...]:
     """Return the host's addresses, the preferred one first (RFC 6724), each once.
 
     `seconds` bounds the wait: a name server that does not answer would else outlast every deadline of ours.
@@ -70,7 +68,7 @@ def _lookup(host: str, port: int, family: int) -> tuple[Endpoint, ...] | OSError
     return tuple(dict.fromkeys(_endpoint(answer[4]) for answer in answers))
 
 
-def _endpoint(sockaddr: tuple[str | int, ...]) -> Endpoint:
+def _endpoint(sockaddr: tuple[str | int | bytes, ...]) -> Endpoint:
     """Return the endpoint of a resolver's answer; an IPv4-mapped IPv6 address is the IPv4 address it means."""
     host = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
     scope = int(sockaddr[3]) if len(sockaddr) == 4 else 0  # noqa: PLR2004  host, port, flow, scope

@@ -47,7 +47,7 @@ class Route:
     knock: Callable[[], None] | None
 
 
-class Closed(ClientError):
+class ClosedError(ClientError):
     """No connection: the text says why, in one line."""
 
 
@@ -55,7 +55,7 @@ def connect(routes: Sequence[Route], deadline: float, monotonic: Callable[[], fl
     """Return a connected socket for the first route that opens; `deadline` in `monotonic`'s seconds.
 
     Raises:
-        Closed: nothing opened in time, or every address refused.
+        ClosedError: nothing opened in time, or every address refused.
     """
     start = monotonic()
     lanes = [Lane(route, start + i * NEXT_ADDRESS_AFTER) for i, route in enumerate(routes[:LANES_MAX])]
@@ -70,7 +70,7 @@ def connect(routes: Sequence[Route], deadline: float, monotonic: Callable[[], fl
     finally:
         for lane in lanes:
             lane.close()
-    raise Closed(_reason(lanes))
+    raise ClosedError(_reason(lanes))
 
 
 @dataclass(slots=True)
@@ -192,4 +192,8 @@ def _reason(lanes: Sequence[Lane]) -> str:
     if knocks:
         return f"closed after {knocks} knock{'s' * (knocks > 1)}: key? clock? source behind NAT?"
     unsent = next((lane.unsent for lane in lanes if lane.unsent), "")
-    return f"closed, and no knock could be sent: {unsent}" if unsent else "no answer, and no key for this host to knock with"
+    return (
+        f"closed, and no knock could be sent: {unsent}"
+        if unsent
+        else "no answer, and no key for this host to knock with"
+    )

@@ -31,7 +31,7 @@ def pass_descriptor(connection: socket.socket, stdout: int) -> None:
     Raises:
         OSError: nobody takes it.
     """
-    connection.setblocking(True)
+    connection.settimeout(None)
     with socket.socket(fileno=os.dup(stdout)) as channel:
         socket.send_fds(channel, [b"\0"], [connection.fileno()])
 
@@ -42,7 +42,7 @@ def relay(connection: socket.socket, stdin: int, stdout: int) -> None:
     A thread a direction with blocking calls: neither waits for the other, and the descriptors, which the parent
     shares, keep their flags.
     """
-    connection.setblocking(True)
+    connection.settimeout(None)
     upwards = threading.Thread(target=_copy_up, args=(stdin, connection), daemon=True)
     upwards.start()
     if _copy_down(connection, stdout):

@@ -9,10 +9,12 @@ from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve, 
 from doorward.client.packet import build
 from doorward.client.request import PORT, request
 from doorward.client.send import send
-from doorward.config.fwknoprc import SourceRule
+from doorward.config.fwknoprc import SourceRule, load
 from doorward.errors import ClientError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from doorward.client.outside import Outside
     from doorward.client.packet import Request
     from doorward.config.fwknoprc import Profile
@@ -39,6 +41,15 @@ def knock(profile: Profile, outside: Outside, *, family: int = ANY_FAMILY, test:
     failures = [_to_one(to, asked, profile, outside, test) for to in _targets(profile, family)]
     if None not in failures:
         raise ClientError("; ".join(text for text in failures if text))
+
+
+def stanza_names(outside: Outside, rc_file: Path | None) -> tuple[str, ...]:
+    """Return the names of the stanzas in the client's file.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    return load(rc_file or outside.home / ".fwknoprc").names
 
 
 def _targets(profile: Profile, family: int) -> list[Endpoint | None]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from doorward.client import deliver
-from doorward.client.address import Endpoint, own_address, resolve, source_to_ask
-from doorward.client.connect import Closed, Route, connect
+from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve, source_to_ask
+from doorward.client.connect import ClosedError, Route, connect
 from doorward.client.packet import build
 from doorward.client.request import PORT, request, saved_profile
 from doorward.client.send import send
 from doorward.config.fwknoprc import Profile, SourceRule
-from doorward.errors import ClientError, DoorwardError
+from doorward.errors import ClientError, ConfigError, DoorwardError
 from doorward.values import Protocol, Service
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ def run(order: Order, outside: Outside, stdin: int, stdout: int) -> None:
             deliver.pass_descriptor(connection, stdout)
         else:
             deliver.relay(connection, stdin, stdout)
+    except ConfigError as error:
+        _leave(str(error), order.status, outside)
+        raise
     except (DoorwardError, OSError) as error:
-        reason = " ".join(str(error).split())
-        _leave(reason, order.status, outside)
-        if isinstance(error, DoorwardError):
-            raise
-        raise ClientError(reason) from error
+        _leave(str(error), order.status, outside)
+        msg = f"{order.host} port {order.port}: {error}"
+        raise ClientError(msg) from error
 
 
 def _leave(reason: str, status: Path | None, outside: Outside) -> None:
@@ -65,6 +67,84 @@ def _leave(reason: str, status: Path | None, outside: Outside) -> None:
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         with os.fdopen(os.open(status, flags, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(f"{reason}\n")
+            stream.write(" ".join(reason.split()) + "\n")
     except OSError as error:
         outside.warn(f"{status}: {error.strerror or error}")
+
+
+def _connection(order: Order, outside: Outside) -> socket.socket:
+    deadline = outside.monotonic() + order.timeout
+    profile = order.said.over(saved_profile(outside, order.rc_file, order.stanza, order.host))
+    endpoints = resolve(order.host, order.port, family=_family(profile), seconds=order.timeout)
+    reachable, complaint = _reachable(_of_the_source(endpoints, profile.source))
+    if not reachable:
+        raise ClosedError(complaint)
+    left = max(deadline - outside.monotonic(), 0)
+    knockers = _knockers(order, profile, reachable, left, outside)
+    return connect([Route(*pair) for pair in zip(reachable, knockers, strict=True)], deadline, outside.monotonic)
+
+
+def _of_the_source(endpoints: tuple[Endpoint, ...], rule: SourceRule | IPAddress | None) -> tuple[Endpoint, ...]:
+    """Return the endpoints that an explicit source can reach: those of its family, if there are any."""
+    if rule is None or isinstance(rule, SourceRule):
+        return endpoints
+    return tuple(each for each in endpoints if each.host.version == rule.version) or endpoints
+
+
+def _reachable(endpoints: tuple[Endpoint, ...]) -> tuple[list[Endpoint], str]:
+    """Return the endpoints this machine has a route to, and why the last one without has none."""
+    reachable, complaint = [], ""
+    for endpoint in endpoints:
+        failure = _no_route(endpoint)
+        if failure is None:
+            reachable.append(endpoint)
+        else:
+            complaint = f"no route to {endpoint.host}: {failure}"
+    return reachable, complaint
+
+
+def _no_route(endpoint: Endpoint) -> str | None:
+    try:
+        own_address(endpoint)
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _knockers(
+    order: Order, profile: Profile, dials: list[Endpoint], seconds: float, outside: Outside
+) -> list[Callable[[], None] | None]:
+    """Return for each address what knocks for it; nothing does where the profile has no key for this host."""
+    if not profile.has_key:
+        if profile.verbose:
+            outside.warn(f"no key for {order.host}: dialling without a knock")
+        return [None] * len(dials)
+    services = profile.access or (Service(Protocol.TCP, order.port),)
+    asked = request(profile, services, profile.server or order.host, outside.environ, None)
+    port = profile.port or PORT
+    if profile.server is None:
+        return [_knocker(asked, profile, dial, dial._replace(port=port), outside) for dial in dials]
+    doors = resolve(profile.server, port, family=_family(profile), seconds=seconds)
+    return [_knocker(asked, profile, dial, _door(dial, doors), outside) for dial in dials]
+
+
+def _family(profile: Profile) -> int:
+    return socket.AF_INET if profile.ipv4_only else ANY_FAMILY
+
+
+def _door(dial: Endpoint, doors: tuple[Endpoint, ...]) -> Endpoint:
+    """Return where to knock for an address: at one of the same family, if there is one."""
+    return next((door for door in doors if door.family is dial.family), doors[0])
+
+
+def _knocker(asked: Request, profile: Profile, dial: Endpoint, door: Endpoint, outside: Outside) -> Callable[[], None]:
+    rule = profile.source or SourceRule.AUTO
+
+    def knock() -> None:
+        source = source_to_ask(rule, own_address(dial), dial.host)
+        packet = build(asked, source, outside.clock(), outside.random_bytes)
+        send(packet.payload, door, profile.source_port)
+        if profile.verbose:
+            outside.warn(f"knocked at {door.host} port {door.port} for {packet.message.text}")
+
+    return knock

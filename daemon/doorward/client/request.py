@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.client.packet import Request
@@ -75,10 +76,11 @@ def user_name(environ: Mapping[str, str]) -> str:
 
 def _keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> SymmetricKeys:
     mode = profile.mode or EncryptionMode.CBC
-    key = _key(profile.key, profile.key_file, "encryption key", fwknoprc.KEY_MAX, host, ask)
+    key = _KeySearch("encryption key", fwknoprc.KEY_MAX, host, ask).find(profile.key, profile.key_file)
     hmac_key = None
     if profile.hmac_key or profile.hmac_key_file or profile.use_hmac:
-        hmac_key = _key(profile.hmac_key, profile.hmac_key_file, "HMAC key", fwknoprc.HMAC_KEY_MAX, host, ask)
+        search = _KeySearch("HMAC key", fwknoprc.HMAC_KEY_MAX, host, ask)
+        hmac_key = search.find(profile.hmac_key, profile.hmac_key_file)
     if hmac_key == key:
         msg = "the encryption key and the HMAC key are the same"
         raise ClientError(msg)
@@ -88,23 +90,25 @@ def _keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> Symm
     return SymmetricKeys(key, hmac_key, profile.hmac_digest or DigestType.SHA256, mode)
 
 
-def _key(  # noqa: PLR0913  one place for the one order in which a key is looked for
-    given: Secret | None,
-    file: Path | None,
-    what: str,
-    limit: int,
-    host: str,
-    ask: Callable[[str], str] | None,
-) -> Secret:
-    """Return the key that was given, or the file's for this host, or what a person types."""
-    if given is not None:
-        return given
-    if file is not None:
-        return key_from_file(file, host, limit)
-    if ask is None:
-        msg = f"no {what} is configured"
-        raise ClientError(msg)
-    return _typed(ask(f"Enter {what}: "), limit, what)
+@dataclass(frozen=True, slots=True)
+class _KeySearch:
+    """Where one key may come from. `limit` in bytes."""
+
+    what: str
+    limit: int
+    host: str
+    ask: Callable[[str], str] | None
+
+    def find(self, given: Secret | None, file: Path | None) -> Secret:
+        """Return the key that was given, or the file's for this host, or what a person types."""
+        if given is not None:
+            return given
+        if file is not None:
+            return key_from_file(file, self.host, self.limit)
+        if self.ask is None:
+            msg = f"no {self.what} is configured"
+            raise ClientError(msg)
+        return _typed(self.ask(f"Enter {self.what}: "), self.limit, self.what)
 
 
 def _typed(text: str, limit: int, what: str) -> Secret:

@@ -23,6 +23,4 @@ def stanza(hosts: list[str], command: list[str]) -> str:
             raise ClientError(msg)
     # ssh expands % in a ProxyCommand before the shell sees it
     proxy = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
-    return "\n".join(
-        [f"Match host {','.join(hosts)}", f"    ProxyCommand {proxy} %h %p", "    ProxyUseFdpass yes", ""]
-    )
+    return "\n".join([f"Match host {','.join(hosts)}", f"    ProxyCommand {proxy} %h %p", "    ProxyUseFdpass yes", ""])

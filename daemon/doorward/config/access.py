@@ -62,6 +62,7 @@ class _Draft:
     start: Line
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)  # fields that some line meant to fill, well or badly
 
 
 def load(path: Path) -> Access:
@@ -98,6 +99,7 @@ def _drafts(lines: list[Line], problems: list[Problem]) -> list[_Draft]:
             problems.append(line.problem(f"{line.name[:60]} stands before the first SOURCE"))
             continue
         draft = drafts[-1]
+        draft.named |= {SETTINGS[line.name].field} if line.name in SETTINGS else set()
         for _, name, value in reader.convert([line], SETTINGS, problems):
             if name in draft.values:
                 problems.append(line.problem(f"{line.name}: already set in line {draft.lines[name].number}"))
@@ -122,8 +124,7 @@ def _keys(draft: _Draft, values: dict[str, Any], problems: list[Problem]) -> Sym
     key: Secret | None = values.get("key")
     hmac_key: Secret | None = values.get("hmac_key")
     if key is None:
-        named = any(problem.line > draft.start.number for problem in problems)
-        if not named:  # a key with a mistake of its own is reported where it stands
+        if "key" not in draft.named:  # a key with a mistake of its own is reported where it stands
             problems.append(draft.start.problem("the stanza has no KEY or KEY_BASE64"))
         return None
     if hmac_key is not None and key == hmac_key:

@@ -82,11 +82,12 @@ def _content(path: Path, problems: list[Problem], *, secret: bool) -> bytes | No
     except (OSError, ValueError) as error:
         problems.append(Problem(str(path), 0, f"cannot be read: {getattr(error, 'strerror', None) or error}"))
         return None
-    with open(descriptor, "rb", closefd=True) as file:  # noqa: PTH123  a descriptor, not a path
-        complaint = _complaint(os.fstat(descriptor), secret=secret)
-        if complaint:
-            problems.append(Problem(str(path), 0, complaint))
-            return None
+    complaint = _complaint(os.fstat(descriptor), secret=secret)
+    if complaint:
+        os.close(descriptor)
+        problems.append(Problem(str(path), 0, complaint))
+        return None
+    with os.fdopen(descriptor, "rb") as file:
         content = file.read(FILE_MAX + 1)
     if len(content) > FILE_MAX:
         problems.append(Problem(str(path), content[:FILE_MAX].count(b"\n") + 1, f"the file exceeds {FILE_MAX} bytes"))

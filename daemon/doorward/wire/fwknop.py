@@ -219,7 +219,7 @@ def serialize(message: Message) -> bytes:
     if message.timeout is not None:
         fields.append(str(message.timeout))
     body = ":".join(fields).encode("ascii")
-    return body + b":" + _digest(message.digest, body)
+    return body + b":" + digest_text(message.digest, body)
 
 
 def is_plaintext(text: bytes) -> bool:
@@ -237,7 +237,7 @@ def verify_digest(plaintext: bytes) -> DigestType:
     """
     body, _, digest = plaintext.rpartition(b":")
     for kind in _DIGESTS_BY_LENGTH.get(len(digest), ()):
-        if hmac.compare_digest(_digest(kind, body), digest):
+        if hmac.compare_digest(digest_text(kind, body), digest):
             return kind
     msg = "the digest does not fit the plaintext"
     raise WireError(msg)
@@ -363,7 +363,8 @@ def _routable(source: ipaddress.IPv6Address) -> ipaddress.IPv6Address:
 _IPV4_IN_IPV6: Final = ipaddress.IPv6Network("::/64")  # mapped and compatible forms, and the rest of a reserved block
 
 
-def _digest(kind: DigestType, body: bytes) -> bytes:
+def digest_text(kind: DigestType, body: bytes) -> bytes:
+    """Return the digest of a plaintext as its last field writes it."""
     return encode_blob(hashlib.new(kind.label, body, usedforsecurity=False).digest())
 
 

@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
+from ansible_collections.doorward.spa.plugins.plugin_utils._listing import without_grants
 
 _OPTIONS = {
     "content": {"type": "str", "required": True},
     "deadline": {"type": "int"},
     "expect_closed": {"type": "bool", "default": True},
+    "let_in": {"type": "list", "elements": "str", "default": []},
     "force": {"type": "bool", "default": False},
 }
 _PERSISTED = "/etc/doorward/firewall.nft"
@@ -26,7 +29,7 @@ _RETURN = 30.0  # seconds in which a host that rolled back must be reachable aga
 _SSH_PORT = 22
 _CUT = "--doorward--"
 # Lists a file's table as the kernel would, without touching the host's: loaded into an empty network namespace.
-_LIST = "nft -s -t list table inet doorward"
+_LIST = "nft -s list table inet doorward"
 _COMPARE = f"""
 shown() {{ [ -e "$1" ] && unshare -n sh -c 'nft -f "$1" && {_LIST}' sh "$1" 2>&1; echo "{_CUT}$?"; }}
 shown "$1"
@@ -54,7 +57,8 @@ class ActionModule(HostAction):
             return result | {"stage": "checked"}
         self._refuse_a_connection_that_cannot_confirm()
         deadline = options["deadline"] or max(60, 3 * int(self._connection.get_option("timeout")) + 30)
-        return result | {"deadline": deadline} | self._close(file, deadline, expect_closed=options["expect_closed"])
+        silent = options["expect_closed"] and not self._is_let_in(options["let_in"])
+        return result | {"deadline": deadline} | self._close(file, deadline, expect_closed=silent)
 
     def _send_table(self, content: str) -> str:
         """Put the table into the task's temporary folder on the host and return its path there."""
@@ -77,7 +81,7 @@ class ActionModule(HostAction):
             msg = f"the kernel refuses the new table, and nothing was changed: {texts[0].strip()[-800:]}"
             raise AnsibleActionFail(msg)
         wanted, persisted, live = (
-            f"{text.strip()}\n" if code == "0" else "" for text, code in zip(texts, codes, strict=True)
+            without_grants(f"{text.strip()}\n") if code == "0" else "" for text, code in zip(texts, codes, strict=True)
         )
         return wanted, persisted, live
 
@@ -89,8 +93,13 @@ class ActionModule(HostAction):
             )
             raise AnsibleActionFail(msg)
 
+    def _is_let_in(self, networks: list[str]) -> bool:
+        """Tell whether the new table lets this controller in without a knock."""
+        source = ipaddress.ip_address(self._peer().source)
+        return any(source in ipaddress.ip_network(network, strict=False) for network in networks)
+
     def _close(self, file: str, deadline: int, *, expect_closed: bool) -> dict:
-        """Arm and swap, then confirm; whatever goes wrong, wait until the host is open again and say how far it came."""
+        """Arm and swap, then confirm; on failure wait until the host is open again, and say how far it came."""
         armed = time.monotonic()
         token = self._doorward_json("firewall", "apply", file, "--deadline", str(deadline))["token"]
         stage = "closed"

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import subprocess
 import sys
 import time
@@ -87,9 +86,8 @@ class ActionModule(HostAction):
 
     def _missing(self, source: str, services: Sequence[str]) -> set[str]:
         """Return the services that the host has not opened for `source`."""
-        wanted = ipaddress.ip_address(source)
         grants = self._doorward_json("status")["grants"]
-        return set(services) - {one["service"] for one in grants if ipaddress.ip_address(one["source"]) == wanted}
+        return set(services) - {one["service"] for one in grants if one["source"] == source}
 
     def _diagnosis(self, source: str, services: Sequence[str], knocks: int) -> str:
         """Return what is known about a knock without effect, the daemon's own last words included."""

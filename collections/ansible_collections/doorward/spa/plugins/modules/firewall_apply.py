@@ -30,9 +30,14 @@ options:
   expect_closed:
     description:
       - Also require that the host does not answer the controller before the knock. Turn it off where the new table lets
-        the controller in without one, as O(content) does for fallback sources.
+        the controller in without one.
     type: bool
     default: true
+  let_in:
+    description: Networks that O(content) lets in without a knock, so that a controller in one of them still gets an answer.
+    type: list
+    elements: str
+    default: []
   force:
     description: Go through all of it even where nothing would change.
     type: bool

@@ -1,0 +1,200 @@
+"""The command line `doorward`: the one place where time, randomness, environment and terminal come in."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import secrets
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from doorward import __version__
+from doorward.client import options
+from doorward.client.outside import Outside
+from doorward.errors import ClientError, ConfigError, DoorwardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Subparsers = argparse._SubParsersAction[Any]  # noqa: SLF001  argparse gives this type no public name
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+BAD_CONFIGURATION: Final = 3
+INTERRUPTED: Final = 130  # what a shell reports after SIGINT
+
+_TOP: Final = """\
+Single Packet Authorization: ask a hidden host to open a service for a while.
+`doorward -A tcp/22 -D HOST …`, without a command, is `doorward knock` with fwknop's options.
+"""
+_EXIT_CODES: Final = """\
+exit codes: 0 done, 1 failed, 2 usage, 3 mistake in a configuration file, 4 root is needed
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    outside = _outside()
+    try:
+        arguments = _parse(words, outside)
+        return int(arguments.run(arguments))
+    except SystemExit as end:  # argparse ends --help, --version and usage errors so
+        return end.code if isinstance(end.code, int) else FAILED
+    except ConfigError as error:
+        for problem in error.problems:
+            outside.warn(str(problem))
+        return BAD_CONFIGURATION
+    except DoorwardError as error:
+        outside.warn(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
+        return FAILED
+
+
+def _outside() -> Outside:
+    return Outside(
+        clock=time.time,
+        monotonic=time.monotonic,
+        random_bytes=secrets.token_bytes,
+        environ=os.environ,
+        home=Path(os.environ.get("HOME") or "/"),
+        ask=_ask,
+        out=sys.stdout,
+        err=sys.stderr,
+    )
+
+
+def _ask(prompt: str) -> str:
+    if not sys.stdin.isatty():
+        msg = "no key: put KEY_BASE64 into ~/.fwknoprc or name a file with -G; there is no terminal to ask at"
+        raise ClientError(msg)
+    return getpass.getpass(prompt)
+
+
+def _parse(words: list[str], outside: Outside) -> argparse.Namespace:
+    """Return the arguments with `run` set. Only the parser of the named command is made: ssh waits for this."""
+    if words and words[0].startswith("-") and words[0] not in {"-h", "--help", "-V", "--version"}:
+        words = ["knock", *words]
+    parser = argparse.ArgumentParser(
+        "doorward", description=_TOP, epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"doorward {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    adders = _adders(outside)
+    if words and words[0] in adders:
+        adders[words[0]](commands)
+    else:
+        for add in adders.values():
+            add(commands)
+        _add_host_commands(commands)
+    return parser.parse_args(words)
+
+
+def _adders(outside: Outside) -> dict[str, Callable[[Subparsers], None]]:
+    return {
+        "knock": lambda commands: _add_knock(commands, outside),
+        "connect": lambda commands: _add_connect(commands, outside),
+        "keys": lambda commands: _add_keys(commands, outside),
+        "ssh-config": lambda commands: _add_ssh_config(commands, outside),
+    }
+
+
+def _add_host_commands(commands: Subparsers) -> None:
+    from doorward.client import host  # noqa: PLC0415  what runs before every ssh must not load the host's commands
+
+    host.add_commands(commands)
+
+
+def _add_knock(commands: Subparsers, outside: Outside) -> None:
+    parser = commands.add_parser("knock", help="ask a host to open services")
+    parser.add_argument("-V", "--version", action="version", version=f"doorward {__version__}")
+    options.add_knock(parser)
+    parser.set_defaults(run=lambda arguments: _knock(arguments, outside))
+
+
+def _knock(arguments: argparse.Namespace, outside: Outside) -> int:
+    from doorward.client.knock import knock, stanza_names  # noqa: PLC0415  each command loads only what it needs
+    from doorward.client.request import saved_profile  # noqa: PLC0415
+
+    if arguments.key_gen or arguments.key_gen_file:
+        return _generate(arguments, outside, arguments.key_gen_file)
+    if arguments.stanza_list:
+        outside.out.writelines(f"{name}\n" for name in stanza_names(outside, arguments.rc_file))
+        return DONE
+    said = options.profile(arguments)
+    if said.key or said.hmac_key:
+        outside.warn("warning: a key on the command line is visible to every user of this machine")
+    if not arguments.no_rc_file:
+        said = said.over(saved_profile(outside, arguments.rc_file, arguments.stanza))
+    only_six = socket.AF_INET6 if arguments.ipv6_only else socket.AF_UNSPEC
+    knock(said, outside, family=socket.AF_INET if said.ipv4_only else only_six, test=arguments.test)
+    return DONE
+
+
+def _add_connect(commands: Subparsers, outside: Outside) -> None:
+    parser = commands.add_parser("connect", help="knock and connect: the ProxyCommand for ssh")
+    options.add_connect(parser)
+    parser.set_defaults(run=lambda arguments: _connect(arguments, outside))
+
+
+def _connect(arguments: argparse.Namespace, outside: Outside) -> int:
+    from doorward.client.proxy import Order, run  # noqa: PLC0415
+
+    order = Order(
+        host=arguments.host,
+        port=arguments.dial_port,
+        timeout=arguments.seconds,
+        said=options.profile(arguments),
+        rc_file=arguments.rc_file,
+        stanza=arguments.stanza,
+        status=arguments.status,
+    )
+    run(order, outside, stdin=0, stdout=1)
+    return DONE
+
+
+def _add_keys(commands: Subparsers, outside: Outside) -> None:
+    parser = commands.add_parser("keys", help="make keys")
+    inner = parser.add_subparsers(metavar="COMMAND", required=True)
+    generate = inner.add_parser("generate", help="make a new pair of keys")
+    options.add_generate(generate)
+    generate.set_defaults(run=lambda arguments: _generate(arguments, outside, arguments.output))
+
+
+def _generate(arguments: argparse.Namespace, outside: Outside, output: Path | None) -> int:
+    from doorward.client import keys  # noqa: PLC0415
+    from doorward.crypto.keys import generate  # noqa: PLC0415
+
+    text = generate(outside.random_bytes, arguments.key_len, arguments.hmac_key_len)
+    if output is None:
+        outside.out.write(text)
+    else:
+        keys.write(text, output, force=getattr(arguments, "force", False))
+    return DONE
+
+
+def _add_ssh_config(commands: Subparsers, outside: Outside) -> None:
+    parser = commands.add_parser("ssh-config", help="print the lines that make every ssh knock")
+    options.add_route(parser)
+    parser.add_argument("hosts", nargs="+", metavar="HOST", help="names or patterns as ssh_config takes them")
+    parser.set_defaults(run=lambda arguments: _ssh_config(arguments, outside))
+
+
+def _ssh_config(arguments: argparse.Namespace, outside: Outside) -> int:
+    from doorward.client.ssh_config import stanza  # noqa: PLC0415
+
+    outside.out.write(stanza(arguments.hosts, ["doorward", "connect", *options.route_words(arguments)]))
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

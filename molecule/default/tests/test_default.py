@@ -1,0 +1,81 @@
+"""The rolled-out hosts, seen from the controller, from their consoles and by the outsider."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from lab import hosts, outsider
+from lab.plan import HOSTS
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+testinfra_hosts = ["ansible://all?force_ansible=True&sudo=True"]
+
+
+@pytest.fixture
+def place(host: Host) -> hosts.Host:
+    return HOSTS[host.backend.get_hostname()]
+
+
+def closed(place: hosts.Host) -> None:
+    """Wait until no window is open any more."""
+    end = time.monotonic() + 90
+    while json.loads(hosts.inside(place, "doorward", "status", "--json"))["grants"]:
+        assert time.monotonic() < end, "a window did not close by itself"
+        time.sleep(0.3)
+
+
+def test_the_daemon_runs_and_starts_at_boot(host: Host) -> None:
+    service = host.service("doorwardd")
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_the_firewall_is_loaded_at_boot(host: Host) -> None:
+    assert host.service("doorward-firewall").is_enabled
+
+
+@pytest.mark.parametrize("name", ["doorwardd.conf", "access.conf", "firewall.nft"])
+def test_only_root_reads_what_the_daemon_reads(host: Host, name: str) -> None:
+    file = host.file(f"/etc/doorward/{name}")
+    assert (file.user, file.group, file.mode & 0o077) == ("root", "root", 0)
+
+
+def test_the_daemon_says_what_holds(host: Host) -> None:
+    status = json.loads(host.check_output("doorward status --json"))
+    assert status["running"] is True
+    assert status["table"] == "drop"
+    assert status["pending"] is False
+    assert status["grants"], "this very command came through a window"
+
+
+def test_nothing_listens_but_sshd(host: Host, place: hosts.Host) -> None:
+    listening = host.check_output("ss -H -l -n -t -u").splitlines()
+    ports = {line.split()[4].rsplit(":", 1)[1] for line in listening if "127.0.0.1" not in line}
+    assert ports == {str(place.ssh_port)}
+
+
+def test_the_controller_gets_in_only_by_knocking(host: Host, place: hosts.Host) -> None:
+    assert host.check_output("hostname") == place.name
+    closed(place)
+    assert not hosts.reachable(place)
+    assert host.check_output("hostname") == place.name
+    assert hosts.reachable(place), "while the window is open, plain ssh gets in too"
+
+
+def test_the_outsider_gets_no_answer(place: hosts.Host) -> None:
+    [view] = outsider.scan([place])
+    assert view.answers == 0, str(view)
+
+
+def test_no_key_is_in_the_journal_or_on_a_command_line(host: Host) -> None:
+    keys = hosts.inside(HOSTS[host.backend.get_hostname()], "cat", "/etc/doorward/access.conf")
+    secrets = [line.split()[1].strip(";") for line in keys.splitlines() if "KEY_BASE64" in line and line[0] != "#"]
+    assert secrets, "the stanza has keys"
+    seen = hosts.inside(HOSTS[host.backend.get_hostname()], "sh", "-c", "journalctl --no-pager; ps -ef")
+    assert "doorwardd" in seen
+    assert not [secret for secret in secrets if secret in seen]

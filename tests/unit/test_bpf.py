@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, UDP, IPOption_NOP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
+
+from doorward.capture import bpf
+from doorward.capture.frames import parse
+from doorward.errors import CaptureError
+
+KNOCK = bytes(range(160))
+MAPPED = bytes(10) + b"\xff\xff"
+METADATA = 0xFFFFF000  # SKF_AD_OFF
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A packet with the metadata that the kernel keeps beside it."""
+
+    packet: bytes
+    protocol: int = 0x0800
+    packet_type: int = 0
+    ifindex: int = 2
+
+
+class OutOfBoundsError(Exception):
+    """A load beyond the packet's end, which ends a program with a drop."""
+
+
+def load(arrival: Arrival, offset: int, size: int) -> int:
+    if offset >= METADATA:
+        return {0: arrival.protocol, 4: arrival.packet_type, 8: arrival.ifindex}[offset - METADATA]
+    if offset + size > len(arrival.packet):
+        raise OutOfBoundsError
+    return int.from_bytes(arrival.packet[offset : offset + size], "big")
+
+
+def run(program: bytes, arrival: Arrival) -> int:  # noqa: C901, PLR0912  one branch an opcode of classic BPF
+    """Interpret classic BPF as the kernel does (Documentation/networking/filter.rst)."""
+    steps = list(struct.iter_unpack("=HBBI", program))
+    a = x = place = 0
+    memory = [0] * 16
+    sizes = {0x00: 4, 0x08: 2, 0x10: 1}
+    while True:
+        code, true, false, k = steps[place]
+        place += 1
+        match code:
+            case 0x20 | 0x28 | 0x30:
+                a = load(arrival, k, sizes[code & 0x18])
+            case 0x48:
+                a = load(arrival, x + k, 2)
+            case 0x80:
+                a = len(arrival.packet)
+            case 0x60:
+                a = memory[k]
+            case 0x61:
+                x = memory[k]
+            case 0x01:
+                x = k
+            case 0xB1:
+                x = (load(arrival, k, 1) & 15) * 4
+            case 0x02:
+                memory[k] = a
+            case 0x07:
+                x = a
+            case 0x87:
+                a = x
+            case 0x0C:
+                a = (a + x) & 0xFFFFFFFF
+            case 0x04:
+                a = (a + k) & 0xFFFFFFFF
+            case 0x54:
+                a &= k
+            case 0x05:
+                place += k
+            case 0x06:
+                return int(k)
+            case _:
+                other = x if code & 8 else k
+                condition = {0x10: a == other, 0x20: a > other, 0x30: a >= other, 0x40: bool(a & other)}[code & 0xF0]
+                place += true if condition else false
+
+
+def accepts(program: bytes, arrival: Arrival) -> bool:
+    try:
+        return run(program, arrival) > 0
+    except OutOfBoundsError:
+        return False
+
+
+def knock(port: int, payload: bytes = KNOCK, options: int = 0) -> bytes:
+    return bytes(IP(options=[IPOption_NOP()] * options) / UDP(dport=port) / Raw(payload))
+
+
+def test_a_port_is_accepted_exactly_where_a_range_holds_it() -> None:
+    program = bpf.program([range(62201, 62202), range(10, 20), range(15, 30), range(1, 2), range(65535, 65536)])
+    accepted = [
+        port
+        for port in range(65536)
+        if accepts(program, Arrival(knock(0)[:22] + struct.pack("!H", port) + knock(0)[24:]))
+    ]
+    assert accepted == [1, *range(10, 30), 62201, 65535]
+
+
+def test_an_interface_is_accepted_exactly_where_it_is_named() -> None:
+    def interfaces(named: list[int] | None) -> list[int]:
+        program = bpf.program([range(9, 10)], named)
+        return [index for index in range(1, 20) if accepts(program, Arrival(knock(9), ifindex=index))]
+
+    assert interfaces([3, 7]) == [3, 7]
+    assert interfaces([]) == []
+    assert interfaces(None) == list(range(1, 20))
+
+
+def test_only_packets_to_this_host_are_accepted() -> None:
+    program = bpf.program([range(9, 10)])
+    assert [kind for kind in range(8) if accepts(program, Arrival(knock(9), packet_type=kind))] == [0]
+
+
+def test_only_ip_is_accepted() -> None:
+    program = bpf.program([range(9, 10)])
+    protocols = (0x0800, 0x86DD, 0x0806, 0x8100, 0x0003, 0)
+    assert [protocol for protocol in protocols if accepts(program, Arrival(knock(9), protocol))] == [0x0800]
+
+
+def test_without_a_port_nothing_is_accepted() -> None:
+    assert accepts(bpf.program([range(9, 10)]), Arrival(knock(9)))
+    assert not accepts(bpf.program([]), Arrival(knock(9)))
+    assert not accepts(bpf.program([range(9, 9)]), Arrival(knock(9)))
+
+
+@pytest.mark.parametrize("ports", [[range(1)], [range(65536, 65537)], [range(-5, 3)], [range(22, 70000)]])
+def test_a_port_outside_1_to_65535_is_refused(ports: list[range]) -> None:
+    with pytest.raises(CaptureError, match="is outside 1 to 65535"):
+        bpf.program(ports)
+
+
+def test_more_than_the_kernel_takes_is_refused() -> None:
+    ports = [range(port, port + 1) for port in range(1, 10000, 2)]
+    with pytest.raises(CaptureError, match="more than one BPF program holds"):
+        bpf.program(ports)
+    assert len(bpf.program(ports[:2000])) // bpf.INSTRUCTION_BYTES <= bpf.INSTRUCTIONS_MAX
+    with pytest.raises(CaptureError, match="5000 interfaces"):
+        bpf.program([range(9, 10)], range(5000))
+
+
+PROGRAM = bpf.program([range(1000, 40000)], payload=(10, 300))
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from([4, 6]),
+    st.integers(0, 65535),
+    st.binary(max_size=320),
+    st.integers(0, 40),
+    st.data(),
+)  # fmt: skip  one line a group
+def test_the_kernels_filter_and_the_parser_agree(
+    version: int, port: int, payload: bytes, options: int, data: st.DataObject
+) -> None:
+    packet = knock(port, payload, options) if version == 4 else bytes(IPv6() / UDP(dport=port) / Raw(payload))
+    for _ in range(data.draw(st.integers(0, 2))):
+        offset = data.draw(st.integers(0, len(packet) - 1))
+        packet = packet[:offset] + bytes([data.draw(st.integers(0, 255))]) + packet[offset + 1 :]
+    packet = packet[: data.draw(st.sampled_from([len(packet), len(packet) - 1, 27, 40]))]
+    datagram = parse(packet)
+    mapped = version == 6 and MAPPED in {packet[8:20], packet[24:36]}  # the filter leaves these to the parser
+    wanted = datagram is not None and 1000 <= datagram.destination_port < 40000 and 10 <= len(datagram.payload) <= 300
+    accepted = accepts(PROGRAM, Arrival(packet, 0x0800 if version == 4 else 0x86DD))
+    assert mapped or accepted == wanted

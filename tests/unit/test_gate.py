@@ -1,0 +1,201 @@
+"""One datagram to one verdict."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from doorward import audit
+from doorward.errors import FirewallError, ReplayError
+from doorward.gate import Gate, Verdict
+from doorward.values import Networks, Reason, Service
+from doorward.wire.fwknop import MessageType
+from unit.making import (
+    KEYS,
+    NOW,
+    ORIGIN,
+    ORIGIN6,
+    OTHER_KEYS,
+    Door,
+    Memory,
+    datagram,
+    message,
+    payload,
+    stanza,
+)
+
+if TYPE_CHECKING:
+    from doorward.config.stanza import Stanza
+    from doorward.values import Datagram
+    from doorward.wire.fwknop import Message
+
+SSH = Service.parse("tcp/22")
+ELSEWHERE = Networks.of([ipaddress.ip_network("203.0.113.0/24")])
+
+
+def judge(
+    knock: Datagram, *stanzas: Stanza, door: Door | None = None, memory: Memory | None = None, max_age: int | None = 120
+) -> Verdict:
+    chosen = door or Door()
+    gate = Gate(stanzas or (stanza(),), memory or Memory(), chosen.open, max_age)
+    verdict = gate.judge(knock, NOW)
+    assert verdict.granted == bool(chosen.grants)
+    return verdict
+
+
+def knock(made: Message | None = None, **changes: Any) -> Datagram:
+    return datagram(payload(made or message(**changes)))
+
+
+def test_a_good_knock_opens_what_it_asks_for() -> None:
+    door = Door()
+    verdict = judge(knock(), door=door)
+    assert (verdict.reason, verdict.stanza, verdict.user) == (Reason.GRANTED, 1, "alice")
+    (grant,) = door.grants
+    assert (str(grant.source), grant.services, grant.seconds) == ("192.0.2.7", (SSH,), 30)
+
+
+def test_an_unspecified_source_means_the_origin_in_both_families() -> None:
+    door = Door()
+    for origin in (ORIGIN, ORIGIN6):
+        judge(datagram(payload(message(text="0.0.0.0,tcp/22")), origin), door=door)
+    assert [grant.source.packed for grant in door.grants] == [ORIGIN, ORIGIN6]
+
+
+def test_an_ipv6_source_is_granted_as_it_is() -> None:
+    door = Door()
+    judge(knock(text="2001:db8::5,tcp/22"), door=door)
+    assert [str(grant.source) for grant in door.grants] == ["2001:db8::5"]
+
+
+def test_a_service_asked_for_twice_is_opened_once() -> None:
+    door = Door()
+    judge(knock(text="192.0.2.7,tcp/22,udp/53,tcp/22"), door=door)
+    assert door.grants[0].services == (SSH, Service.parse("udp/53"))
+
+
+REFUSED: dict[str, tuple[Datagram, dict[str, Any], Reason]] = {
+    "an empty payload": (datagram(b""), {}, Reason.MALFORMED),
+    "a payload with its prefix": (datagram(b"U2FsdGVkX1" + payload()), {}, Reason.MALFORMED),
+    "a payload with padding": (datagram(payload() + b"="), {}, Reason.MALFORMED),
+    "a stranger's network": (knock(), {"source": ELSEWHERE}, Reason.NO_STANZA),
+    "another destination": (knock(), {"destination": ELSEWHERE}, Reason.NO_STANZA),
+    "an expired stanza": (knock(), {"expires": int(NOW)}, Reason.EXPIRED),
+    "another pair's keys": (datagram(payload(keys=OTHER_KEYS)), {}, Reason.HMAC),
+    "a wrong encryption key under the right HMAC key": (
+        datagram(payload(keys=type(KEYS)(OTHER_KEYS.key, KEYS.hmac_key))),
+        {},
+        Reason.DECRYPTION,
+    ),
+    "a packet made 121 s ago": (knock(time=int(NOW) - 121), {}, Reason.STALE),
+    "a packet made 121 s ahead": (knock(time=int(NOW) + 121), {}, Reason.FUTURE),
+    "another user": (knock(), {"require_username": "bob"}, Reason.USERNAME),
+    "no source where one is required": (
+        knock(text="0.0.0.0,tcp/22"),
+        {"require_source_address": True},
+        Reason.SOURCE_REQUIRED,
+    ),
+    "a command": (knock(type=MessageType.COMMAND, text="192.0.2.7,id"), {}, Reason.UNSUPPORTED),
+    "a NAT request": (knock(type=MessageType.NAT, nat_access="10.0.0.1,22"), {}, Reason.UNSUPPORTED),
+    "a service that is not open": (knock(text="192.0.2.7,tcp/23"), {"open_ports": {SSH}}, Reason.SERVICES),
+    "one service too many": (knock(text="192.0.2.7,tcp/22,tcp/23"), {"open_ports": {SSH}}, Reason.SERVICES),
+    "a restricted service": (knock(), {"restrict_ports": {SSH}, "open_ports": {SSH}}, Reason.SERVICES),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_knock_is_refused_and_the_same_knock_without_its_fault_is_granted(name: str) -> None:
+    refused, limits, reason = REFUSED[name]
+    assert judge(refused, stanza(**limits)).reason is reason
+    assert judge(knock()).reason is Reason.GRANTED
+
+
+@pytest.mark.parametrize("age", [-120, 0, 120])
+def test_the_accepted_age_includes_its_ends(age: int) -> None:
+    assert judge(knock(time=int(NOW) - age)).granted
+
+
+def test_ageing_can_be_off_and_then_replays_are_kept_for_ever() -> None:
+    memory = Memory()
+    assert judge(knock(time=1), memory=memory, max_age=None).granted
+    assert set(memory.kept.values()) == {2**62}
+
+
+def test_the_client_chooses_the_window_up_to_the_longest() -> None:
+    door = Door()
+    for wish in (0, 10, 300, 301):
+        judge(knock(type=MessageType.ACCESS_TIMEOUT, timeout=wish), door=door)
+    assert [grant.seconds for grant in door.grants] == [30, 10, 300, 300]
+
+
+def test_a_replay_is_refused_from_everywhere() -> None:
+    memory, first = Memory(), knock()
+    assert judge(first, memory=memory).granted
+    assert judge(first, memory=memory).reason is Reason.REPLAY
+    assert judge(first._replace(origin=ORIGIN6), memory=memory).reason is Reason.REPLAY
+
+
+def test_a_refused_packet_is_remembered_too() -> None:
+    memory, early = Memory(), knock(time=int(NOW) + 200)
+    assert judge(early, memory=memory).reason is Reason.FUTURE
+    gate = Gate((stanza(),), memory, Door().open, 120)
+    assert gate.judge(early, NOW + 200).reason is Reason.REPLAY
+    assert min(memory.kept.values()) > NOW + 200 + 120
+
+
+def test_nothing_is_remembered_for_strangers() -> None:
+    memory = Memory()
+    judge(datagram(payload(keys=OTHER_KEYS)), memory=memory)
+    assert not memory.kept
+
+
+def test_a_packet_under_two_stanzas_with_the_same_keys_is_no_replay_of_itself() -> None:
+    first, second = stanza(1, open_ports={Service.parse("tcp/80")}), stanza(2, open_ports={SSH})
+    verdict = judge(knock(), first, second)
+    assert (verdict.reason, verdict.stanza) == (Reason.GRANTED, 2)
+
+
+def test_a_packet_cut_differently_by_two_stanzas_is_still_one_packet() -> None:
+    bare = type(KEYS)(KEYS.key, None)
+    memory = Memory()
+    sealed = payload()
+    assert judge(datagram(sealed), memory=memory).granted
+    without_tag = datagram(sealed[: -KEYS.tag_length])
+    assert judge(without_tag, stanza(keys=bare), memory=memory).reason is Reason.REPLAY
+    assert judge(without_tag, stanza(keys=bare)).granted
+
+
+def test_the_refusal_that_came_furthest_is_reported() -> None:
+    verdict = judge(knock(time=0), stanza(1, keys=OTHER_KEYS), stanza(2), stanza(3, source=ELSEWHERE))
+    assert (verdict.reason, verdict.stanza) == (Reason.STALE, 2)
+
+
+def test_without_the_store_nothing_opens() -> None:
+    verdict = judge(knock(), memory=Memory(ReplayError("the disk is full")))
+    assert (verdict.reason, verdict.detail) == (Reason.STORE, "the disk is full")
+
+
+def test_a_firewall_that_refuses_is_a_verdict_of_its_own() -> None:
+    verdict = judge(knock(), door=Door(FirewallError("no such table")))
+    assert (verdict.reason, verdict.detail) == (Reason.FIREWALL, "no such table")
+
+
+def test_a_bug_becomes_a_verdict_and_opens_nothing() -> None:
+    broken = Memory(RuntimeError("unforeseen"))  # type: ignore[arg-type]  # the point is an error nobody expects
+    verdict = judge(knock(), memory=broken)
+    assert (verdict.reason, verdict.detail) == (Reason.INTERNAL, "RuntimeError: unforeseen")
+
+
+def test_the_audit_line_of_a_grant_says_who_what_and_how_long() -> None:
+    assert audit.line(judge(knock())) == (
+        "verdict=granted reason=granted origin=192.0.2.7 origin_port=40000 stanza=1 user=alice"
+        " source=192.0.2.7 services=tcp/22 seconds=30"
+    )
+
+
+def test_the_audit_line_cannot_be_forged_from_inside() -> None:
+    line = audit.line(judge(knock(user="al verdict^granted'x"), stanza(require_username="bob")))
+    assert line.startswith("verdict=denied reason=username origin=192.0.2.7 origin_port=40000 stanza=1 ")
+    assert 'user="al verdict^granted\'x" ' in line

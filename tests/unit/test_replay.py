@@ -1,0 +1,147 @@
+"""The replay store: durable, exclusive about what is new, and closed when it cannot say."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doorward.errors import ReplayError
+from doorward.replay import ReplayStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONE, TWO = b"\x01" * 32, b"\x02" * 32
+
+
+def test_a_packet_is_new_once(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.db")
+    assert [store.remember(ONE, 100), store.remember(ONE, 100), store.remember(TWO, 100)] == [True, False, True]
+    assert store.has(ONE)
+    assert not store.has(b"\x03" * 32)
+    store.close()
+
+
+def test_a_packet_stays_known_after_a_restart(tmp_path: Path) -> None:
+    first = ReplayStore(tmp_path / "replay.db")
+    first.remember(ONE, 100)
+    first.close()
+    second = ReplayStore(tmp_path / "replay.db")
+    assert not second.remember(ONE, 100)
+    second.close()
+
+
+def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    code = (
+        "import os, pathlib, sys; from doorward.replay import ReplayStore;"
+        f"assert ReplayStore(pathlib.Path({str(path)!r})).remember({ONE!r}, 100);"
+        "os.kill(os.getpid(), 9)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert ended.returncode == -9
+    store = ReplayStore(path)
+    assert not store.remember(ONE, 100)
+    store.close()
+
+
+def test_pruning_forgets_what_is_too_old_and_nothing_else(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.db")
+    store.remember(ONE, 100)
+    store.remember(TWO, 101)
+    assert store.prune(101.5) == 1
+    assert [store.has(ONE), store.has(TWO)] == [False, True]
+    store.close()
+
+
+def test_a_full_store_refuses_and_forgets_nothing(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.db", rows_max=1)
+    store.remember(ONE, 100)
+    with pytest.raises(ReplayError, match="full"):
+        store.remember(TWO, 100)
+    assert store.has(ONE)
+    store.prune(1000)
+    assert store.remember(TWO, 2000)
+    store.close()
+
+
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    ReplayStore(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be looked at" * 50, b"SQLite format 3\0" + b"\xff" * 4096]
+)
+def test_a_damaged_store_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    path.write_bytes(content)
+    with pytest.raises(ReplayError, match="cannot be used"):
+        ReplayStore(path)
+
+
+def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA application_id = 7")
+    database.close()
+    with pytest.raises(ReplayError, match="belongs to another program"):
+        ReplayStore(path)
+
+
+def test_a_locked_store_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(ReplayError, match="locked"):
+        store.remember(ONE, 100)
+    other.execute("ROLLBACK")
+    assert store.remember(ONE, 100)
+    other.close()
+    store.close()
+
+
+def fill(store: ReplayStore) -> None:
+    for number in range(10_000):
+        store.remember(number.to_bytes(32, "big"), 100)
+
+
+def test_a_full_disk_refuses(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], check=True)
+    try:
+        store = ReplayStore(disk / "replay.db")
+        assert store.remember(ONE, 100)
+        with pytest.raises(OSError, match="No space"):
+            (disk / "rest").write_bytes(bytes(1 << 20))
+        with pytest.raises(ReplayError, match=r"full|I/O"):
+            fill(store)
+        store.close()
+        (disk / "rest").unlink()
+        again = ReplayStore(disk / "replay.db")
+        assert not again.remember(ONE, 100)
+        again.close()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_store_open_for_reading_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    store.remember(ONE, 100)
+    view = ReplayStore(path, read_only=True)
+    assert view.has(ONE)
+    with pytest.raises(ReplayError, match="readonly"):
+        view.remember(TWO, 100)
+    view.close()
+    store.close()

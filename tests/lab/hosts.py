@@ -99,8 +99,10 @@ def inside(host: Host, *command: str, stdin: str | None = None) -> str:
 
 
 def remove(host: Host) -> None:
-    """Remove a host with its file system."""
+    """Remove a host with its file system, and what the controller knows of it: the next one is another host."""
     podman_try("rm", "--force", "--time", "5", host.container)
+    host.password_file.unlink(missing_ok=True)
+    shutil.rmtree(STATE / "keys" / host.name, ignore_errors=True)
 
 
 def running(host: Host) -> bool:

@@ -205,13 +205,14 @@ def test_an_ipv4_frame_that_lies_is_not_seen(pair: Pair, capture: PacketCapture)
 
 def ipv6_cases(client: Namespace, host: Namespace) -> Iterator[tuple[str, Packet, int]]:
     source: dict[str, Any] = {"src": client.ipv6, "dst": host.ipv6}
+    header: Any = IPv6(**source)
     udp = UDP(sport=40000, dport=PORT) / Raw(KNOCK)
     whole = len(KNOCK) + 8
     yield "plain", IPv6(**source) / udp, 1
     yield "traffic class and flow label", IPv6(**source, tc=255, fl=0xFFFFF) / udp, 1
-    yield "destination options", IPv6(**source) / IPv6ExtHdrDestOpt() / udp, 0
-    yield "atomic fragment", IPv6(**source) / FragmentHeader(nh=17) / udp, 0
-    yield "fragment", fragment6(IPv6(**source) / FragmentHeader() / UDP(dport=PORT) / Raw(bytes(2000)), 1280)[0], 0
+    yield "destination options", header / IPv6ExtHdrDestOpt() / udp, 0
+    yield "atomic fragment", header / FragmentHeader(nh=17) / udp, 0
+    yield "fragment", fragment6(header / FragmentHeader() / UDP(dport=PORT) / Raw(bytes(2000)), 1280)[0], 0
     yield "payload length one more", IPv6(**source, plen=whole + 1) / udp, 0
     yield "payload length one less", IPv6(**source, plen=whole - 1) / udp, 0
     yield "payload length 0", IPv6(**source, plen=0) / udp, 0

@@ -34,7 +34,7 @@ options:
     type: bool
     default: true
   let_in:
-    description: Networks that O(content) lets in without a knock, so that a controller in one of them still gets an answer.
+    description: Networks that O(content) lets in without a knock. A controller in one gets an answer either way.
     type: list
     elements: str
     default: []

@@ -1,0 +1,105 @@
+"""Knock to open: one packet, then probes every 0.2 ms until a guarded UDP echo answers.
+
+doorwardd and Debian's fwknopd, default and UDP-server mode, on the same work in one run, turn by turn. Every knock comes
+from a source that never had a grant. One JSON object a system, then the ratios of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import select
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import peers
+from system import netns
+
+if TYPE_CHECKING:
+    from system.netns import Namespace
+
+PROBE_SECONDS = 0.0002
+PATIENCE_SECONDS = 3.0
+
+
+def knock_to_open(client: Namespace, host: Namespace, source: str) -> float | None:
+    """Return the milliseconds from the knock to the first answer of the echo, or None when none came."""
+    payload = peers.knock(source)
+    with (
+        peers.open_socket(client, source, (host.ipv4, peers.KNOCK_PORT)) as door,
+        peers.open_socket(client, source, (host.ipv4, peers.ECHO_PORT)) as probe,
+    ):
+        poller = select.poll()
+        poller.register(probe, select.POLLIN)
+        probe.send(b"?")
+        if poller.poll(5):
+            message = f"{host.name} answers {source} before it has knocked"
+            raise SystemExit(message)
+        start = time.perf_counter()
+        door.send(payload)
+        while (waited := time.perf_counter() - start) < PATIENCE_SECONDS:
+            with contextlib.suppress(ConnectionRefusedError):
+                probe.send(b"?")
+            _until(probe, poller, start + waited + PROBE_SECONDS)
+            with contextlib.suppress(BlockingIOError):
+                probe.recv(64)
+                return (time.perf_counter() - start) * 1000
+    return None
+
+
+def _until(probe: object, poller: select.poll, deadline: float) -> None:
+    """Wait for an answer, no longer than to the deadline; poll() knows only whole milliseconds."""
+    del probe
+    while time.perf_counter() < deadline:
+        if poller.poll(0):
+            return
+
+
+def report(system: str, times: list[float | None]) -> dict[str, object]:
+    """Return one result line."""
+    seen = sorted(value for value in times if value is not None)
+    line: dict[str, object] = {"system": system, "n": len(times), "lost": len(times) - len(seen)}
+    if seen:
+        p95, p99 = (seen[min(len(seen) - 1, int(len(seen) * part))] for part in (0.95, 0.99))
+        figures = {"p50_ms": statistics.median(seen), "p95_ms": p95, "p99_ms": p99, "max_ms": seen[-1]}
+        line |= {name: round(value, 3) for name, value in figures.items()}
+    return line
+
+
+def measure(count: int) -> dict[str, list[float | None]]:
+    """Return the times of every peer, `count` knocks each, turn by turn."""
+    labels = [peer.name[-12:] for peer in peers.PEERS]
+    times: dict[str, list[float | None]] = {peer.name: [] for peer in peers.PEERS}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        client, *hosts = stack.enter_context(netns.network("client", *labels))
+        sources = peers.add_sources(client, count)
+        peers.routes(*hosts)
+        for peer, host in zip(peers.PEERS, hosts, strict=True):
+            stack.enter_context(peers.running(peer, host, folder / peer.name))
+        time.sleep(3)  # fwknopd says nowhere that it is ready
+        for source in sources:
+            for peer, host in zip(peers.PEERS, hosts, strict=True):
+                times[peer.name].append(knock_to_open(client, host, source))
+    return times
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-n", type=int, default=120, help="knocks each (default 120)")
+    lines = [report(system, times) for system, times in measure(parser.parse_args().n).items()]
+    for line in lines:
+        print(json.dumps(line))
+    medians = {str(line["system"]): line.get("p50_ms") for line in lines}
+    ours = medians.pop("doorwardd")
+    ratios = {f"{name}/doorwardd": round(m / ours, 1) for name, m in medians.items() if m and ours}  # type: ignore[operator]
+    print(json.dumps({"ratio_of_medians": ratios}))
+
+
+if __name__ == "__main__":
+    main()

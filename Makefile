@@ -6,6 +6,7 @@
 #   make check      the fast part of it: style, types, import contracts, unit tests
 #   make bench      doorwardd and its peers on the same work (needs root)
 #   make archive    the one file that the collection puts on hosts
+#   make fresh      `make demo` twice in a fresh minimal Debian 12, from the last commit (needs root)
 #   make lab-up     only start the hosts of the demo (needs root)
 
 ARCHIVE := collections/ansible_collections/doorward/spa/roles/daemon/files/doorward.pyz
@@ -14,7 +15,7 @@ PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)/daemon:$(CURDIR)/tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-down test check bench archive lab-up lab-down venv system
+.PHONY: help demo demo-down fresh test check bench archive lab-up lab-down venv system
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -24,6 +25,9 @@ demo: system venv archive
 
 demo-down:
 	@python3 -m lab down
+
+fresh: system venv
+	@$(PYTHON) tests/fresh/run.py
 
 test: system venv archive
 	@$(PYTHON) tests/run.py all

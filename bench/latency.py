@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import peers
+
 from system import netns
 
 if TYPE_CHECKING:

@@ -16,8 +16,10 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "daemon"), str(ROOT / "tests")]
 
 from doorward.crypto import symmetric  # noqa: E402  the paths come first
-from doorward.crypto.symmetric import SymmetricKeys  # noqa: E402
-from doorward.values import Secret  # noqa: E402
+from doorward.values import (
+    Secret,  # noqa: E402
+    SymmetricKeys,  # noqa: E402
+)
 from doorward.wire import fwknop  # noqa: E402
 from doorward.wire.fwknop import Message, MessageType  # noqa: E402
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import hmac
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.errors import WireError
 
@@ -18,6 +19,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PORT_MAX = 65535
+KEY_MAX: Final = 32  # bytes, lib/fko_limits.h RIJNDAEL_MAX_KEYSIZE
+HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
 GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _SERVICE = re.compile(r"(tcp|udp)/(\d{1,5})", re.ASCII)
@@ -184,6 +187,63 @@ class Secret:
         """Refuse: a pickled key is a leaked key."""
         msg = "a Secret cannot be pickled"
         raise TypeError(msg)
+
+
+class DigestType(enum.Enum):
+    """A hash function under fwknop's number; the same numbers name the HMAC types (lib/fko.h)."""
+
+    MD5 = 1
+    SHA1 = 2
+    SHA256 = 3
+    SHA384 = 4
+    SHA512 = 5
+    SHA3_256 = 6
+    SHA3_512 = 7
+
+    @property
+    def label(self) -> str:
+        """The name in configuration files and for hashlib: `sha256`."""
+        return self.name.lower()
+
+    @property
+    def text_length(self) -> int:
+        """The number of characters of a digest in base64 without padding."""
+        return -(-hashlib.new(self.label, usedforsecurity=False).digest_size * 4 // 3)
+
+
+class EncryptionMode(enum.Enum):
+    """An AES-256 mode under fwknop's number; never signalled on the wire (lib/fko.h)."""
+
+    ECB = 1
+    CBC = 2
+    CFB = 3
+    OFB = 5
+    CTR = 6
+    LEGACY = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SymmetricKeys:
+    """The two keys of one stanza and how they are used; `hmac_key` None means packets without HMAC."""
+
+    key: Secret
+    hmac_key: Secret | None
+    hmac_digest: DigestType = DigestType.SHA256
+    mode: EncryptionMode = EncryptionMode.CBC
+    tag_length: int = field(init=False, repr=False)
+    hash_name: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse key lengths that fwknop cannot use, and compute what every packet would ask for."""
+        if not 1 <= len(self.key) <= KEY_MAX:
+            msg = f"an encryption key has 1 to {KEY_MAX} bytes, not {len(self.key)}"
+            raise WireError(msg)
+        if self.hmac_key is not None and not 1 <= len(self.hmac_key) <= HMAC_KEY_MAX:
+            msg = f"an HMAC key has 1 to {HMAC_KEY_MAX} bytes, not {len(self.hmac_key)}"
+            raise WireError(msg)
+        tag_length = self.hmac_digest.text_length if self.hmac_key is not None else 0
+        object.__setattr__(self, "tag_length", tag_length)
+        object.__setattr__(self, "hash_name", self.hmac_digest.label)
 
 
 def unmap(packed: bytes) -> bytes:

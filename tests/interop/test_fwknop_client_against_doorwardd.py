@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from system import netns
 from system.doorwardd import HMAC_KEY, KEY, doorwardd, is_open, listener, write
 

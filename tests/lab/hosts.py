@@ -50,6 +50,8 @@ def up(names: Iterable[str]) -> None:
     hosts = [HOSTS[name] for name in names]
     STATE.mkdir(mode=0o700, exist_ok=True)
     _owner_key()
+    for host in hosts:
+        images.build(host.system)  # before the network is up: nothing of it can be in the way of a mirror
     network.up()
     for host in hosts:
         start(host)

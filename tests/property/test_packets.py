@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from doorward.crypto import symmetric
 from doorward.errors import AuthenticationError, WireError
 from doorward.gate import Gate
-from doorward.values import Reason
+from doorward.values import DigestType, Reason
 from doorward.wire import fwknop
-from doorward.wire.fwknop import DigestType, Message, MessageType
+from doorward.wire.fwknop import Message, MessageType
 from unit.making import KEYS, NOW, Door, Memory, datagram, payload, stanza
 
 BASE64 = string.ascii_letters + string.digits + "+/"

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from doorward.config.stanza import Stanza
 from doorward.crypto import symmetric
-from doorward.crypto.symmetric import SymmetricKeys
-from doorward.values import ANYWHERE, Datagram, Secret
+from doorward.values import ANYWHERE, Datagram, Secret, SymmetricKeys
 from doorward.wire import fwknop
 from doorward.wire.fwknop import Message, MessageType
 

@@ -10,8 +10,7 @@ import pytest
 
 from doorward.config import access
 from doorward.errors import ConfigError
-from doorward.values import Secret, Service
-from doorward.wire.fwknop import DigestType, EncryptionMode
+from doorward.values import DigestType, EncryptionMode, Secret, Service
 
 if TYPE_CHECKING:
     from pathlib import Path

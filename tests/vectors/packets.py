@@ -7,9 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from doorward.crypto.symmetric import SymmetricKeys
-from doorward.values import Secret
-from doorward.wire.fwknop import DigestType, EncryptionMode
+from doorward.values import DigestType, EncryptionMode, Secret, SymmetricKeys
 
 _FOLDER = Path(__file__).parent
 

@@ -151,7 +151,7 @@ def _schedule(knocked: float) -> Iterator[float]:
 
 
 def _first_open(lanes: Sequence[Lane], seconds: float, monotonic: Callable[[], float]) -> socket.socket | None:
-    """Wait until a socket is decided, at most `seconds`; return the first that connected, the others closed."""
+    """Wait until a socket is decided, at most `seconds`; return the first that connected."""
     poller = select.poll()
     for lane in lanes:
         for dialled in lane.sockets:
@@ -162,8 +162,6 @@ def _first_open(lanes: Sequence[Lane], seconds: float, monotonic: Callable[[], f
             lane.sockets.remove(dialled)
             number = _outcome(dialled)
             if number == 0:
-                for other in lanes:
-                    other.close()
                 return dialled
             dialled.close()
             lane.failed(number, monotonic())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from doorward.crypto.symmetric import SALT_BYTES, SymmetricKeys, seal
-from doorward.wire.fwknop import RANDOM_DIGITS, VERSION, DigestType, Message, MessageType, serialize
+from doorward.crypto.symmetric import SALT_BYTES, seal
+from doorward.values import DigestType, SymmetricKeys
+from doorward.wire.fwknop import RANDOM_DIGITS, VERSION, Message, MessageType, serialize
 
 if TYPE_CHECKING:
     from collections.abc import Callable

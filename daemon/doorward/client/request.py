@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Final
 from doorward.client.packet import Request
 from doorward.config import fwknoprc
 from doorward.config.fwknoprc import ClientFile, Profile
-from doorward.crypto.symmetric import SymmetricKeys
 from doorward.errors import ClientError, ConfigError, Problem
-from doorward.wire.fwknop import DigestType, EncryptionMode
+from doorward.values import DigestType, EncryptionMode, SymmetricKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

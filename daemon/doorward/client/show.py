@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from doorward.wire.fwknop import EncryptionMode, MessageType
+from doorward.values import EncryptionMode
+from doorward.wire.fwknop import MessageType
 
 if TYPE_CHECKING:
     from doorward.client.address import Endpoint

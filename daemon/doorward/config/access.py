@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from doorward.config import convert, reader
 from doorward.config.reader import Line, Setting
 from doorward.config.stanza import Stanza
-from doorward.crypto.symmetric import SymmetricKeys
 from doorward.errors import ConfigError, Problem, WireError
-from doorward.wire.fwknop import DigestType, EncryptionMode
+from doorward.values import DigestType, EncryptionMode, SymmetricKeys
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,16 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from doorward.values import ANYWHERE, GRANT_SECONDS_MAX, IPNetwork, Networks, Secret, Service
-from doorward.wire.fwknop import DigestType, EncryptionMode
+from doorward.values import (
+    ANYWHERE,
+    GRANT_SECONDS_MAX,
+    DigestType,
+    EncryptionMode,
+    IPNetwork,
+    Networks,
+    Secret,
+    Service,
+)
 
 if TYPE_CHECKING:
     import enum

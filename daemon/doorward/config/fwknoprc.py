@@ -22,7 +22,8 @@ from doorward.config import convert
 from doorward.config.reader import PROBLEMS_MAX, Line, Setting
 from doorward.config.reader import convert as convert_lines
 from doorward.errors import ConfigError, Problem
-from doorward.wire.fwknop import TIMEOUT_MAX, DigestType, EncryptionMode
+from doorward.values import DigestType, EncryptionMode
+from doorward.wire.fwknop import TIMEOUT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from doorward.values import ANYWHERE, Networks, Service
 
 if TYPE_CHECKING:
-    from doorward.crypto.symmetric import SymmetricKeys
+    from doorward.values import SymmetricKeys
 
 WINDOW_DEFAULT: Final = 30  # seconds, fwknopd's DEF_FW_ACCESS_TIMEOUT
 WINDOW_MAX_DEFAULT: Final = 300  # seconds, fwknopd's DEF_MAX_FW_TIMEOUT

@@ -6,8 +6,8 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING, Final
 
-from doorward.crypto.symmetric import HMAC_KEY_MAX, KEY_MAX
 from doorward.errors import WireError
+from doorward.values import HMAC_KEY_MAX, KEY_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

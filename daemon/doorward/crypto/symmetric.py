@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from doorward.errors import AuthenticationError, WireError
+from doorward.values import KEY_MAX, EncryptionMode
 from doorward.wire import fwknop
-from doorward.wire.fwknop import DigestType, EncryptionMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doorward.values import Secret
+    from doorward.values import SymmetricKeys
 
 try:  # CFB and OFB moved here in cryptography 49; importing them from their old place warns
     from cryptography.hazmat.decrepit.ciphers.modes import CFB, OFB
 except ImportError:
     from cryptography.hazmat.primitives.ciphers.modes import CFB, OFB
 
-KEY_MAX: Final = 32  # bytes, lib/fko_limits.h RIJNDAEL_MAX_KEYSIZE
-HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
 SALT_BYTES: Final = 8
 _MAGIC: Final = b"Salted__"
 _BLOCK: Final = 16
@@ -43,30 +40,6 @@ _MODES: Final[dict[EncryptionMode, Callable[[bytes], Any]]] = {
     EncryptionMode.OFB: OFB,
     EncryptionMode.CTR: modes.CTR,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SymmetricKeys:
-    """The two keys of one stanza and how they are used; `hmac_key` None means packets without HMAC."""
-
-    key: Secret
-    hmac_key: Secret | None
-    hmac_digest: DigestType = DigestType.SHA256
-    mode: EncryptionMode = EncryptionMode.CBC
-    tag_length: int = field(init=False, repr=False)
-    hash_name: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Refuse key lengths that fwknop cannot use, and compute what every packet would ask for."""
-        if not 1 <= len(self.key) <= KEY_MAX:
-            msg = f"an encryption key has 1 to {KEY_MAX} bytes, not {len(self.key)}"
-            raise WireError(msg)
-        if self.hmac_key is not None and not 1 <= len(self.hmac_key) <= HMAC_KEY_MAX:
-            msg = f"an HMAC key has 1 to {HMAC_KEY_MAX} bytes, not {len(self.hmac_key)}"
-            raise WireError(msg)
-        tag_length = self.hmac_digest.text_length if self.hmac_key is not None else 0
-        object.__setattr__(self, "tag_length", tag_length)
-        object.__setattr__(self, "hash_name", self.hmac_digest.label)
 
 
 def verify(payload: bytes, keys: SymmetricKeys) -> bytes | None:

@@ -16,20 +16,22 @@ import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from doorward.errors import FirewallError
 from doorward.firewall import ruleset
-from doorward.firewall.libnftables import Libnftables, Output
-from doorward.firewall.nftables import Table, read_table, table_text
+from doorward.firewall.libnftables import ERROR_MAX, Libnftables, Output
+from doorward.firewall.nftables import describe, read_table, table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
+_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}  # `su` leaves sbin out of PATH
 _COMMAND_SECONDS: Final = 30  # a tool that takes longer hangs
-_CANARY: Final = "table inet canary {\n}\ntable ip canary {\n}\n"
+# Loads standard input where nothing else is, not even an interface but lo, as at boot; then lists what came of it.
+_EXAMINE: Final = f"nft -f /dev/stdin && nft -j -t list ruleset && nft -s list table {ruleset.TABLE}"
 
 # In the script nothing comes from outside but the token, and that only as "$1".
 _SCRIPT: Final = """\
@@ -43,8 +45,8 @@ flock 9 || exit 1
 if nft -f previous.nft; then
     echo 'doorward: not confirmed in time or called back: the previous table is back'
 else
-    # The way in goes before the wall: a host that cannot have its old table back must not keep the unproven one.
-    echo 'doorward: the previous table does not load; removing ours, THE HOST IS OPEN' >&2
+    # The way in comes before the wall: without its old table a host must not keep one that nobody has proven.
+    echo 'doorward: the previous table does not load; removing ours, THE HOST IS OPEN'
     nft -f absent.nft || exit 1
 fi
 rm -f pending
@@ -125,15 +127,15 @@ class DeadMansSwitch:
                 raise FirewallError(msg)
             self._nft.check(ruleset.swap(candidate.text))
             token = self._new_token()
-            self._prepare(candidate, token)
+            previous = self._prepare(candidate)
             self._timer.arm(seconds, ["/bin/sh", str(self._directory / "rollback.sh"), token])
             try:
-                self._write("pending", token + "\n")
+                self._write("pending", f"{token}\n")
                 self._nft.run(ruleset.swap(candidate.text))
-                self._write("applied.json", json.dumps({"handle": _present(read_table(self._nft)).handle}))
             except BaseException:
-                self._rollback_locked()
+                self._forget()
                 raise
+            self._note_applied(previous)
             return token
 
     def confirm(self, token: str, file: Path) -> None:
@@ -147,12 +149,11 @@ class DeadMansSwitch:
             if not token or not hmac.compare_digest((self.pending() or "").encode(), token.encode()):
                 msg = "this token is not pending: rolled back, or confirmed before"
                 raise FirewallError(msg)
-            applied = json.loads((self._directory / "applied.json").read_text())["handle"]
             table = read_table(self._nft)
-            if table is None or table.handle != applied:
+            if table is None or table.handle != self._applied_handle():
                 msg = "the table in the kernel is not the one that was applied: somebody replaced it meanwhile"
                 raise FirewallError(msg)
-            persist(file, (self._directory / "candidate.nft").read_bytes())
+            persist(file, self._directory / "candidate.nft")
             (self._directory / "pending").unlink()
             self._timer.disarm()
 
@@ -165,8 +166,161 @@ class DeadMansSwitch:
         wanted = token or self.pending()
         if wanted is None or not (self._directory / "rollback.sh").exists():
             return False
-        said = _run(["/bin/sh", str(self._directory / "rollback.sh"), wanted])
-        if not said.strip():
+        if not _run(["/bin/sh", str(self._directory / "rollback.sh"), wanted]):
             return False
-        self._timer.disarm()
+        with self._locked():
+            if self.pending() is None:  # else it is another's, whose timer must stay
+                self._timer.disarm()
         return True
+
+    def _prepare(self, candidate: Candidate) -> str:
+        """Write all that the rollback script will need and return the text of the previous table."""
+        table = read_table(self._nft)
+        listing = self._nft.run(f"list table {ruleset.TABLE}", Output.STATELESS) if table else ""
+        previous = ruleset.restoration(listing, table.timed_sets if table else ())
+        self._nft.check(previous)
+        self._write("previous.nft", previous)
+        self._write("absent.nft", ruleset.REMOVE)
+        self._write("candidate.nft", ruleset.swap(candidate.text))
+        self._write("rollback.sh", _SCRIPT.format(directory=shlex.quote(str(self._directory))))
+        return previous
+
+    def _note_applied(self, previous: str) -> None:
+        """Note which table was made, so that confirm() cannot mistake another for it."""
+        try:
+            table = read_table(self._nft)
+            self._write("applied.json", json.dumps({"handle": table.handle if table else None}))
+        except BaseException:
+            self._nft.run(previous)
+            self._forget()
+            raise
+
+    def _applied_handle(self) -> int | None:
+        """Return the handle of the table that apply() made; None where it came to no end."""
+        try:
+            handle: int | None = json.loads((self._directory / "applied.json").read_text())["handle"]
+        except (OSError, ValueError, LookupError):
+            return None
+        return handle
+
+    def _forget(self) -> None:
+        """Give up an apply whose table is not in the kernel."""
+        (self._directory / "pending").unlink(missing_ok=True)
+        self._timer.disarm()
+
+    def _write(self, name: str, text: str) -> None:
+        """Replace a file of the state; a running shell keeps reading the old one."""
+        replace_file(self._directory / name, text.encode())
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock that apply, confirm and the rollback script share.
+
+        Raises:
+            FirewallError: the directory is not ours alone: root will run a script out of it.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for place in (self._directory, self._directory.parent):
+                _refuse_foreign_directory(place)
+            descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise FirewallError(str(error)) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def examine(file: Path) -> Candidate:
+    """Return the checked table text of `file`.
+
+    It is loaded into a network namespace made for that, where nothing but `lo` is there: so it will be at boot.
+
+    Raises:
+        FirewallError: it does not load there, touches anything but our table, or has no sets for grants.
+    """
+    text = table_text(file)
+    try:
+        objects, _, listing = _run(["unshare", "--net", "--", "/bin/sh", "-c", _EXAMINE], text).partition("\n")
+    except FirewallError as error:
+        msg = f"{file}: {error}"
+        raise FirewallError(msg) from error
+    table = describe([entry for entry in json.loads(objects)["nftables"] if "metainfo" not in entry])
+    if table is None or not table.serves_grants:
+        msg = f"{file}: the table has not the sets {' and '.join(ruleset.GRANT_SETS)} that grants go to"
+        raise FirewallError(msg)
+    return Candidate(text, ruleset.normalised(listing))
+
+
+def persist(file: Path, candidate: Path) -> None:
+    """Make the content of `candidate` the firewall file that the next boot loads: all of it or, after a crash, the old one.
+
+    Raises:
+        FirewallError: it cannot be written.
+    """
+    try:
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        content = candidate.read_bytes()
+    except OSError as error:
+        raise FirewallError(str(error)) from error
+    replace_file(file, content)
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Replace `file` by `content`, mode 0600, in one step that survives a crash.
+
+    Raises:
+        FirewallError: it cannot be written; the old file is whole.
+    """
+    new = file.with_name(f".{file.name}.new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as stream:  # noqa: PTH123  a descriptor, no path
+            stream.write(content)
+            stream.flush()
+            os.fsync(descriptor)
+        new.replace(file)
+        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        msg = f"{file}: {error.strerror}"
+        raise FirewallError(msg) from error
+
+
+def _refuse_foreign_directory(place: Path) -> None:
+    """Refuse a directory that another user owns or may write to."""
+    status = place.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        msg = f"{place} may be written by others: it must belong to root alone"
+        raise FirewallError(msg)
+
+
+def _run(command: Sequence[str], standard_input: str = "") -> str:
+    """Run a tool of the system to its end and return what it printed.
+
+    Raises:
+        FirewallError: it is missing, failed or hangs; with its words.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603  a list, no shell; every word is ours
+            command,
+            input=standard_input,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+            env=_ENVIRONMENT,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        msg = f"{command[0]}: {error}"
+        raise FirewallError(msg) from error
+    if done.returncode:
+        words = " ".join((done.stderr or done.stdout).split())[:ERROR_MAX]
+        msg = f"{command[0]} failed ({done.returncode}): {words}"
+        raise FirewallError(msg)
+    return done.stdout

@@ -174,11 +174,24 @@ def read_table(nft: Libnftables) -> Table | None:
     """Return our table as the kernel has it, or None where there is none."""
     if not any(_is_ours(entry.get("table", {})) for entry in nft.objects("list tables")):
         return None
-    entries = nft.objects(f"list table {ruleset.TABLE}", Output.TERSE)
+    return describe(nft.objects(f"list table {ruleset.TABLE}", Output.TERSE))
+
+
+def describe(entries: list[dict[str, Any]]) -> Table | None:
+    """Return our table out of listed objects of which no others are there.
+
+    Raises:
+        FirewallError: there are others.
+    """
+    tables = [entry["table"] for entry in entries if "table" in entry]
+    if not tables:
+        return None
+    if not all(map(_is_ours, tables)):
+        msg = f"a table other than {ruleset.TABLE}: {', '.join(sorted(str(table['name']) for table in tables))}"
+        raise FirewallError(msg)
     sets = {entry["set"]["name"]: entry["set"] for entry in entries if "set" in entry}
-    chains = [entry["chain"] for entry in entries if "chain" in entry and "hook" in entry["chain"]]
-    handle = next(entry["table"]["handle"] for entry in entries if "table" in entry)
-    return Table(handle, _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets))
+    chains = [entry["chain"] for entry in entries if "hook" in entry.get("chain", {})]
+    return Table(tables[0]["handle"], _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets))
 
 
 def table_text(file: Path) -> str:

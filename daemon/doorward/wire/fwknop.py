@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import WireError
-from doorward.values import PORT_MAX, IPAddress, Service
+from doorward.values import PORT_MAX, DigestType, IPAddress, Service
 
 PAYLOAD_MIN: Final = 140  # MIN_SPA_DATA_SIZE, server/incoming_spa.c
 PAYLOAD_MAX: Final = 1500  # MAX_SPA_PACKET_LEN, lib/fko_limits.h
@@ -42,39 +42,6 @@ _VERSION_MAX: Final = 8
 _TIME_DIGITS_MAX: Final = 12
 _TYPE_DIGITS_MAX: Final = 2
 _PORT_DIGITS_MAX: Final = 5
-
-
-class DigestType(enum.Enum):
-    """A hash function under fwknop's number; the same numbers name the HMAC types (lib/fko.h)."""
-
-    MD5 = 1
-    SHA1 = 2
-    SHA256 = 3
-    SHA384 = 4
-    SHA512 = 5
-    SHA3_256 = 6
-    SHA3_512 = 7
-
-    @property
-    def label(self) -> str:
-        """The name in configuration files and for hashlib: `sha256`."""
-        return self.name.lower()
-
-    @property
-    def text_length(self) -> int:
-        """The number of characters of a digest in base64 without padding."""
-        return -(-hashlib.new(self.label, usedforsecurity=False).digest_size * 4 // 3)
-
-
-class EncryptionMode(enum.Enum):
-    """An AES-256 mode under fwknop's number; never signalled on the wire (lib/fko.h)."""
-
-    ECB = 1
-    CBC = 2
-    CFB = 3
-    OFB = 5
-    CTR = 6
-    LEGACY = 8
 
 
 class MessageType(enum.IntEnum):

@@ -54,7 +54,8 @@ def read(file: Path, loader: DataLoader) -> str | None:
 
 def create(file: Path, text: str) -> bool:
     """Write `text` to a new file of mode 0600; False, and nothing written, when the file is there already."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (file.parent.parent, file.parent):  # only the last is made with the mode by mkdir(parents)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

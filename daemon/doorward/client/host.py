@@ -1,0 +1,370 @@
+"""The commands that root gives on a host: status, open, close, firewall. They talk to the kernel, not to doorwardd."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import fcntl
+import ipaddress
+import json
+import math
+import os
+import re
+import secrets
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from doorward import __version__
+from doorward.config import access
+from doorward.config import daemon as daemon_config
+from doorward.errors import ConfigError, FirewallError, WireError
+from doorward.firewall import deadman, ruleset
+from doorward.firewall.deadman import DEADLINE_MAX, DeadMansSwitch, SystemdTimer, Timer
+from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.nftables import ANYONE, Nftables, read_table
+from doorward.values import GRANT_SECONDS_MAX, FirewallMode, Grant, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from doorward.config.daemon import DaemonSettings
+    from doorward.values import IPAddress, LiveGrant
+
+DONE: Final = 0
+NOT_ROOT: Final = 4
+
+_DURATION: Final = re.compile(r"(\d{1,9})([smh]?)", re.ASCII)
+_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds
+_EXAMPLES: Final = """\
+examples:
+  doorward open --for 15m                        what access.conf names, for everybody: the way back in from the console
+  doorward open tcp/22 --from 192.0.2.7 --for 1h
+  doorward close --from 192.0.2.7
+"""
+
+
+def _new_token() -> str:
+    """Return a token that nobody guesses and any shell takes."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where things are on a host, and what rolls its firewall back."""
+
+    configuration: Path = daemon_config.CONFIG_FOLDER / "doorwardd.conf"
+    switch_folder: Path = daemon_config.RUN_FOLDER / "fw"
+    timer: Timer = field(default_factory=SystemdTimer)
+    new_token: Callable[[], str] = _new_token
+
+    def settings(self) -> DaemonSettings:
+        """Return doorwardd's settings; its defaults where it has no file yet.
+
+        Raises:
+            ConfigError: the file has mistakes.
+        """
+        if not self.configuration.exists():
+            return daemon_config.DaemonSettings()
+        return daemon_config.load(self.configuration).settings
+
+    def settings_or_defaults(self) -> DaemonSettings:
+        """Return the settings, or the defaults where the file has mistakes: a way in must not hang on a typo."""
+        try:
+            return self.settings()
+        except ConfigError:
+            return daemon_config.DaemonSettings()
+
+    def switch(self, nft: Libnftables) -> DeadMansSwitch:
+        """Return the dead man's switch of this host."""
+        return DeadMansSwitch(self.switch_folder, self.timer, nft, self.new_token)
+
+
+def add_commands(
+    subparsers: argparse._SubParsersAction[Any],
+    host: Host | None = None,
+) -> None:
+    """Add the host's commands; each sets `run`, which returns the exit code."""
+    here = host or Host()
+    status = subparsers.add_parser("status", help="on a host: what is open, and what keeps the rest closed")
+    _add_json(status)
+    _runs(status, here, _status)
+    _add_open(subparsers, here)
+    close = subparsers.add_parser("close", help="on a host: close grants now; established connections live on")
+    close.add_argument("--from", dest="source", type=address, metavar="ADDR", help="only those of this address")
+    _runs(close, here, _close)
+    firewall = subparsers.add_parser("firewall", help="on a host: the table that keeps it closed")
+    _add_firewall(firewall.add_subparsers(metavar="COMMAND", required=True), here)
+
+
+def duration(text: str) -> int:
+    """Return the seconds of `90s`, `15m`, `1h` or `90`; from 1 to the longest grant."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not 1 <= seconds <= GRANT_SECONDS_MAX:
+        msg = f"{text[:40]!r} is no duration such as 90s, 15m or 1h, of at most {GRANT_SECONDS_MAX} s"
+        raise argparse.ArgumentTypeError(msg)
+    return seconds
+
+
+def deadline(text: str) -> int:
+    """Return the seconds of a deadline, at most a day."""
+    seconds = duration(text)
+    if seconds > DEADLINE_MAX:
+        msg = f"a deadline of {seconds} s is longer than {DEADLINE_MAX} s"
+        raise argparse.ArgumentTypeError(msg)
+    return seconds
+
+
+def address(text: str) -> IPAddress:
+    """Return an address that can be granted to."""
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        msg = f"{text[:60]!r} is no IPv4 or IPv6 address"
+        raise argparse.ArgumentTypeError(msg) from None
+    if parsed.is_unspecified:
+        msg = f"{text} is the unspecified address; leave out --from to mean everybody"
+        raise argparse.ArgumentTypeError(msg)
+    return parsed
+
+
+def service(text: str) -> Service:
+    """Return the service that `tcp/22` names."""
+    try:
+        return Service.parse(text)
+    except WireError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def _add_open(subparsers: argparse._SubParsersAction[Any], host: Host) -> None:
+    """Add `open`."""
+    parser = subparsers.add_parser(
+        "open",
+        help="on a host: open services by hand",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("services", nargs="*", type=service, metavar="SERVICE", help="tcp/22; default: access.conf's")
+    parser.add_argument("--from", dest="source", type=address, metavar="ADDR", help="for this address; default: all")
+    parser.add_argument("--for", dest="seconds", type=duration, required=True, metavar="TIME", help="90s, 15m, 1h")
+    _runs(parser, host, _open)
+
+
+def _add_firewall(commands: argparse._SubParsersAction[Any], host: Host) -> None:
+    """Add what stands behind `firewall`."""
+    check = commands.add_parser("check", help="say what applying FILE would change; changes nothing")
+    apply = commands.add_parser("apply", help="swap to FILE's table until the deadline, or for good once confirmed")
+    for parser in (check, apply):
+        parser.add_argument("file", type=Path, metavar="FILE", help="a file that defines table inet doorward only")
+        _add_json(parser)
+    apply.add_argument(
+        "--deadline", type=deadline, required=True, metavar="TIME", help="when the old table comes back, e.g. 90s"
+    )
+    confirm = commands.add_parser("confirm", help="keep the pending table and write it for the next boot")
+    confirm.add_argument("token", metavar="TOKEN", help="what apply printed")
+    rollback = commands.add_parser("rollback", help="bring the table from before apply back now")
+    rollback.add_argument("token", nargs="?", metavar="TOKEN", help="only if this one is pending")
+    show = commands.add_parser("show", help="print the table as the kernel has it, without grants")
+    stop = commands.add_parser("stop", help="take the table away until the next boot: THE HOST IS OPEN")
+    for parser, command in (
+        (check, _check),
+        (apply, _apply),
+        (confirm, _confirm),
+        (rollback, _rollback),
+        (show, _show),
+        (stop, _stop),
+    ):
+        _runs(parser, host, command)
+
+
+def _runs(
+    parser: argparse.ArgumentParser, host: Host, command: Callable[[Host, argparse.Namespace], str | None]
+) -> None:
+    """Make `command` what the parser's `run` does, for root alone; its text is printed."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        if os.geteuid():
+            sys.stderr.write("doorward: must be run as root\n")
+            return NOT_ROOT
+        text = command(host, arguments)
+        sys.stdout.write(f"{text}\n" if text else "")
+        return DONE
+
+    parser.set_defaults(run=run)
+
+
+def _status(host: Host, arguments: argparse.Namespace) -> str:
+    """Return what is open and what keeps the rest closed."""
+    settings = host.settings_or_defaults()
+    nft = Libnftables()
+    firewall = _firewall(settings, nft)
+    table = read_table(nft)
+    pid = _pid(settings.pid_file)
+    found = {
+        "version": __version__,
+        "running": pid is not None,
+        "pid": pid,
+        "table": table.kind if table else "absent",
+        "pending": host.switch(nft).pending() is not None,
+        "grants": [_grant_words(grant) for grant in firewall.grants()],
+        "foreign_drops": list(firewall.foreign_drops()),
+    }
+    return json.dumps(found) if arguments.json else _status_text(found)
+
+
+def _status_text(found: dict[str, Any]) -> str:
+    """Return the status for people."""
+    lines = [
+        f"doorwardd {found['version']}: {'running, PID ' + str(found['pid']) if found['running'] else 'NOT RUNNING'}",
+        f"table {ruleset.TABLE}: {found['table']}{', waiting to be confirmed' if found['pending'] else ''}",
+        *(f"also dropping, so that grants may be void: {line}" for line in found["foreign_drops"]),
+        *(f"open: {grant['source']} {grant['service']} {_remaining(grant)}" for grant in found["grants"]),
+    ]
+    return "\n".join(lines if found["grants"] else [*lines, "nothing is open"])
+
+
+def _grant_words(grant: LiveGrant) -> dict[str, Any]:
+    """Return a grant for JSON; `remaining` null stands for one without an end."""
+    return {
+        "source": "any" if grant.source == ANYONE else str(grant.source),
+        "service": str(grant.service),
+        "remaining": None if math.isinf(grant.remaining) else grant.remaining,
+    }
+
+
+def _remaining(grant: dict[str, Any]) -> str:
+    """Return when a grant ends, for people."""
+    return "without an end" if grant["remaining"] is None else f"for {grant['remaining']:.0f} s"
+
+
+def _open(host: Host, arguments: argparse.Namespace) -> str:
+    """Open services by hand for one address, or for everybody."""
+    settings = host.settings_or_defaults()
+    services = tuple(arguments.services) or _configured_services(host.settings())
+    nft = Libnftables()
+    table = read_table(nft)
+    if table is None or not table.serves_grants:
+        msg = f"there is no table {ruleset.TABLE} that could be opened: doorward keeps nothing closed here"
+        raise FirewallError(msg)
+    if arguments.source is not None:
+        _firewall(settings, nft).open(Grant(arguments.source, services, arguments.seconds))
+    elif ruleset.ANYONE_SET in table.sets:
+        _firewall(settings, nft).open_anyone(services, arguments.seconds)
+    else:
+        msg = f"this table has no set {ruleset.ANYONE_SET} to open for everybody: name an address with --from"
+        raise FirewallError(msg)
+    return f"open to {arguments.source or 'everybody'} for {arguments.seconds} s: {' '.join(map(str, services))}"
+
+
+def _configured_services(settings: DaemonSettings) -> tuple[Service, ...]:
+    """Return the services that access.conf names."""
+    named = {port for stanza in access.load(settings.access_file).stanzas for port in stanza.open_ports or ()}
+    if not named:
+        msg = f"{settings.access_file} names no service: say which, for example tcp/22"
+        raise FirewallError(msg)
+    return tuple(sorted(named))
+
+
+def _close(host: Host, arguments: argparse.Namespace) -> str:
+    """Close the grants of one address, or all."""
+    firewall = _firewall(host.settings_or_defaults(), Libnftables())
+    if arguments.source is None:
+        firewall.flush()
+        return "all grants are closed"
+    return f"closed {firewall.withdraw(arguments.source)} of {arguments.source}"
+
+
+def _check(_: Host, arguments: argparse.Namespace) -> str:
+    """Say what a file would change."""
+    wanted = deadman.examine(arguments.file).normalised
+    live = _listing(Libnftables())
+    lines = difflib.unified_diff(live.splitlines(), wanted.splitlines(), "the kernel", str(arguments.file), lineterm="")
+    diff = "\n".join(lines)
+    if arguments.json:
+        return json.dumps({"changed": wanted != live, "diff": diff})
+    return diff or "the table is as the file says"
+
+
+def _apply(host: Host, arguments: argparse.Namespace) -> str:
+    """Apply a file under the dead man's switch."""
+    candidate = deadman.examine(arguments.file)
+    token = host.switch(Libnftables()).apply(candidate, arguments.deadline)
+    if arguments.json:
+        return json.dumps({"token": token, "deadline": arguments.deadline})
+    return f"applied for {arguments.deadline} s; to keep it: doorward firewall confirm {token}"
+
+
+def _confirm(host: Host, arguments: argparse.Namespace) -> str:
+    """Keep the pending table."""
+    file = host.settings().firewall_file
+    host.switch(Libnftables()).confirm(arguments.token, file)
+    return f"confirmed, and written to {file}"
+
+
+def _rollback(host: Host, arguments: argparse.Namespace) -> str:
+    """Bring the previous table back."""
+    if host.switch(Libnftables()).rollback(arguments.token):
+        return "the previous table is back"
+    return "nothing is pending" if arguments.token is None else "this token is not pending: nothing was changed"
+
+
+def _show(_: Host, __: argparse.Namespace) -> str:
+    """Return the table, with the elements of its fixed sets and without grants."""
+    nft = Libnftables()
+    if read_table(nft) is None:
+        msg = f"there is no table {ruleset.TABLE}"
+        raise FirewallError(msg)
+    return _listing(nft).rstrip("\n")
+
+
+def _stop(host: Host, _: argparse.Namespace) -> str:
+    """Open the host. A running doorwardd would load the table anew at the next knock: it keeps one that closes nothing.
+
+    A table that waits for its confirmation is rolled back first, else its timer would close the host again.
+    """
+    nft = Libnftables()
+    with suppress(FirewallError):
+        host.switch(nft).rollback()
+    if _pid(host.settings_or_defaults().pid_file) is None:
+        nft.run(ruleset.REMOVE)
+        return "THE HOST IS OPEN until the next boot: the table is gone"
+    nft.run(ruleset.swap(ruleset.observe()))
+    return "THE HOST IS OPEN until the next boot: doorwardd runs on, and only records grants"
+
+
+def _firewall(settings: DaemonSettings, nft: Libnftables) -> Nftables:
+    """Return the packet filter for commands that never make a table."""
+    nobody: Callable[[], Iterable[Service]] = tuple
+    return Nftables(settings.firewall_file, FirewallMode.OBSERVE, nobody, nft)
+
+
+def _listing(nft: Libnftables) -> str:
+    """Return the table in the kernel, without grants; empty where there is none."""
+    if read_table(nft) is None:
+        return ""
+    return ruleset.normalised(nft.run(f"list table {ruleset.TABLE}", Output.STATELESS))
+
+
+def _pid(file: Path) -> int | None:
+    """Return the PID of the running doorwardd: it holds a lock on its PID file for as long as it lives."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        content = os.read(descriptor, 32).strip()
+        return int(content) if content.isdigit() else None
+    else:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""Runs `make demo` twice in a fresh minimal Debian 12 that holds only apt, make and git, and says what it was.
+
+The system is a root file system of its own (mmdebstrap) with process and mount namespaces of its own. It shares the
+machine's network, to reach its package mirrors, and takes over the machine's settings of how to reach them: mirrors,
+proxies, certificates. It takes nothing else: no Python environment, no caches, no images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import images
+from lab.plan import CONTROLLER_LINK, REPOSITORY
+from lab.run import LabError, attempt, run, say
+
+FRESH = Path(os.environ.get("DOORWARD_FRESH", "/var/lib/doorward-fresh"))
+ROOT = FRESH / "root"
+RELEASE = "bookworm"
+PRESENT = "apt,make,git,ca-certificates"
+
+# How this machine reaches its mirrors: copied as it is, and empty on most machines.
+SETTINGS = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/pip.conf",
+    "/root/.config/pip/pip.conf",
+    "/etc/ssl/certs/ca-certificates.crt",
+)
+VARIABLES = ("proxy", "pip_", "ssl_cert", "ca_bundle")
+
+# Only what a system has when it boots; /run and /tmp are empty.
+ENTER = """set -eu
+root="$1"; shift
+mount --make-rprivate /
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/run"
+mount -t tmpfs tmpfs "$root/tmp"
+for folder in "$@"; do
+  mkdir -p "$root$folder"
+  mount --bind -o ro "$folder" "$root$folder"
+done
+exec chroot "$root" /bin/sh -eu /root/what-is-done
+"""
+
+DONE = """cd /root/doorward
+echo "--- what this is"
+. /etc/os-release
+echo "$PRETTY_NAME, $(dpkg-query -W -f '.' | wc -c) packages, $(uname -sr)"
+for name in podman pip python3 nft ansible fwknop runc; do
+  printf '%s: %s\\n' "$name" "$(command -v "$name" || echo none)"
+done
+ls -d /root/.cache /root/.pyenv /var/lib/containers /root/doorward/.venv 2>/dev/null || echo "no caches"
+git log -1 --format='commit %h %s'
+for round in first second; do
+  echo "--- make @TARGET@, the $round time"
+  make @TARGET@
+done
+echo "--- make demo-down"
+make demo-down
+"""
+
+
+def build() -> None:
+    """Make the system, as new."""
+    shutil.rmtree(FRESH, ignore_errors=True)
+    ROOT.parent.mkdir(parents=True)
+    say(f"fresh: building a minimal {RELEASE} in {ROOT}")
+    options = [f"--aptopt={option}" for option in images.apt_options()]
+    target = ("--variant=minbase", f"--include={PRESENT}", *options, RELEASE, str(ROOT))
+    run("mmdebstrap", *target, *images.sources(RELEASE))
+    # mmdebstrap leaves its own apt options behind; they are those of the machine.
+    for name in SETTINGS:
+        source, copy = Path(name), ROOT / name.lstrip("/")
+        if source.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+
+
+def put_source(*, work_tree: bool) -> None:
+    """Put the sources in place: a clone of the last commit, or the files of the work tree as they are."""
+    target = ROOT / "root/doorward"
+    run("git", "clone", "--quiet", "--no-local", str(REPOSITORY), str(target))
+    if work_tree:
+        for path in target.iterdir():
+            if path.name != ".git":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        listed = run("git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in sorted(filter(None, set(listed.split("\0")))):
+            source, copy = REPOSITORY / name, target / name
+            if source.exists() or source.is_symlink():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, copy, follow_symlinks=False)
+
+
+def local_indexes() -> list[str]:
+    """Folders of packages on this machine that pip's settings name; they are its mirrors."""
+    shown = attempt("pip", "config", "list").stdout
+    words = [word.strip("'\"") for line in shown.splitlines() for word in line.partition("=")[2].split()]
+    paths = {Path(word.removeprefix("file://")) for word in words if word.startswith(("/", "file://"))}
+    folders = {path.parent if path.name == "simple" else path for path in paths}
+    return sorted(str(folder) for folder in folders if folder.is_dir())
+
+
+def play(target: str) -> int:
+    """The exit code of what is done inside."""
+    done = ROOT / "root/what-is-done"
+    done.write_text(DONE.replace("@TARGET@", target), encoding="utf-8")
+    kept = {name: value for name, value in os.environ.items() if name.lower().startswith(VARIABLES)}
+    kept |= {name: value for name, value in os.environ.items() if name.lower().endswith(VARIABLES)}
+    environment = {**kept, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+    apart = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc")
+    command = (*apart, "sh", "-c", ENTER, "sh", str(ROOT), *local_indexes())
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+
+
+def main() -> int:
+    """The exit code: 0 when everything inside succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="demo", help="what to make inside, twice")
+    parser.add_argument("--work-tree", action="store_true", help="take the files as they are, not the last commit")
+    chosen = parser.parse_args()
+    if attempt("ip", "link", "show", CONTROLLER_LINK).returncode == 0:
+        sys.stderr.write("fresh: the lab of this machine is up and would be in the way: `make demo-down` first\n")
+        return 1
+    try:
+        build()
+        put_source(work_tree=chosen.work_tree)
+        return play(chosen.target)
+    except LabError as error:
+        sys.stderr.write(f"fresh: {error}\n")
+        return 1
+    finally:
+        shutil.rmtree(FRESH, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""doorwardd on a real kernel: what it opens, what it keeps shut, and what it says."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from system.doorwardd import ACCESS, command, doorwardd, environment, eventually, is_open, listener, send, write
+from unit.making import KEYS, message, payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from system.netns import Namespace
+
+    Pair = tuple[Namespace, Namespace]
+    Trio = tuple[Namespace, Namespace, Namespace]
+
+
+def knock(text: str = "0.0.0.0,tcp/22", age: int = 0, **changes: object) -> bytes:
+    return payload(message(text=text, time=int(time.time()) - age, **changes), KEYS)
+
+
+def cli(host: Namespace, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    argv = host.command(*command(*arguments))
+    return subprocess.run(argv, check=False, input=stdin, capture_output=True, env=environment(), timeout=60)
+
+
+def elements(host: Namespace) -> list[str]:
+    listing = json.loads(host.run("nft", "-j", "list", "table", "inet", "doorward").stdout)["nftables"]
+    sets = [entry["set"] for entry in listing if "set" in entry and entry["set"]["name"].startswith("open")]
+    return [str(element["elem"]["val"]["concat"]) for made in sets for element in made.get("elem", [])]
+
+
+@pytest.fixture
+def sshd(pair: Pair) -> Iterator[None]:
+    with listener(pair[0]):
+        yield
+
+
+@pytest.mark.usefixtures("sshd")
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_a_knock_opens_the_door_for_its_origin_and_the_kernel_closes_it(
+    pair: Pair, tmp_path: Path, family: str
+) -> None:
+    host, client = pair
+    address = getattr(host, family)
+    assert is_open(client, address), "open before the daemon runs"
+    with doorwardd(host, tmp_path, ACCESS + "FW_ACCESS_TIMEOUT 3\n") as daemon:
+        assert not is_open(client, address, within=0.5)
+        send(client, knock(), address)
+        daemon.wait_for("reason=granted")
+        assert is_open(client, address)
+        assert eventually(lambda: not elements(host))
+        assert not is_open(client, address, within=0.5)
+
+
+@pytest.mark.usefixtures("sshd")
+def test_a_door_is_open_for_its_source_alone(trio: Trio, tmp_path: Path) -> None:
+    host, client, outsider = trio
+    with listener(host, 22), doorwardd(host, tmp_path) as daemon:
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted")
+        assert is_open(client, host.ipv4)
+        assert not is_open(outsider, host.ipv4, within=0.5)
+
+
+@pytest.mark.usefixtures("sshd")
+def test_an_established_connection_outlives_its_window(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path, ACCESS + "FW_ACCESS_TIMEOUT 2\n") as daemon, listener(host, 2222) as accepting:
+        host.nft("add element inet doorward guarded { tcp . 2222 }")
+        send(client, knock("0.0.0.0,tcp/22"), host.ipv4)
+        daemon.wait_for("reason=granted")
+        host.nft(f"add element inet doorward open4 {{ {client.ipv4} . tcp . 2222 timeout 2s }}")
+        with client.inside(), socket.create_connection((host.ipv4, 2222), timeout=5) as talking:
+            answering, _ = accepting.accept()
+            assert eventually(lambda: not elements(host))
+            assert not is_open(client, host.ipv4, 2222, within=0.5)
+            talking.sendall(b"still here")
+            with answering:
+                assert answering.recv(64) == b"still here"
+
+
+def test_each_refusal_is_one_line_and_nothing_on_the_wire(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    replayed = knock()
+    cases = {
+        "malformed": b"A" * 139 + b"?",
+        "hmac": knock()[:-1] + b"A",
+        "stale": knock(age=500),
+        "future": knock(age=-500),
+        "services": knock("0.0.0.0,tcp/23"),
+        "replay": replayed,
+    }
+    seeing = ("tcpdump", "--immediate-mode", "-nUi", "eth0", "-w", str(tmp_path / "seen"))
+    with doorwardd(host, tmp_path) as daemon, client.process(*seeing):
+        assert eventually((tmp_path / "seen").exists)
+        time.sleep(0.5)
+        send(client, replayed, host.ipv4)
+        daemon.wait_for("reason=granted")
+        for content in cases.values():
+            send(client, content, host.ipv4)
+        for reason in cases:
+            daemon.wait_for(f"verdict=denied reason={reason} origin={client.ipv4}")
+        client.run("ping", "-c1", host.ipv4)  # planted: an answer that the capture must show
+        time.sleep(0.3)
+        assert len(daemon.verdicts) == len(cases) + 1
+    shown = client.run("tcpdump", "-nr", str(tmp_path / "seen"), "src", "host", host.ipv4, "and", "ip").stdout
+    assert [line for line in shown.splitlines() if "echo reply" in line]
+    assert not [line for line in shown.splitlines() if "echo reply" not in line]
+
+
+def test_live_grants_survive_a_reload_and_the_new_files_count(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path) as daemon:
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted")
+        before = elements(host)
+        write(tmp_path / "access.conf", ACCESS.replace("tcp/22", "tcp/23"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("was read again")
+        assert elements(host) == before
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=services")
+        send(client, knock("0.0.0.0,tcp/23"), host.ipv4)
+        daemon.wait_for("reason=granted", count=2)
+
+
+@pytest.mark.usefixtures("sshd")
+def test_a_reload_guards_the_services_that_are_new(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with listener(host, 23), doorwardd(host, tmp_path) as daemon:
+        assert is_open(client, host.ipv4, 23)
+        write(tmp_path / "access.conf", ACCESS.replace("tcp/22", "tcp/22, tcp/23"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("was read again")
+        assert not is_open(client, host.ipv4, 23, within=0.5)
+
+
+def test_a_broken_file_is_reported_and_the_old_configuration_stays(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path) as daemon:
+        write(tmp_path / "access.conf", ACCESS + "OPEN_PORT tcp/1\nKEY_BASE64 ?\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("the old one stays")
+        assert daemon.wait_for("access.conf:6: unknown name 'OPEN_PORT'")
+        assert daemon.wait_for("access.conf:7: KEY_BASE64: is not base64")
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted")
+
+
+def test_a_knock_opens_nothing_while_the_store_cannot_be_written(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    disk = tmp_path / "run"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
+    try:
+        with doorwardd(host, tmp_path) as daemon:
+            send(client, knock(), host.ipv4)
+            daemon.wait_for("reason=granted")
+            host.nft("flush set inet doorward open4")
+            with pytest.raises(OSError, match="No space"):
+                (disk / "rest").write_bytes(bytes(1 << 20))
+            assert eventually(lambda: _knock_once(client, host) and any("reason=store" in x for x in daemon.verdicts))
+            granted = sum("reason=granted" in line for line in daemon.verdicts)
+            (disk / "rest").unlink()
+            send(client, knock(), host.ipv4)
+            daemon.wait_for("reason=granted", count=granted + 1)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _knock_once(client: Namespace, host: Namespace) -> bool:
+    send(client, knock(), host.ipv4)
+    return True
+
+
+def test_a_table_that_has_gone_is_made_again_by_the_next_knock(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with listener(host), doorwardd(host, tmp_path) as daemon:
+        host.nft("flush ruleset")
+        assert is_open(client, host.ipv4)
+        send(client, knock("0.0.0.0,udp/7777"), host.ipv4)
+        daemon.wait_for("reason=granted")
+        assert not is_open(client, host.ipv4, within=0.5)
+
+
+def test_capture_resumes_when_its_interface_comes_back(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path, ACCESS, "PCAP_INTF eth0;\n") as daemon:
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted")
+        host.run("ip", "link", "set", "eth0", "name", "gone0", "down")
+        daemon.wait_for("eth0 is not there")
+        host.run("ip", "link", "set", "gone0", "name", "eth0", "up")
+        daemon.wait_for("eth0 is there")
+        assert eventually(lambda: client.run("ping", "-c1", "-W1", host.ipv4, check=False).returncode == 0)
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted", count=2)
+
+
+def test_grants_outlive_the_daemon_and_close_without_it(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with listener(host):
+        with doorwardd(host, tmp_path, ACCESS + "FW_ACCESS_TIMEOUT 4\n") as daemon:
+            send(client, knock(), host.ipv4)
+            daemon.wait_for("reason=granted")
+            daemon.signal(signal.SIGKILL)
+            daemon.process.wait(10)
+        assert is_open(client, host.ipv4)
+        assert eventually(lambda: not is_open(client, host.ipv4, within=0.3))
+
+
+def test_a_replay_is_known_after_the_daemon_was_killed(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    first = knock()
+    with doorwardd(host, tmp_path) as daemon:
+        send(client, first, host.ipv4)
+        daemon.wait_for("reason=granted")
+        daemon.signal(signal.SIGKILL)
+        daemon.process.wait(10)
+    with doorwardd(host, tmp_path) as daemon:
+        send(client, first, host.ipv4)
+        daemon.wait_for("reason=replay")
+
+
+def test_test_mode_decides_and_opens_nothing(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path, ACCESS, "", "-t") as daemon:
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("test=yes verdict=granted")
+        assert "doorward" not in host.run("nft", "list", "tables").stdout
+
+
+def test_the_packet_limit_ends_the_daemon(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path, ACCESS, "", "-C", "2") as daemon:
+        for _ in range(2):
+            send(client, b"A" * 200, host.ipv4)
+        assert daemon.process.wait(10) == 0
+
+
+def test_a_script_made_for_fwknopd_starts_asks_reloads_and_ends_it(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    config = write(
+        tmp_path / "fwknopd.conf", f"PCAP_INTF eth0;\nFIREWALL_FILE {tmp_path}/none.nft;\nPCAP_LOOP_SLEEP 1;\n"
+    )
+    access = write(tmp_path / "access.conf", ACCESS)
+    files = ("-c", str(config), "-a", str(access), "-r", str(tmp_path / "run"))
+    try:
+        assert cli(host, *files, "-i", "eth0").returncode == 0, "it returns when it hears knocks"
+        status = cli(host, *files, "-S")
+        assert (status.returncode, b"pid=" in status.stdout) == (0, True)
+        again = cli(host, *files)
+        assert (again.returncode, b"is running already" in again.stderr) == (1, True)
+        assert cli(host, *files, "-R").returncode == 0
+        send(client, knock(), host.ipv4)
+        assert eventually(lambda: client.ipv4.encode() in cli(host, *files, "--fw-list").stdout)
+        assert cli(host, *files, "--fw-flush").returncode == 0
+        assert cli(host, *files, "--fw-list").stdout == b""
+        assert b"keys: SymmetricKeys(key=Secret(***)" in cli(host, *files, "-D").stdout
+    finally:
+        assert cli(host, *files, "-K").returncode == 0
+    status = cli(host, *files, "-S")
+    assert (status.returncode, status.stdout) == (1, b"No running doorwardd detected.\n")
+
+
+def test_a_configuration_with_mistakes_does_not_start(ns: Namespace, tmp_path: Path) -> None:
+    access = write(tmp_path / "access.conf", ACCESS + "OPEN_PORT tcp/1\n")
+    for arguments in (("-f",), (), ("check",), ("--exit-parse-config",)):
+        ended = cli(ns, *arguments, "-a", str(access), "-r", str(tmp_path / "run"))
+        assert (ended.returncode, ended.stderr) == (1, f"{access}:6: unknown name 'OPEN_PORT'\n".encode())
+
+
+def test_check_accepts_good_files(ns: Namespace, tmp_path: Path) -> None:
+    access = write(tmp_path / "access.conf", ACCESS)
+    ended = cli(ns, "check", "-a", str(access))
+    assert (ended.returncode, ended.stdout) == (0, b"Configs parsed, exiting. 1 stanzas.\n")
+
+
+def test_explain_says_what_would_happen_and_leaves_no_trace(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    content = knock()
+    with doorwardd(host, tmp_path) as daemon:
+        files = ("-a", str(tmp_path / "access.conf"), "-d", str(tmp_path / "run" / "replay.db"))
+        ask = ("explain", "--origin", client.ipv4, *files)
+        for _ in range(2):
+            said = cli(host, *ask, stdin=content)
+            assert (said.returncode, said.stdout.startswith(b"verdict=granted")) == (0, True), said
+        assert elements(host) == []
+        send(client, content, host.ipv4)
+        daemon.wait_for("reason=granted")
+        assert b"reason=replay" in cli(host, *ask, stdin=content).stdout

@@ -1,0 +1,87 @@
+"""The table of the firewall role: what the kernel makes of it, and how tables are compared."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import jinja2
+import pytest
+
+from doorward.firewall import ruleset
+from unit.collection_plugins import COLLECTION, plugin
+
+listing = plugin("plugin_utils._listing")
+
+DEFAULTS: dict[str, Any] = {
+    "doorward_firewall_mode": "drop",
+    "doorward_fallback_sources": [],
+    "doorward_public_services": [],
+    "doorward_firewall_rules": [],
+    "doorward_dhcpv6": True,
+    "firewall_services": ["tcp/22"],
+}
+
+
+def render(**variables: object) -> str:
+    folder = COLLECTION / "roles" / "firewall" / "templates"
+    # ansible's own settings of jinja
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), trim_blocks=True, autoescape=False)  # noqa: S701  nft, not HTML
+    return environment.get_template("firewall.nft.j2").render(DEFAULTS | variables)
+
+
+def load(text: str) -> str:
+    """Load a table into an empty network namespace of its own and return the kernel's listing."""
+    command = "nft -f - && nft -s list table inet doorward"
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", command], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"doorward_firewall_mode": "guard"},
+        {"doorward_firewall_mode": "guard", "firewall_services": ["tcp/22", "udp/53", "tcp/22"]},
+        {"doorward_fallback_sources": ["192.0.2.0/24", "192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "fd00::1"]},
+        {"doorward_public_services": ["tcp/443", "udp/443", "tcp/80"]},
+        {"doorward_firewall_rules": ["tcp dport 22 counter drop"], "doorward_dhcpv6": False},
+    ],
+)
+def test_the_kernel_takes_every_table_and_the_host_commands_do(variables: dict[str, Any]) -> None:
+    text = render(**variables)
+    ruleset.refuse_foreign(text)
+    shown = load(text)
+    assert load(text + text) == shown  # the text replaces the table, whatever was there
+
+
+def test_only_what_is_named_comes_in() -> None:
+    shown = load(render(doorward_public_services=["tcp/443"]))
+    assert "policy drop;" in shown
+    accepts = [line.strip() for line in shown.splitlines() if line.endswith("accept")]
+    unconditional = [line for line in accepts if line in {"accept", "ct state new accept"}]
+    assert unconditional == []
+    assert (
+        "meta l4proto . th dport { tcp . 443 } accept" in accepts
+        or 'meta l4proto . th dport { "tcp" . 443 } accept' in accepts
+    )
+    assert not any("echo-request" in line for line in accepts)
+
+
+def test_a_live_grant_is_no_difference_and_a_fallback_source_is() -> None:
+    text = render(doorward_fallback_sources=["192.0.2.7"])
+    quiet = listing.without_grants(load(text))
+    grant = "add element inet doorward open4 { 192.0.2.1 . tcp . 22 timeout 30s, 192.0.2.2 . tcp . 22 timeout 30s }\n"
+    granted = load(text + grant)
+    assert "192.0.2.1" in granted
+    assert listing.without_grants(granted) == quiet
+    assert quiet != listing.without_grants(load(render(doorward_fallback_sources=["192.0.2.8"])))
+
+
+def test_what_a_static_set_holds_is_a_difference() -> None:
+    tables = [f"table inet doorward {{ set s {{ type ipv4_addr; elements = {{ 192.0.2.{n} }} }} }}" for n in (1, 2)]
+    first, second = (listing.without_grants(load(table)) for table in tables)
+    assert first != second

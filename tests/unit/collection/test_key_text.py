@@ -1,0 +1,56 @@
+"""Key text and fingerprints."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from unit.collection_plugins import plugin
+
+key_text = plugin("plugin_utils._key_text")
+
+KEY, HMAC = bytes(range(32)), bytes(range(64))
+GOOD = key_text.render(KEY, HMAC)
+B64 = base64.b64encode(KEY).decode()
+
+
+def test_a_key_is_read_as_it_was_written() -> None:
+    assert key_text.parse(GOOD) == {"KEY_BASE64": B64, "HMAC_KEY_BASE64": base64.b64encode(HMAC).decode()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\n".join(reversed(GOOD.splitlines())), id="order"),
+        pytest.param(GOOD.replace("\n", "\r\n\r\n"), id="line ends and empty lines"),
+        pytest.param(GOOD.replace(": ", " \t"), id="spaces for the colon"),
+        pytest.param(f"\n  {GOOD}", id="space around"),
+    ],
+)
+def test_spelling_does_not_change_the_fingerprint(text: str) -> None:
+    assert key_text.fingerprint(text) == key_text.fingerprint(GOOD)
+
+
+@pytest.mark.parametrize("other", [(KEY[::-1], HMAC), (KEY, HMAC[::-1])])
+def test_another_key_has_another_fingerprint(other: tuple[bytes, bytes]) -> None:
+    assert key_text.fingerprint(key_text.render(*other)) != key_text.fingerprint(GOOD)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param(GOOD.splitlines()[0], id="half"),
+        pytest.param(GOOD + GOOD.splitlines()[0], id="repeated"),
+        pytest.param(GOOD + "OPEN_PORTS: tcp/22", id="more than keys"),
+        pytest.param(GOOD.replace(B64, B64[:-3]), id="not base64"),
+        pytest.param(f"KEY_BASE64: {B64}\nHMAC_KEY_BASE64: {B64}", id="the same key twice"),
+        pytest.param(f"KEY_BASE64: {B64}; {B64}", id="two in one line"),
+        pytest.param(GOOD.replace("HMAC", "[stanza]\nHMAC"), id="a stanza smuggled in"),
+    ],
+)
+def test_anything_else_is_refused_and_never_repeated(text: str) -> None:
+    with pytest.raises(key_text.KeyTextError) as caught:
+        key_text.parse(text)
+    assert B64[:8] not in str(caught.value)

@@ -68,6 +68,8 @@ class Controller:
     state: Path = STATE
     home: Path = RUN / "ansible"
     settings: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    """What every program is run through, such as a namespace of its own."""
 
     def playbook(self, name: str, *options: str) -> Played:
         """A run of a playbook, a file or one of the collection's."""
@@ -108,7 +110,7 @@ class Controller:
         with (self.home / "log").open("a", encoding="utf-8") as log:
             log.write(f"\n$ {program} {' '.join(arguments)}\n")
             shown = subprocess.run(
-                [str(Path(sys.executable).parent / program), *arguments],
+                [*self.prefix, str(Path(sys.executable).parent / program), *arguments],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

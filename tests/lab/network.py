@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lab.containers import podman
 from lab.plan import CONTROLLER, CONTROLLER_LINK, NETWORK, OUTSIDER, OUTSIDER_ADDRESS, WITNESS, WITNESS_ADDRESS, Address
 from lab.run import attempt, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.plan import Host
+
+GATEWAY_ADDRESS = 77
+# The far side of the gateway: another network for documentation (RFC 2544's is for benchmarks, and unused as well).
+BEFORE_GATEWAY, GATEWAY = "198.18.77.1", "198.18.77.2"
 
 # A host of the lab answers every closed UDP port of a scan, so that "no answer" later means something.
 UNLIMITED_ANSWERS = (
@@ -53,6 +66,43 @@ def attach(process: int, port: str, address: Address) -> None:
 def outside(*command: str) -> tuple[str, ...]:
     """A command as the outsider would run it."""
     return ("ip", "netns", "exec", OUTSIDER, *command)
+
+
+@contextmanager
+def gateway(host: Host, outer_port: int) -> Iterator[None]:
+    """A router in front of a host: the controller reaches its sshd and its knocks only through GATEWAY.
+
+    Args:
+        host: the host behind it; its way back to the controller leads through the router.
+        outer_port: the TCP port of the router that is forwarded to the host's sshd.
+    """
+    rules = (
+        "table ip forwarding { chain prerouting { type nat hook prerouting priority dstnat;\n"
+        f" iif outer tcp dport {outer_port} dnat to {host.address.ipv4}:{host.ssh_port}\n"
+        f" iif outer udp dport 62201 dnat to {host.address.ipv4}\n}} }}\n"
+    )
+    router = ("ip", "netns", "exec", "doorward-gateway")
+    _namespace("doorward-gateway", "gateway", Address(GATEWAY_ADDRESS))
+    try:
+        run("ip", "link", "add", "doorward1", "type", "veth", "peer", "name", "outer", "netns", "doorward-gateway")
+        run("ip", "address", "add", f"{BEFORE_GATEWAY}/30", "dev", "doorward1")
+        run("ip", "link", "set", "doorward1", "up")
+        run(*router, "ip", "address", "add", f"{GATEWAY}/30", "dev", "outer")
+        run(*router, "ip", "link", "set", "outer", "up")
+        run(*router, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
+        run(*router, "nft", "-f", "-", stdin=rules)
+        _route_back(host, "replace")
+        yield
+    finally:
+        _route_back(host, "delete")
+        attempt("ip", "netns", "delete", "doorward-gateway")
+        attempt("ip", "link", "delete", "doorward1")
+
+
+def _route_back(host: Host, action: str) -> None:
+    process = podman("inspect", "--format", "{{.State.Pid}}", host.container).strip()
+    way = (f"{BEFORE_GATEWAY}/32", "via", Address(GATEWAY_ADDRESS).ipv4)
+    attempt("nsenter", "--target", process, "--net", "ip", "route", action, *way)
 
 
 def _bridge() -> None:

@@ -279,6 +279,26 @@ def test_a_closed_door_is_told_in_words_with_the_number_of_knocks(site: Site, ss
     assert _visits(sshd) == 1
 
 
+def test_a_knock_that_this_machine_cannot_send_is_told(site: Site) -> None:
+    site.host.nft(DROP)
+    site.client.nft("table inet t { chain c { type filter hook output priority 0; udp dport 62201 drop; }; }")
+    done = site.connect("--timeout", "1", site.host.ipv4, "22")
+    assert done.returncode == 1
+    assert done.stderr.endswith("closed, and no knock could be sent: Operation not permitted\n")
+
+
+def test_never_more_than_a_few_dials_are_half_open(site: Site) -> None:
+    site.host.nft(DROP)
+    words = site.connect_words("--rc-file", site.rc_file(), "--timeout", "4", site.host.ipv4, "22")
+    counts = []
+    with site.client.process(*words, env=ENVIRONMENT, stdin=subprocess.DEVNULL) as dialling:
+        while dialling.poll() is None:
+            shown = site.client.run("ss", "-Htn", "state", "syn-sent").stdout
+            counts.append(len(shown.splitlines()))
+            time.sleep(0.05)
+    assert max(counts) == 5
+
+
 def test_the_reason_reaches_the_status_file_where_ssh_hides_it(site: Site, tmp_path: Path) -> None:
     site.host.nft(DROP)
     status = tmp_path / "status"
@@ -450,7 +470,7 @@ def test_a_dial_that_meets_itself_is_a_refusal(site: Site) -> None:
 def _listening(host: Namespace, serve: Callable[[socket.socket], None], port: int = 22) -> Iterator[None]:
     """Serve one connection in the host's namespace."""
     with host.inside():
-        listener = socket.create_server(("0.0.0.0", port))
+        listener = socket.create_server(("", port))
     listener.settimeout(30)
 
     def once() -> None:

@@ -14,7 +14,7 @@ COLLECTIONS = Path(__file__).resolve().parents[2] / "collections"
 COLLECTION = COLLECTIONS / "ansible_collections" / "doorward" / "spa"
 
 
-def plugin(name: str) -> Any:  # noqa: ANN401  the collection is not typed
+def plugin(name: str) -> Any:
     """Return a module of the collection, such as `plugin_utils._key_text`."""
     if str(COLLECTIONS) not in sys.path:
         sys.path.append(str(COLLECTIONS))
@@ -50,8 +50,8 @@ def ansible(folder: Path, program: str, *arguments: str, check: bool = True) -> 
     return done.stdout
 
 
-def module(folder: Path, name: str, *options: str, check: bool = True, **arguments: object) -> dict[str, Any]:
+def module(home: Path, name: str, *options: str, check: bool = True, **arguments: object) -> dict[str, Any]:
     """Run one module on localhost and return its result."""
-    shown = ansible(folder, "ansible", "localhost", "-m", name, "-a", json.dumps(arguments), *options, check=check)
+    shown = ansible(home, "ansible", "localhost", "-m", name, "-a", json.dumps(arguments), *options, check=check)
     result: dict[str, Any] = json.loads(shown[shown.index("=> {") + 3 : shown.rindex("}") + 1])
-    return result
+    return result | {"failed": "localhost | FAILED!" in shown}

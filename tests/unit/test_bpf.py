@@ -100,12 +100,14 @@ def knock(port: int, payload: bytes = KNOCK, options: int = 0) -> bytes:
 
 def test_a_port_is_accepted_exactly_where_a_range_holds_it() -> None:
     program = bpf.program([range(62201, 62202), range(10, 20), range(15, 30), range(1, 2), range(65535, 65536)])
+    packet = knock(1)
+    edges = {edge + step for edge in (1, 10, 15, 20, 30, 62201, 65535, 0x0A00) for step in (-1, 0, 1)}
+    ports = sorted(edges & {*range(65536)} | {*range(0, 65536, 97), 0})
     accepted = [
-        port
-        for port in range(65536)
-        if accepts(program, Arrival(knock(0)[:22] + struct.pack("!H", port) + knock(0)[24:]))
+        port for port in ports if accepts(program, Arrival(packet[:22] + struct.pack("!H", port) + packet[24:]))
     ]
-    assert accepted == [1, *range(10, 30), 62201, 65535]
+    assert accepted == [port for port in ports if port in {1, *range(10, 30), 62201, 65535}]
+    assert len(accepted) >= 9
 
 
 def test_an_interface_is_accepted_exactly_where_it_is_named() -> None:

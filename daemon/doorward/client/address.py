@@ -61,7 +61,7 @@ def resolve(host: str, port: int, *, family: int = ANY_FAMILY, seconds: float | 
 def _lookup(host: str, port: int, family: int) -> tuple[Endpoint, ...] | OSError:
     try:
         answers = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
-    except UnicodeError as error:
+    except ValueError as error:  # UnicodeError is one
         return OSError(0, f"no host name ({error})")
     except OSError as error:
         return error

@@ -39,13 +39,23 @@ exit codes: 0 done, 1 failed, 2 usage, 3 mistake in a configuration file, 4 root
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit code."""
-    words = sys.argv[1:] if argv is None else argv
     outside = _outside()
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv, outside)
+        outside.out.flush()  # a full disk must not pass for success
+    except SystemExit as end:  # argparse ends --help, --version and usage errors so
+        return end.code if isinstance(end.code, int) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        return _lost_output(error, outside)
+    return code
+
+
+def _run(words: list[str], outside: Outside) -> int:
     try:
         arguments = _parse(words, outside)
         return int(arguments.run(arguments))
-    except SystemExit as end:  # argparse ends --help, --version and usage errors so
-        return end.code if isinstance(end.code, int) else FAILED
     except ConfigError as error:
         for problem in error.problems:
             outside.warn(str(problem))
@@ -53,11 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     except DoorwardError as error:
         outside.warn(str(error))
         return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
-        return FAILED
+
+
+def _lost_output(error: OSError, outside: Outside) -> int:
+    """Give up on standard output, so that the interpreter does not try once more at its end."""
+    if not isinstance(error, BrokenPipeError):
+        outside.warn(str(error))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED
 
 
 def _outside() -> Outside:
@@ -77,7 +90,11 @@ def _ask(prompt: str) -> str:
     if not sys.stdin.isatty():
         msg = "no key: put KEY_BASE64 into ~/.fwknoprc or name a file with -G; there is no terminal to ask at"
         raise ClientError(msg)
-    return getpass.getpass(prompt)
+    try:
+        return getpass.getpass(prompt)
+    except EOFError as error:
+        msg = "no key was typed"
+        raise ClientError(msg) from error
 
 
 def _parse(words: list[str], outside: Outside) -> argparse.Namespace:

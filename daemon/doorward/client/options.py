@@ -10,6 +10,7 @@ from doorward.config import convert, fwknoprc
 from doorward.config.fwknoprc import Profile, SourceRule
 from doorward.crypto.keys import HMAC_KEY_BYTES, KEY_BYTES
 from doorward.errors import DoorwardError
+from doorward.values import HMAC_KEY_MAX, KEY_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -211,8 +212,8 @@ def add_generate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_lengths(parser: argparse.ArgumentParser, key: str, hmac_key: str) -> None:
-    key_bytes = _typed(convert.number(_KEY_BYTES_MIN, fwknoprc.KEY_MAX))
-    hmac_bytes = _typed(convert.number(_KEY_BYTES_MIN, fwknoprc.HMAC_KEY_MAX))
+    key_bytes = _typed(convert.number(_KEY_BYTES_MIN, KEY_MAX))
+    hmac_bytes = _typed(convert.number(_KEY_BYTES_MIN, HMAC_KEY_MAX))
     parser.add_argument(key, dest="key_len", metavar="BYTES", type=key_bytes, default=KEY_BYTES)
     parser.add_argument(hmac_key, dest="hmac_key_len", metavar="BYTES", type=hmac_bytes, default=HMAC_KEY_BYTES)
 

@@ -65,7 +65,7 @@ def _leave(reason: str, status: Path | None, outside: Outside) -> None:
     if status is None:
         return
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with os.fdopen(os.open(status, flags, 0o600), "w", encoding="utf-8") as stream:
             stream.write(" ".join(reason.split()) + "\n")
     except OSError as error:

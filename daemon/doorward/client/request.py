@@ -9,7 +9,7 @@ from doorward.client.packet import Request
 from doorward.config import fwknoprc
 from doorward.config.fwknoprc import ClientFile, Profile
 from doorward.errors import ClientError, ConfigError, Problem
-from doorward.values import DigestType, EncryptionMode, SymmetricKeys
+from doorward.values import HMAC_KEY_MAX, KEY_MAX, DigestType, EncryptionMode, SymmetricKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PORT: Final = 62201  # fwknop's default
 _USER_SOURCES: Final = ("SPOOF_USER", "LOGNAME", "USER")  # lib/fko_user.c
 _NO_USER: Final = "NO_USER"
+_FILLING: Final = " \t="  # what a key file may have around host and key (client/getpasswd.c)
 
 
 def saved_profile(outside: Outside, rc_file: Path | None, stanza: str | None, host: str | None = None) -> Profile:
@@ -32,12 +33,23 @@ def saved_profile(outside: Outside, rc_file: Path | None, stanza: str | None, ho
         ConfigError: the file is missing or wrong, or has no such stanza.
     """
     path = rc_file or outside.home / ".fwknoprc"
-    if rc_file is None and stanza is None and not path.exists():
+    if rc_file is None and stanza is None and _is_absent(path):
         return Profile()
     client_file = fwknoprc.load(path)
     for warning in client_file.warnings:
         outside.warn(warning)
     return client_file.profile(stanza or _stanza_for(client_file, host))
+
+
+def _is_absent(path: Path) -> bool:
+    """Say whether there surely is no such file; one that merely cannot be reached is left for load() to complain of."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _stanza_for(client_file: ClientFile, host: str | None) -> str:
@@ -75,10 +87,10 @@ def user_name(environ: Mapping[str, str]) -> str:
 
 def _keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> SymmetricKeys:
     mode = profile.mode or EncryptionMode.CBC
-    key = _KeySearch("encryption key", fwknoprc.KEY_MAX, host, ask).find(profile.key, profile.key_file)
+    key = _KeySearch("encryption key", KEY_MAX, host, ask).find(profile.key, profile.key_file)
     hmac_key = None
     if profile.hmac_key or profile.hmac_key_file or profile.use_hmac:
-        search = _KeySearch("HMAC key", fwknoprc.HMAC_KEY_MAX, host, ask)
+        search = _KeySearch("HMAC key", HMAC_KEY_MAX, host, ask)
         hmac_key = search.find(profile.hmac_key, profile.hmac_key_file)
     if hmac_key == key:
         msg = "the encryption key and the HMAC key are the same"
@@ -126,11 +138,11 @@ def key_from_file(path: Path, host: str, limit: int) -> Secret:
     """
     found: Secret | None = None
     for number, row in enumerate(fwknoprc.rows(path), 1):
-        name, separator, text = row.partition(f"{host}:")
-        if name or not separator or not text.strip(" \t="):
+        name, separator, text = row.lstrip(_FILLING).partition(f"{host}:")
+        if name or not separator or not text.strip(_FILLING):
             continue
         try:
-            found = fwknoprc.bounded_text(limit)(text.lstrip(" \t="))
+            found = fwknoprc.bounded_text(limit)(text.lstrip(_FILLING))
         except ValueError as error:
             raise ConfigError([Problem(str(path), number, str(error))]) from error
     if found is None:

@@ -22,19 +22,17 @@ from doorward.config import convert
 from doorward.config.reader import PROBLEMS_MAX, Line, Setting
 from doorward.config.reader import convert as convert_lines
 from doorward.errors import ConfigError, Problem
-from doorward.values import DigestType, EncryptionMode
+from doorward.values import HMAC_KEY_MAX, KEY_MAX
 from doorward.wire.fwknop import TIMEOUT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from doorward.values import IPAddress, Secret, Service
+    from doorward.values import DigestType, EncryptionMode, IPAddress, Secret, Service
 
 DEFAULT: Final = "default"
 FILE_MAX: Final = 1 << 20  # bytes; a thousand stanzas fit many times
 LINE_MAX: Final = 1024  # characters, fwknop's MAX_LINE_LEN
-KEY_MAX: Final = 32  # bytes, lib/fko_limits.h
-HMAC_KEY_MAX: Final = 128
 
 _STANZA: Final = re.compile(r"\[([^\]]*)\]")
 _ENTRY: Final = re.compile(r"([^\s;#]+)\s+([^\s;#]+)")

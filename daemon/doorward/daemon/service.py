@@ -19,6 +19,7 @@ from doorward.firewall.nftables import Nftables
 from doorward.gate import Gate
 from doorward.metrics import Counters
 from doorward.replay import ReplayStore
+from doorward.values import Protocol, Service
 
 if TYPE_CHECKING:
     import logging
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from doorward.config.daemon import DaemonSettings
     from doorward.firewall import Firewall
     from doorward.gate import Verdict
-    from doorward.values import Grant, Service
+    from doorward.values import Grant
 
 _BATCH: Final = 256  # datagrams between two looks at signals and clock
 _TICK: Final = 1.0  # seconds between two looks at interfaces and watchdog
@@ -46,9 +47,15 @@ class Configuration:
 
 
 def guarded(configuration: Configuration) -> frozenset[Service]:
-    """Return the services that stanzas name, which a guard table closes."""
-    ports = (stanza.open_ports or frozenset() for stanza in configuration.access.stanzas)
-    return frozenset().union(*ports)
+    """Return what a guard table closes: the services that stanzas name, and the knock port.
+
+    Nothing listens on the knock port, and without a drop the kernel would answer every knock with port unreachable.
+    A range of knock ports stays as it is: other programs may use some of them.
+    """
+    named = (stanza.open_ports or frozenset() for stanza in configuration.access.stanzas)
+    ports = configuration.settings.ports
+    silent = {Service(Protocol.UDP, ports.start)} if len(ports) == 1 else set()
+    return frozenset().union(*named, silent)
 
 
 class Daemon:
@@ -156,14 +163,7 @@ class Daemon:
             self._log.error("%s", error)
 
     def _open_grant(self, grant: Grant) -> None:
-        """Open a grant; where the table has gone since, load it again and open once more."""
-        if self._dry:
-            return
-        try:
-            self._firewall.open(grant)
-        except FirewallError as error:
-            self._log.warning("firewall: %s; the table is made again", error)
-            self._prepare_firewall()
+        if not self._dry:
             self._firewall.open(grant)
 
     def _prepare_firewall(self) -> None:
@@ -172,6 +172,8 @@ class Daemon:
         made = self._firewall.prepare()
         if made:
             self._log.warning("firewall: %s", made)
+        for drop in self._firewall.foreign_drops():
+            self._log.warning("firewall: %s: it drops what a grant lets in", drop)
 
     def _make_gate(self) -> Gate:
         stanzas, settings = self._configuration.access.stanzas, self._configuration.settings

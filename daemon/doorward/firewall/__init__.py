@@ -20,5 +20,8 @@ class Firewall(Protocol):
     def grants(self) -> tuple[LiveGrant, ...]:
         """Return what is open now, ordered by source and service."""
 
+    def foreign_drops(self) -> tuple[str, ...]:
+        """Return one line for each rule of others that drops what our grants let in."""
+
     def flush(self) -> None:
         """Close every grant at once; established connections live on."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from doorward.errors import FirewallError
 from doorward.firewall import ruleset
-from doorward.firewall.libnftables import ERROR_MAX, Libnftables, Output
+from doorward.firewall.libnftables import Libnftables, Output, first_words
 from doorward.firewall.nftables import describe, read_table, table_text
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class DeadMansSwitch:
         """Write all that the rollback script will need and return the text of the previous table."""
         table = read_table(self._nft)
         listing = self._nft.run(f"list table {ruleset.TABLE}", Output.STATELESS) if table else ""
-        previous = ruleset.restoration(listing, table.timed_sets if table else ())
+        previous = ruleset.restoration(listing)
         self._nft.check(previous)
         self._write("previous.nft", previous)
         self._write("absent.nft", ruleset.REMOVE)
@@ -255,7 +255,7 @@ def examine(file: Path) -> Candidate:
 
 
 def persist(file: Path, candidate: Path) -> None:
-    """Make the content of `candidate` the firewall file that the next boot loads: all of it or, after a crash, the old one.
+    """Make the content of `candidate` the firewall file of the next boot: all of it or, after a crash, the old one.
 
     Raises:
         FirewallError: it cannot be written.
@@ -320,7 +320,6 @@ def _run(command: Sequence[str], standard_input: str = "") -> str:
         msg = f"{command[0]}: {error}"
         raise FirewallError(msg) from error
     if done.returncode:
-        words = " ".join((done.stderr or done.stdout).split())[:ERROR_MAX]
-        msg = f"{command[0]} failed ({done.returncode}): {words}"
+        msg = f"{command[0]} failed ({done.returncode}): {first_words(done.stderr or done.stdout)}"
         raise FirewallError(msg)
     return done.stdout

@@ -60,7 +60,7 @@ class Libnftables:
         listed: bytes = self._library.nft_ctx_get_output_buffer(self._context) or b""
         errors: bytes = self._library.nft_ctx_get_error_buffer(self._context) or b""
         if failed:
-            raise FirewallError(_first_words(errors))
+            raise FirewallError(first_words(errors.decode("utf-8", "replace")))
         return listed.decode("utf-8", "replace")
 
     def check(self, commands: str) -> None:
@@ -82,9 +82,9 @@ class Libnftables:
         self._context = ctypes.c_void_p(None)
 
 
-def _first_words(errors: bytes) -> str:
+def first_words(errors: str) -> str:
     """Return nft's error on one line, without the lines that quote and underline the command."""
-    lines = errors.decode("utf-8", "replace").splitlines()
+    lines = errors.splitlines()
     telling = [line for line in lines if "Error:" in line] or lines or ["nft failed without a word"]
     return "; ".join(telling)[:ERROR_MAX]
 

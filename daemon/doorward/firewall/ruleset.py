@@ -75,14 +75,14 @@ def swap(text: str) -> str:
     return text if text.startswith(REMOVE) else REMOVE + text
 
 
-def restoration(listing: str, timed_sets: Iterable[str]) -> str:
+def restoration(listing: str) -> str:
     """Return the transaction that brings back the table of `listing` (empty: its absence), without live grants.
 
     The listing must hold the elements (`nft -s`, not `-t`): terse output leaves out those of static sets too, and a
-    restored table would have lost its fallback sources.
+    restored table would have lost its fallback sources. Live grants are left out of the text: a transaction that adds
+    elements and flushes their set crashes nftables 1.1.3 (Debian 13).
     """
-    flushes = "".join(f"flush set {TABLE} {name}\n" for name in timed_sets) if listing else ""
-    return f"{REMOVE}{listing}{flushes}"
+    return REMOVE + normalised(listing)
 
 
 def service_element(service: Service) -> str:

@@ -27,7 +27,7 @@ def render(**variables: object) -> str:
     folder = COLLECTION / "roles" / "firewall" / "templates"
     # ansible's own settings of jinja
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), trim_blocks=True, autoescape=False)  # noqa: S701  nft, not HTML
-    return environment.get_template("firewall.nft.j2").render(DEFAULTS | variables)
+    return environment.get_template("firewall.nft.j2").render(DEFAULTS | variables) + "\n"
 
 
 def load(text: str) -> str:
@@ -82,6 +82,6 @@ def test_a_live_grant_is_no_difference_and_a_fallback_source_is() -> None:
 
 
 def test_what_a_static_set_holds_is_a_difference() -> None:
-    tables = [f"table inet doorward {{ set s {{ type ipv4_addr; elements = {{ 192.0.2.{n} }} }} }}" for n in (1, 2)]
+    tables = [f"table inet doorward {{ set s {{ type ipv4_addr; elements = {{ 192.0.2.{n} }}; }}\n}}" for n in (1, 2)]
     first, second = (listing.without_grants(load(table)) for table in tables)
     assert first != second

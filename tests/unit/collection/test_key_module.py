@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,7 +86,7 @@ def test_a_vaulted_key_is_opened_by_the_lookup(tmp_path: Path) -> None:
         .read_text(encoding="utf-8")
         .startswith("$ANSIBLE_VAULT;1.2;AES256;fleet\n")
     )
-    text = "{{ lookup('doorward.spa.key', 'web', folder='%s') }}" % (tmp_path / "keys")  # noqa: UP031  braces
+    text = "{{ lookup('doorward.spa.key', 'web', folder='%s') }}" % (tmp_path / "keys")
     shown = ansible(tmp_path, "ansible", "localhost", "-m", "debug", "-a", f"msg={text}", *vault)
     assert "KEY_BASE64: " in shown
     refused = make(tmp_path, check=False, vault_id="fleet", clients=["alice"])
@@ -92,46 +94,48 @@ def test_a_vaulted_key_is_opened_by_the_lookup(tmp_path: Path) -> None:
     assert "--vault-id fleet@FILE" in refused["msg"]
 
 
-def test_the_lookup_gives_each_host_its_own_key_even_in_delegated_tasks(tmp_path: Path) -> None:
-    names = ("a.example.org", "b.example.org", "b.example.net", "c")
-    keys = tmp_path / "keys"
-    for name in names[:3]:
-        make(tmp_path, host=name)
-    (tmp_path / "hosts").write_text(
-        "a.example.org\nb.example.org\nb.example.net ansible_host=192.0.2.9\nc ansible_host=192.0.2.9 ansible_port=2222\n"
-        f"[all:vars]\nansible_connection=local\ndoorward_keys_dir={keys}\n"
-        "shown=\"{{ lookup('doorward.spa.key') | hash('sha256') }}\"\n",
-        encoding="utf-8",
-    )
-    (tmp_path / "play.yml").write_text(
-        """
+INVENTORY = """
+a.example.org
+b.example.org
+b.example.net ansible_host=192.0.2.9
+c ansible_host=192.0.2.9 ansible_port=2222
+[all:vars]
+ansible_connection=doorward.spa.ssh
+ansible_ssh_executable={folder}/ssh
+doorward_keys_dir={folder}/keys
+ansible_spa_key="{{{{ lookup('doorward.spa.key') }}}}"
+"""
+PLAY = """
 - hosts: a.example.org
   gather_facts: false
   tasks:
-    - ansible.builtin.command: "true"
+    - ansible.builtin.raw: "true"
+    - ansible.builtin.raw: "true"
       delegate_to: "{{ item }}"
-      loop: [a.example.org, b.example.org, b.example.net, c]
-      vars:
-        # a connection variable is the only thing that ansible works out with the delegated host's variables
-        ansible_executable: /bin/sh
-    - ansible.builtin.debug:
-        msg: "own {{ shown }}"
-""",
-        encoding="utf-8",
-    )
-    shown = ansible(tmp_path, "ansible-playbook", "-i", "hosts", "play.yml")
-    import hashlib
-
-    own = hashlib.sha256((keys / "a.example.org/controller.key").read_bytes()).hexdigest()
-    assert f"own {own}" in shown
+      loop: [b.example.org, b.example.net, c]
+"""
+# Stands where ssh would: writes down which key the connection plugin gave it, if any.
+SSH = """#!/bin/sh
+file=$(printf '%s\\n' "$*" | sed -n 's/.*--rc-file \\([^ ]*\\) .*/\\1/p')
+{{ sed -n 's/^KEY_BASE64 /key /p' "${{file:-/dev/null}}"; echo .; }} >> {folder}/seen
+"""
 
 
-def test_the_role_readmes_are_those_of_the_argument_specs(tmp_path: Path) -> None:
-    import subprocess
-    import sys
+def test_a_connection_uses_the_key_of_its_own_host_in_delegated_tasks_too(tmp_path: Path) -> None:
+    names = ("a.example.org", "b.example.org", "b.example.net")
+    for name in names:
+        make(tmp_path, host=name)
+    (tmp_path / "hosts").write_text(INVENTORY.format(folder=tmp_path), encoding="utf-8")
+    (tmp_path / "play.yml").write_text(PLAY, encoding="utf-8")
+    (tmp_path / "ssh").write_text(SSH.format(folder=tmp_path), encoding="utf-8")
+    (tmp_path / "ssh").chmod(0o700)
+    ansible(tmp_path, "ansible-playbook", "-i", "hosts", "play.yml")
+    keys = [(tmp_path / f"keys/{name}/controller.key").read_text(encoding="utf-8").split()[1] for name in names]
+    seen = (tmp_path / "seen").read_text(encoding="utf-8").split()
+    assert seen == ["key", keys[0], ".", "key", keys[1], ".", "key", keys[2], ".", "."]  # c has no key yet
 
-    done = subprocess.run(
-        [sys.executable, COLLECTION / "tools/role_readmes.py", "--check"], capture_output=True, text=True, check=False
-    )
+
+def test_the_role_readmes_are_those_of_the_argument_specs() -> None:
+    script = [sys.executable, str(COLLECTION / "tools/role_readmes.py"), "--check"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert tmp_path

@@ -1,0 +1,52 @@
+"""A host under test, as its own console sees it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab import hosts
+from lab.run import LabError
+
+if TYPE_CHECKING:
+    from lab.plan import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One host under test."""
+
+    host: Host
+
+    def console(self, *command: str) -> str:
+        """What a command prints on the host's console, as root."""
+        return hosts.inside(self.host, *command)
+
+    def grants(self) -> list[dict[str, object]]:
+        """The windows that are open now."""
+        shown: dict[str, list[dict[str, object]]] = json.loads(self.console("doorward", "status", "--json"))
+        return shown["grants"]
+
+    def wait_until_closed(self) -> None:
+        """Return as soon as no window is open any more.
+
+        Raises:
+            LabError: one is still open after a minute.
+        """
+        end = time.monotonic() + 60
+        while self.grants():
+            if time.monotonic() > end:
+                text = f"{self.host.name}: a window does not close"
+                raise LabError(text)
+            time.sleep(0.2)
+
+    def granted(self) -> int:
+        """How many knocks the daemon has granted so far, by its own audit lines."""
+        journal = self.console("journalctl", "--unit=doorwardd", "--output=cat", "--no-pager")
+        return sum("verdict=granted" in line for line in journal.splitlines())
+
+    def ruleset(self) -> str:
+        """Every nft table of the host."""
+        return self.console("nft", "list", "tables")

@@ -1,0 +1,91 @@
+"""The roll-out itself: when it goes wrong, and when nothing of the project is there but the collection's tarball."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import hosts
+from lab.controller import INVENTORY, Controller
+from lab.plan import REPOSITORY, STATE
+
+if TYPE_CHECKING:
+    import pytest
+
+    from lab.trial import Trial
+
+HERE = Path(__file__).parent
+TABLE = "ansible_collections/doorward/spa/roles/firewall/templates/firewall.nft.j2"
+
+
+def bare(trial: Trial) -> None:
+    """Make the host a new one that nobody has rolled out to."""
+    hosts.remove(trial.host)
+    hosts.up([trial.host.name])
+
+
+def test_a_broken_accept_rule_is_rolled_back_and_nothing_is_kept(
+    trial: Trial, controller: Controller, tmp_path: Path
+) -> None:
+    bare(trial)
+    broken = tmp_path / "collections"
+    shutil.copytree(REPOSITORY / "collections", broken, symlinks=True)
+    table = broken / TABLE
+    text = table.read_text(encoding="utf-8")
+    assert "@open4 accept" in text
+    table.write_text(text.replace("@open4 accept", "@open4 drop"), encoding="utf-8")
+
+    played = replace(controller, collections=broken).playbook("doorward.spa.rollout", "--limit", trial.host.name)
+
+    assert played.code != 0
+    assert hosts.reachable(trial.host), "plain ssh is answered again"
+    assert trial.console("sh", "-c", "ls /etc/doorward/firewall.nft 2>/dev/null || :") == ""
+    status = json.loads(trial.console("doorward", "status", "--json"))
+    assert (status["table"], status["pending"]) == ("observe", False)
+
+    # The same host with the rule put right: it was the rule that was wrong, and nothing is in the way.
+    controller.playbook("doorward.spa.rollout", "--limit", trial.host.name).check()
+    trial.wait_until_closed()
+    assert not hosts.reachable(trial.host)
+
+
+def test_the_tarball_alone_is_enough(
+    trial: Trial, controller: Controller, visit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare(trial)
+    source = REPOSITORY / "collections/ansible_collections/doorward/spa"
+    controller.galaxy("collection", "build", str(source), "--output-path", str(tmp_path)).check()
+    [tarball] = tmp_path.glob("doorward-spa-*.tar.gz")
+    alone = replace(controller, collections=tmp_path / "collections", inventory=tmp_path / "inventory")
+    alone.galaxy("collection", "install", str(tarball), "-p", str(alone.collections)).check()
+    alone.inventory.mkdir()
+    shutil.copy(HERE / "inventory/hosts.yml", alone.inventory)
+    shutil.copytree(INVENTORY / "group_vars", alone.inventory / "group_vars")
+    play = shutil.copy(visit, tmp_path / "visit.yml")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    hidden = replace(alone, prefix=_without(REPOSITORY))
+
+    shown = hidden.module("localhost", "ansible.builtin.command", "-a", f"ls {REPOSITORY}/daemon {REPOSITORY}/tests")
+    assert "values.py" not in shown.output, "the sources are out of sight"
+    hidden.playbook("doorward.spa.rollout", "--limit", trial.host.name).check()
+    trial.wait_until_closed()
+    assert not hosts.reachable(trial.host)
+    before = trial.granted()
+    hidden.playbook(str(play), "--limit", trial.host.name).check()
+    assert trial.granted() - before == 1
+
+
+def _without(repository: Path) -> tuple[str, ...]:
+    """What runs a command with the sources covered, all but the environment that Ansible itself is in."""
+    environment = Path(sys.prefix)
+    covered = [
+        str(path)
+        for path in repository.iterdir()
+        if path.is_dir() and not path.is_symlink() and not environment.is_relative_to(path) and path != STATE
+    ]
+    cover = 'while [ "$1" != -- ]; do mount -t tmpfs none "$1"; shift; done; shift; exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", f"set -eu; {cover}", "sh", *covered, "--")

@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doorward.errors import FirewallError
+from doorward.firewall import ruleset
+from doorward.firewall.libnftables import Libnftables
+from doorward.firewall.nftables import ANYONE, Nftables, read_table
+from doorward.values import FirewallMode, Grant, Protocol, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from system.netns import Namespace
+
+SSH = Service(Protocol.TCP, 22)
+WEB = Service(Protocol.TCP, 80)
+DNS = Service(Protocol.UDP, 53)
+V4 = ipaddress.ip_address("192.0.2.7")
+V6 = ipaddress.ip_address("2001:db8::7")
+NO_FILE = Path("/nonexistent/firewall.nft")
+
+
+@contextlib.contextmanager
+def firewall(
+    ns: Namespace, mode: FirewallMode = FirewallMode.OBSERVE, guarded: set[Service] | None = None, file: Path = NO_FILE
+) -> Iterator[Nftables]:
+    with ns.inside():
+        made = Nftables(file, mode, lambda: guarded or {SSH})
+    yield made
+    made.close()
+
+
+def live(made: Nftables) -> list[tuple[str, str]]:
+    return [(str(grant.source), str(grant.service)) for grant in made.grants()]
+
+
+@contextlib.contextmanager
+def listening(ns: Namespace, port: int) -> Iterator[None]:
+    with ns.inside():
+        server = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    with server:
+        yield
+
+
+def connects(ns: Namespace, address: str, port: int) -> bool:
+    """Return whether a connection is made; a dropped SYN is the only other possibility."""
+    with ns.inside():
+        connection = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    with connection:
+        connection.settimeout(0.3)
+        try:
+            connection.connect((address, port))
+        except TimeoutError:
+            return False
+        return True
+
+
+def test_a_missing_libnftables_names_the_package() -> None:
+    with pytest.raises(FirewallError, match="install the package libnftables1"):
+        Libnftables("libnftables-that-is-not-there.so.1")
+    with pytest.raises(FirewallError, match="cannot be used"):
+        Libnftables("libc.so.6")  # there, but another library
+
+
+def test_errors_are_nfts_own_words_and_change_nothing(ns: Namespace) -> None:
+    with ns.inside():
+        nft = Libnftables()
+    with pytest.raises(FirewallError, match="syntax error"):
+        nft.run("table inet doorward { }\nnonsense\n")
+    with pytest.raises(FirewallError, match="No such file"):
+        nft.run("add table inet x\nadd element inet doorward open4 { 1 }\n")
+    with pytest.raises(FirewallError, match="NUL"):
+        nft.run("add table inet x\0")
+    nft.check("add table inet x")
+    assert ns.nft("list ruleset") == ""
+    nft.run("add table inet x")
+    assert ns.nft("list ruleset") != ""
+    nft.close()
+
+
+@pytest.mark.parametrize("mode", list(FirewallMode))
+def test_prepare_makes_the_modes_table_once(ns: Namespace, mode: FirewallMode) -> None:
+    with firewall(ns, mode) as made:
+        assert made.prepare() == f"table inet doorward was not there: made the {mode} table"
+        assert made.prepare() is None
+
+
+def test_prepare_uses_a_table_with_the_sets_as_it_is(ns: Namespace) -> None:
+    ns.nft(
+        f"table inet doorward {{ {ruleset.SETS} chain mine {{ type filter hook input priority 0; policy drop; }}; }}"
+    )
+    before = ns.nft("list ruleset")
+    with firewall(ns, FirewallMode.GUARD) as made:
+        made.open(Grant(V4, (SSH,), 60))
+        assert made.prepare() is None
+        assert live(made) == [("192.0.2.7", "tcp/22")]
+        made.flush()
+    assert ns.nft("list ruleset") == before
+
+
+def test_prepare_refuses_a_table_of_our_name_without_the_sets(ns: Namespace) -> None:
+    ns.nft("table inet doorward { set open4 { type ipv4_addr; }; }")
+    with firewall(ns) as made, pytest.raises(FirewallError, match="has no sets for grants"):
+        made.prepare()
+
+
+def test_prepare_loads_the_confirmed_file(ns: Namespace, tmp_path: Path) -> None:
+    file = tmp_path / "firewall.nft"
+    file.write_text(f"table inet doorward {{ {ruleset.SETS} chain c {{ type filter hook input priority 0; }}; }}\n")
+    with firewall(ns, file=file) as made:
+        assert made.prepare() == f"table inet doorward was not there: loaded {file}"
+    assert "chain c" in ns.nft("list ruleset")
+
+
+@pytest.mark.parametrize("text", ["nonsense", "flush ruleset", "\xff", "x" * (1 << 21), "table ip x { }"])
+def test_a_confirmed_file_that_does_not_load_still_means_a_guard(ns: Namespace, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "firewall.nft"
+    file.write_bytes(text.encode("latin-1"))
+    ns.nft("table ip other { }")
+    with firewall(ns, FirewallMode.OBSERVE, file=file) as made:
+        said = made.prepare()
+        assert said is not None
+        assert "does not load" in said
+        with ns.inside():
+            table = read_table(Libnftables())
+        assert table is not None
+        assert table.kind == "guard"
+    assert "table ip other" in ns.nft("list ruleset")
+
+
+def test_a_guard_follows_what_is_to_be_guarded_and_keeps_live_grants(ns: Namespace) -> None:
+    guarded = {SSH}
+    with firewall(ns, FirewallMode.GUARD, guarded) as made:
+        made.prepare()
+        made.open(Grant(V4, (SSH,), 60))
+        guarded |= {DNS, WEB}
+        assert made.prepare() == "guarding tcp/22 tcp/80 udp/53"
+        assert made.prepare() is None
+        assert live(made) == [("192.0.2.7", "tcp/22")]
+
+
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_a_guard_drops_new_connections_unless_granted_and_touches_nothing_else(
+    trio: tuple[Namespace, Namespace, Namespace], family: str
+) -> None:
+    host, client, outsider = trio
+    target: str = getattr(host, family)
+    with firewall(host, FirewallMode.GUARD) as made, listening(host, 22), listening(host, 80):
+        assert connects(client, target, 22)
+        made.prepare()
+        assert not connects(client, target, 22)
+        assert connects(client, target, 80)
+        assert connects(host, target, 22)  # loopback
+        made.open(Grant(ipaddress.ip_address(getattr(client, family)), (SSH,), 60))
+        assert connects(client, target, 22)
+        assert not connects(outsider, target, 22)
+        made.flush()
+        assert not connects(client, target, 22)
+        made.open_anyone([SSH], 60)
+        assert connects(client, target, 22)
+        assert connects(outsider, target, 22)
+
+
+def test_an_established_connection_outlives_its_grant(pair: tuple[Namespace, Namespace]) -> None:
+    host, client = pair
+    with firewall(host, FirewallMode.GUARD) as made:
+        made.prepare()
+        made.open(Grant(ipaddress.ip_address(client.ipv4), (SSH,), 60))
+        with host.inside():
+            server = socket.create_server((host.ipv4, 22))
+        with client.inside():
+            connection = socket.create_connection((host.ipv4, 22), 5)
+        accepted, _ = server.accept()
+        with server, connection, accepted:
+            made.flush()
+            connection.sendall(b"still here")
+            accepted.settimeout(5)
+            assert accepted.recv(99) == b"still here"
+            assert not connects(client, host.ipv4, 22)
+
+
+def test_a_granted_service_closes_by_itself(pair: tuple[Namespace, Namespace]) -> None:
+    host, client = pair
+    with firewall(host, FirewallMode.GUARD) as made, listening(host, 22):
+        made.prepare()
+        made.open(Grant(ipaddress.ip_address(client.ipv4), (SSH,), 1))
+        assert connects(client, host.ipv4, 22)
+        while made.grants():
+            pass
+        assert not connects(client, host.ipv4, 22)
+
+
+def test_grants_are_listed_by_source_and_service_with_their_rest(ns: Namespace) -> None:
+    with firewall(ns) as made:
+        made.prepare()
+        made.open(Grant(V6, (SSH,), 3600))
+        made.open(Grant(V4, (DNS, SSH, SSH), 60))
+        made.open_anyone([WEB], 60)
+        ns.nft("add element inet doorward open4 { 192.0.2.9 . tcp . 22 timeout 0s }")
+        assert live(made) == [
+            (str(ANYONE), "tcp/80"),
+            ("192.0.2.7", "tcp/22"),
+            ("192.0.2.7", "udp/53"),
+            ("192.0.2.9", "tcp/22"),
+            ("2001:db8::7", "tcp/22"),
+        ]
+        rests = {str(grant.source): grant.remaining for grant in made.grants()}
+        assert 3500 < rests["2001:db8::7"] <= 3600
+        assert 0 < rests["192.0.2.7"] <= 60
+        assert rests["192.0.2.9"] == float("inf")
+
+
+def test_a_second_knock_renews_and_a_shorter_one_shortens(ns: Namespace) -> None:
+    with firewall(ns) as made:
+        made.prepare()
+        for seconds in (10, 1000, 20):
+            made.open(Grant(V4, (SSH,), seconds))
+            (grant,) = made.grants()
+            assert seconds - 5 < grant.remaining <= seconds
+
+
+def test_a_mapped_address_is_granted_as_the_ipv4_address_it_is(ns: Namespace) -> None:
+    with firewall(ns) as made:
+        made.prepare()
+        made.open(Grant(ipaddress.ip_address("::ffff:192.0.2.7"), (SSH,), 60))
+        assert live(made) == [("192.0.2.7", "tcp/22")]
+
+
+def test_an_address_with_a_scope_is_refused(ns: Namespace) -> None:
+    with firewall(ns) as made:
+        made.prepare()
+        with pytest.raises(FirewallError, match="scope"):
+            made.open(Grant(ipaddress.ip_address("fe80::1%lo"), (SSH,), 60))
+        assert made.grants() == ()
+
+
+def test_a_full_set_refuses_new_grants_whole_and_still_renews(ns: Namespace) -> None:
+    ns.nft(f"table inet doorward {{ {ruleset.SETS.replace('65536', '3')} }}")
+    with firewall(ns) as made:
+        for last in (1, 2, 3):
+            made.open(Grant(ipaddress.ip_address(f"192.0.2.{last}"), (SSH,), 60))
+        with pytest.raises(FirewallError, match=r"[Ff]ull|Too many open files"):
+            made.open(Grant(ipaddress.ip_address("192.0.2.4"), (SSH,), 60))
+        made.open(Grant(ipaddress.ip_address("192.0.2.2"), (SSH,), 600))
+        assert len(made.grants()) == 3
+        assert max(grant.remaining for grant in made.grants()) > 500
+        assert made.withdraw(ipaddress.ip_address("192.0.2.1")) == 1
+        with pytest.raises(FirewallError):
+            made.open(Grant(V4, (SSH, DNS), 60))  # room for one of the two
+        assert len(made.grants()) == 2
+
+
+def test_withdraw_closes_the_grants_of_one_address_only(ns: Namespace) -> None:
+    with firewall(ns) as made:
+        made.prepare()
+        made.open(Grant(V4, (SSH, DNS), 60))
+        made.open(Grant(V6, (SSH,), 60))
+        assert made.withdraw(V4) == 2
+        assert made.withdraw(V4) == 0
+        assert live(made) == [("2001:db8::7", "tcp/22")]
+
+
+def test_open_makes_a_vanished_table_again(ns: Namespace) -> None:
+    with firewall(ns, FirewallMode.GUARD) as made:
+        made.prepare()
+        for destruction in (
+            "delete table inet doorward",
+            "flush ruleset",
+            "delete table inet doorward; add table ip x",
+        ):
+            ns.nft(destruction)
+            assert made.grants() == ()
+            made.flush()
+            made.open(Grant(V4, (SSH,), 60))
+            assert live(made) == [("192.0.2.7", "tcp/22")]
+            assert made.prepare() is None
+
+
+def test_open_works_on_after_another_process_swapped_the_table(ns: Namespace) -> None:
+    with firewall(ns) as made:
+        made.prepare()
+        for _ in range(20):
+            ns.nft(ruleset.swap(ruleset.guard([SSH])))
+            assert made.grants() == ()
+            made.open(Grant(V4, (SSH,), 60))
+            assert live(made) == [("192.0.2.7", "tcp/22")]
+
+
+FOREIGN = {
+    "table inet filter": ("type filter hook input priority 0; policy drop;", "policy drop"),
+    "table ip filter": ("type filter hook input priority 0; counter drop;", "a rule that drops everything"),
+    "table inet firewalld": ("type filter hook input priority 10; reject with icmpx admin-prohibited;", "a rule"),
+    "table inet early": ("type filter hook prerouting priority -300; policy drop;", "policy drop"),
+}
+
+
+@pytest.mark.parametrize("table", FOREIGN)
+def test_a_drop_in_another_table_is_reported(ns: Namespace, table: str) -> None:
+    with firewall(ns, FirewallMode.GUARD) as made:
+        made.prepare()
+        assert made.foreign_drops() == ()
+        chain, why = FOREIGN[table]
+        ns.nft(f"{table} {{ chain c {{ {chain} }}; }}")
+        (line,) = made.foreign_drops()
+        assert line.startswith(f"{table}, chain c: {why}")
+
+
+@pytest.mark.parametrize("target", ["DROP", "REJECT"])
+def test_a_drop_of_iptables_nft_is_reported(ns: Namespace, target: str) -> None:
+    with firewall(ns) as made:
+        ns.run("iptables-nft", "-A", "INPUT", "-p", "icmp", "-j", target)
+        assert made.foreign_drops() == ()
+        ns.run("iptables-nft", "-A", "INPUT", "-j", target)
+        assert len(made.foreign_drops()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "table inet filter { chain input { type filter hook input priority 0; ct state invalid drop; }; }",
+        "table inet filter { chain output { type filter hook output priority 0; policy drop; }; }",
+        "table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; }",
+        "table inet filter { chain unhooked { drop; }; }",
+    ],
+)
+def test_what_does_not_stop_grants_is_not_reported(ns: Namespace, text: str) -> None:
+    ns.nft(text)
+    with firewall(ns) as made:
+        assert made.foreign_drops() == ()
+
+
+def test_the_table_needs_no_etc_protocols(ns: Namespace, tmp_path: Path) -> None:
+    empty = tmp_path / "protocols"
+    empty.touch()
+    script = (
+        "import ipaddress, pathlib\n"
+        "from doorward.firewall.nftables import Nftables\n"
+        "from doorward.values import *\n"
+        "made = Nftables(pathlib.Path('/nonexistent'), FirewallMode.GUARD, lambda: {Service(Protocol.TCP, 22)})\n"
+        "made.prepare()\n"
+        "made.open(Grant(ipaddress.ip_address('192.0.2.7'), (Service(Protocol.TCP, 22),), 60))\n"
+        "print(made.grants()[0].service, made.prepare())\n"
+    )
+    shell = f'mount --bind {empty} /etc/protocols && exec python3 -c "$0"'
+    daemon = str(Path(__file__).parents[2] / "daemon")
+    done = ns.run("env", f"PYTHONPATH={daemon}", "unshare", "-m", "sh", "-ec", shell, script)
+    assert done.stdout.split() == ["tcp/22", "None"]

@@ -1,0 +1,342 @@
+"""The command line from its words to its exit code, with real files and real sockets on the loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from doorward.client import cli, packet
+from doorward.crypto.symmetric import unseal
+from doorward.values import Secret, SymmetricKeys
+from doorward.wire import fwknop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DAEMON = Path(__file__).resolve().parents[3] / "daemon"
+KEYS = SymmetricKeys(Secret(b"k" * 32), Secret(b"h" * 64))
+RC_FILE = f"[default]\nKEY {'k' * 32}\nHMAC_KEY {'h' * 64}\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOGNAME", "alice")
+    monkeypatch.delenv("SPOOF_USER", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def rc_file(home: Path) -> Path:
+    path = home / ".fwknoprc"
+    path.write_text(RC_FILE)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def door(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as listener:
+        listener.bind((request.param, 0))
+        listener.settimeout(10)
+        yield listener
+
+
+def where(listener: socket.socket) -> tuple[str, str]:
+    host, port, *_ = listener.getsockname()
+    return host, str(port)
+
+
+def received(listener: socket.socket) -> fwknop.Message:
+    return fwknop.parse(unseal(listener.recv(2048), KEYS))
+
+
+@pytest.mark.parametrize("command", [[], ["knock"]], ids=["as fwknop", "knock"])
+def test_a_knock_arrives_and_says_nothing(
+    command: list[str], door: socket.socket, rc_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = where(door)
+    assert cli.main([*command, "-A", "tcp/22", "-D", host, "-p", port, "-f", "30"]) == 0
+    message = received(door)
+    own = {"127.0.0.1": "127.0.0.1", "::1": packet.ORIGIN}[host]  # ::1 is no source that a packet can name
+    assert (message.text, message.user, message.timeout) == (f"{own},tcp/22", "alice", 30)
+    assert capsys.readouterr() == ("", "")
+    assert rc_file.read_text() == RC_FILE
+
+
+def test_the_source_port_is_the_one_that_was_asked_for(door: socket.socket, rc_file: Path) -> None:
+    host, port = where(door)
+    with socket.socket(door.family, socket.SOCK_DGRAM) as free:
+        free.bind((host, 0))
+        wanted = free.getsockname()[1]
+    assert cli.main(["-A", "tcp/22", "-D", host, "-p", port, "-S", str(wanted)]) == 0
+    assert door.recvfrom(2048)[1][1] == wanted
+    assert rc_file.exists()
+
+
+def test_verbose_shows_the_packet_that_was_sent(
+    door: socket.socket, rc_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = where(door)
+    assert cli.main(["-A", "tcp/22", "-D", host, "-p", port, "-v", "-s"]) == 0
+    payload = door.recv(2048)
+    shown = capsys.readouterr().out
+    assert f" Final SPA Data: {payload.decode()}\n" in shown
+    assert f"bytes sent: {len(payload)}" in shown
+    assert rc_file.read_text().split()[2] not in shown
+
+
+def test_a_test_run_shows_a_packet_and_sends_none(
+    door: socket.socket, rc_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = where(door)
+    words = ["-A", "tcp/22", "-D", host, "-p", port]
+    assert cli.main([*words, "--test", "-v"]) == 0
+    match = re.search(r"Final SPA Data: (\S+)", capsys.readouterr().out)
+    assert match
+    tested = match[1].encode()
+    assert fwknop.parse(unseal(tested, KEYS)).text.endswith(",tcp/22")
+    assert cli.main(words) == 0
+    assert door.recv(2048) != tested  # the first to arrive is the second that was made
+    assert rc_file.exists()
+
+
+def test_a_test_run_needs_no_destination(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-A", "tcp/22", "-a", "192.0.2.1", "--test"]) == 0
+    assert "Message String: 192.0.2.1,tcp/22" in capsys.readouterr().out
+    assert rc_file.exists()
+
+
+def test_a_key_on_the_command_line_works_and_is_warned_of(
+    door: socket.socket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = where(door)
+    words = ["-A", "tcp/22", "-D", host, "-p", port, "--key-rijndael", "k" * 32, "--key-hmac", "h" * 64]
+    assert cli.main([*words, "--no-rc-file"]) == 0
+    assert received(door).user == "alice"
+    assert "visible to every user" in capsys.readouterr().err
+
+
+def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pytest.CaptureFixture[str]) -> None:
+    host, port = where(door)
+    assert cli.main(["-A", "tcp/22", "-D", host, "-p", port, "--key-rijndael", "k", "--no-rc-file"]) == 0
+    keys = SymmetricKeys(Secret(b"k"), None)
+    assert fwknop.parse(unseal(door.recv(2048), keys)).user == "alice"
+    assert "not authenticated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (["-A", "tcp/22"], 1, "name the host to knock at: -D HOST"),
+        (["-D", "127.0.0.1"], 1, "name what to open: -A tcp/22"),
+        (["-A", "tcp/22", "-D", "no.invalid"], 1, "no.invalid: "),
+        (["-A", "tcp/22", "-D", "127.0.0.1", "-6"], 1, "127.0.0.1: "),
+        (["-A", "tcp/22", "-D", "127.0.0.1", "-U", "a/b"], 1, "user name"),
+        (["-A", "tcp/0", "-D", "x"], 2, "port 0 is outside"),
+        (["-A", "tcp/22", "-D", "x", "-p", "99999"], 2, "'99999' is not a number"),
+        (["-A", "tcp/22", "-D", "x", "-a", "x"], 2, "neither auto, source nor an address"),
+        (["-A", "tcp/22", "-D", "x", "-a", "resolve"], 2, "not served"),
+        (["-A", "tcp/22", "-D", "x", "-P", "tcp"], 2, "invalid choice"),
+        (["-A", "tcp/22", "-D", "x", "-R"], 2, "-R is an option of fwknop's"),
+        (["-A", "tcp/22", "-D", "x", "-N", "10.0.0.1,22"], 2, "-N is an option of fwknop's"),
+        (["-A", "tcp/22", "-D", "x", "--gpg-recipient-key", "k"], 2, "--gpg-recipient-key is an option"),
+        (["-A", "tcp/22", "-D", "x", "--save-rc-stanza"], 2, "--save-rc-stanza is an option"),
+        (["-A", "tcp/22", "-D", "x", "--nonsense"], 2, "unrecognized"),
+        (["-A", "tcp/22", "-D", "x", "--key-base64-rijndael", "hunter2*"], 2, "is not base64"),
+        (["-A", "tcp/22", "-D", "x", "--key-rijndael", "hunter2" * 5], 2, "35 bytes"),
+        (["-A", "tcp/22", "-D", "x", "-n", "missing"], 3, ".fwknoprc: no stanza [missing]"),
+        (["-A", "tcp/22", "-D", "x", "--rc-file", "/missing"], 3, "/missing: cannot be read"),
+        (["-A", "tcp/22", "-D", "x", "-G", "/missing"], 3, "/missing: cannot be read"),
+        (["keys", "generate", "--length", "8"], 2, "'8' is not a number from 16 to 32"),
+        (["keys", "generate", "--length", "33"], 2, "from 16 to 32"),
+        (["keys", "generate", "--output", "/missing/x"], 1, "No such file"),
+        (["keys"], 2, "required"),
+        (["connect", "host"], 2, "required"),
+        (["connect", "host", "0"], 2, "from 1 to 65535"),
+        (["connect", "host", "22", "--timeout", "nan"], 2, "is not a number of seconds"),
+        (["connect", "host", "22", "--timeout", "0"], 2, "is not a number of seconds"),
+        (["connect", "--", "-x", "22"], 2, "no host name"),
+        (["ssh-config", "a b"], 1, "no host name or pattern"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_has_its_exit_code_and_its_words(
+    words: list[str], code: int, complaint: str, rc_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == code
+    shown = capsys.readouterr()
+    assert complaint in shown.err
+    assert "Traceback" not in shown.err
+    assert "hunter2" not in shown.err
+    assert shown.out == ""
+    assert rc_file.exists()
+
+
+def test_without_a_key_and_without_a_terminal_the_client_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-A", "tcp/22", "-D", "127.0.0.1"]) == 1
+    assert "put KEY_BASE64 into ~/.fwknoprc" in capsys.readouterr().err
+
+
+def test_problems_of_the_file_come_with_their_lines(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rc_file.write_text("[default]\nUSE_GPG Y\nSPA_SERVER_PORT 0\n")
+    assert cli.main(["-A", "tcp/22", "-D", "127.0.0.1"]) == 3
+    assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == [f"{rc_file}:2", f"{rc_file}:3"]
+
+
+def test_a_readable_key_file_is_warned_of(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rc_file.chmod(0o644)
+    assert cli.main(["-A", "tcp/22", "--test"]) == 0
+    assert f"{rc_file}: holds keys and has mode 0644: chmod 600 it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["keys", "generate"], ["-k"], ["--key-gen"]], ids=" ".join)
+def test_generated_keys_are_the_two_lines_that_fwknop_prints(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 0
+    first = capsys.readouterr().out
+    assert re.fullmatch(r"KEY_BASE64: [A-Za-z0-9+/]{43}=\nHMAC_KEY_BASE64: [A-Za-z0-9+/]{86}==\n", first)
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out != first
+
+
+def test_generated_keys_are_a_file_to_knock_with(
+    door: socket.socket, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = where(door)
+    path = home / "new.key"
+    assert cli.main(["keys", "generate", "--output", str(path)]) == 0
+    assert cli.main(["keys", "generate", "--output", str(path)]) == 1
+    assert "never overwritten" in capsys.readouterr().err
+    assert cli.main(["--rc-file", str(path), "-A", "tcp/22", "-D", host, "-p", port]) == 0
+    assert len(door.recv(2048)) >= 140
+
+
+def test_the_stanzas_can_be_listed(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rc_file.write_text("[default]\n[web1]\nUSE_GPG Y\n[web2]\n")
+    assert cli.main(["--stanza-list"]) == 0
+    assert capsys.readouterr().out == "default\nweb1\nweb2\n"
+
+
+def test_ssh_config_carries_the_options_of_the_knock(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ssh-config", "--spa-server", "gw", "--service", "tcp/22,tcp/80", "--source", "packet", "-n", "x", "web1"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out == (
+        "Match host web1\n"
+        "    ProxyCommand doorward connect -n x --spa-server gw --service tcp/22,tcp/80 --source packet %h %p\n"
+        "    ProxyUseFdpass yes\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["-V"], ["--version"], ["knock", "-V"]], ids=" ".join)
+def test_the_version_is_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    assert re.fullmatch(r"doorward \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "words", [["-h"], ["knock", "-h"], ["connect", "-h"], ["keys", "generate", "-h"]], ids=" ".join
+)
+def test_help_ends_well_and_shows_how(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    assert "doorward" in capsys.readouterr().out
+
+
+def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "doorward", *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
+    )
+
+
+def test_connect_loads_neither_the_daemon_nor_the_hosts_commands_nor_scapy(home: Path) -> None:
+    program = (
+        "import sys; from doorward.client import cli; cli.main(['connect', '127.0.0.1', '1']);"
+        "print(sorted(name for name in sys.modules if name.startswith(('doorward', 'scapy', 'asyncio', 'json'))))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
+    ).stdout
+    assert "doorward.client.connect" in shown
+    for absent in ("doorward.client.host", "doorward.daemon", "doorward.firewall", "scapy", "asyncio", "json"):
+        assert f"'{absent}" not in shown
+
+
+def test_a_reader_that_goes_away_causes_no_traceback(home: Path) -> None:
+    command = f"{sys.executable} -m doorward knock --help | true"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
+    )
+    assert "Traceback" not in done.stderr
+    assert run("-V", home=home).returncode == 0
+
+
+def test_connect_writes_a_configuration_problem_into_the_status_file(home: Path) -> None:
+    status = home / "status"
+    done = run("connect", "--rc-file", "/missing", "--status", str(status), "127.0.0.1", "22", home=home)
+    assert done.returncode == 3
+    assert status.read_text() == "/missing: cannot be read: No such file or directory\n"
+
+
+def test_a_status_file_that_is_a_link_is_not_followed(home: Path) -> None:
+    target = home / "target"
+    target.write_text("kept")
+    (home / "status").symlink_to(target)
+    done = run("connect", "--status", str(home / "status"), "127.0.0.1", "1", home=home)
+    assert done.returncode == 1
+    assert target.read_text() == "kept"
+    assert "refused" in done.stderr
+
+
+def test_keys_that_could_not_be_printed_are_no_success(home: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123  a device
+        done = subprocess.run(
+            [sys.executable, "-m", "doorward", "keys", "generate"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
+        )
+    assert done.returncode == 1
+    assert done.stderr == "doorward: [Errno 28] No space left on device\n"
+
+
+def test_a_home_that_is_no_folder_means_no_file_and_one_that_loops_is_a_problem(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "file").touch()
+    monkeypatch.setenv("HOME", str(home / "file"))
+    assert cli.main(["connect", "127.0.0.1", "1"]) == 1
+    (home / "loop").symlink_to(home / "loop")
+    monkeypatch.setenv("HOME", str(home / "loop"))
+    assert cli.main(["connect", "127.0.0.1", "1"]) == 3
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_hosts_commands_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in ("knock", "connect", "keys", "ssh-config", "status", "open", "close", "firewall"):
+        assert re.search(rf"^    {command} ", shown, re.MULTILINE), command

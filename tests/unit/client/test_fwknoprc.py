@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doorward.config import fwknoprc
+from doorward.config.fwknoprc import Profile, SourceRule
+from doorward.errors import ConfigError
+from doorward.values import DigestType, EncryptionMode, Protocol, Secret, Service
+
+KEY = "QUFBQUFBQUFBQUFBQUFBQQ=="  # 16 times A
+HMAC_KEY = "QkJCQkJCQkJCQkJCQkJCQg=="
+
+
+def profile(text: str, name: str = fwknoprc.DEFAULT) -> Profile:
+    return fwknoprc.parse(text.encode(), "rc").profile(name)
+
+
+def complaints(text: str, name: str = fwknoprc.DEFAULT) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        profile(text, name)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        ("SPA_SERVER web1.example.org", "server", "web1.example.org"),
+        ("SPA_SERVER 2001:db8::1", "server", "2001:db8::1"),
+        ("SPA_SERVER_PORT 1", "port", 1),
+        ("SPA_SERVER_PORT: 65535;", "port", 65535),
+        ("SPA_SOURCE_PORT 53", "source_port", 53),
+        ("ACCESS tcp/22", "access", (Service(Protocol.TCP, 22),)),
+        ("ACCESS tcp/22,udp/53", "access", (Service(Protocol.TCP, 22), Service(Protocol.UDP, 53))),
+        ("ALLOW_IP source", "source", SourceRule.PACKET),
+        ("ALLOW_IP 0.0.0.0", "source", SourceRule.PACKET),
+        ("ALLOW_IP Auto", "source", SourceRule.AUTO),
+        ("ALLOW_IP 192.0.2.1", "source", ipaddress.ip_address("192.0.2.1")),
+        ("ALLOW_IP 2001:db8::1", "source", ipaddress.ip_address("2001:db8::1")),
+        ("FW_TIMEOUT 0", "timeout", 0),
+        ("FW_TIMEOUT 65536", "timeout", 65536),
+        ("SPOOF_USER alice", "user", "alice"),
+        ("TIME_OFFSET 30", "time_offset", 30),
+        ("TIME_OFFSET -5m", "time_offset", -300),
+        ("TIME_OFFSET 2H", "time_offset", 7200),
+        ("TIME_OFFSET 1d", "time_offset", 86400),
+        ("DIGEST_TYPE SHA512", "digest", DigestType.SHA512),
+        ("ENCRYPTION_MODE ctr", "mode", EncryptionMode.CTR),
+        ("KEY secret # and a note", "key", Secret(b"secret")),
+        (f"KEY_BASE64 {KEY}", "key", Secret(b"A" * 16)),
+        (f"KEY_BASE64: {KEY.rstrip('=')}", "key", Secret(b"A" * 16)),
+        ("KEY_FILE /etc/keys", "key_file", Path("/etc/keys")),
+        ("HMAC_KEY other", "hmac_key", Secret(b"other")),
+        (f"HMAC_KEY_BASE64 {HMAC_KEY}", "hmac_key", Secret(b"B" * 16)),
+        ("HMAC_KEY_FILE /etc/hmac", "hmac_key_file", Path("/etc/hmac")),
+        ("HMAC_DIGEST_TYPE sha3_512", "hmac_digest", DigestType.SHA3_512),
+        ("USE_HMAC Y", "use_hmac", True),
+        ("SERVER_RESOLVE_IPV4 n", "ipv4_only", False),
+        ("VERBOSE Y", "verbose", 1),
+        ("VERBOSE 3", "verbose", 3),
+        ("\t SPA_SERVER_PORT\t62201\r", "port", 62201),
+    ],
+)
+def test_a_line_fills_its_field_and_no_other(line: str, field: str, value: Any) -> None:
+    assert profile(f"[default]\n{line}\n") == Profile(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NO_SAVE_ARGS Y",
+        "USE_GPG N",
+        "GPG_HOMEDIR /root/.gnupg",
+        "GPG_EXE /usr/bin/gpg",
+        "GPG_SIGNER ABCD",
+        "GPG_RECIPIENT ABCD",
+        "GPG_NO_SIGNING_PW Y",
+        "USE_GPG_AGENT Y",
+        "NAT_LOCAL N",
+        "NAT_PORT 22",
+        "NAT_RAND_PORT N",
+        "RAND_PORT N",
+        "RESOLVE_IP_HTTP N",
+        "RESOLVE_IP_HTTPS N",
+        "RESOLVE_HTTP_ONLY N",
+        "HTTP_USER_AGENT x",
+        "USE_WGET_USER_AGENT Y",
+        "WGET_CMD /usr/bin/wget",
+        "SPA_SERVER_PROTO UDP",
+    ],
+)
+def test_a_line_that_asks_for_nothing_special_is_accepted(line: str) -> None:
+    assert profile(f"[default]\n{line}\n") == Profile()
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("USE_GPG Y", "USE_GPG: not served by this version"),
+        ("GPG_SIGNING_PW x", "GPG_SIGNING_PW: not served by this version"),
+        ("GPG_SIGNING_PW_BASE64 x", "GPG_SIGNING_PW_BASE64: not served by this version"),
+        ("NAT_ACCESS 10.0.0.1,22", "NAT_ACCESS: not served by this version"),
+        ("NAT_LOCAL y", "NAT_LOCAL: not served by this version"),
+        ("NAT_RAND_PORT Y", "NAT_RAND_PORT: not served by this version"),
+        ("RAND_PORT Y", "RAND_PORT: not served by this version"),
+        ("RESOLVE_IP_HTTP Y", "RESOLVE_IP_HTTP: not served by this version"),
+        ("RESOLVE_IP_HTTPS Y", "RESOLVE_IP_HTTPS: not served by this version"),
+        ("RESOLVE_URL https://x", "RESOLVE_URL: not served by this version"),
+        ("SPOOF_SOURCE_IP 192.0.2.1", "SPOOF_SOURCE_IP: not served by this version"),
+        ("SPA_SERVER_PROTO tcp", "SPA_SERVER_PROTO: 'tcp' is not served by this version; udp is"),
+        ("ALLOW_IP resolve", "ALLOW_IP: resolve (asking a web site) is not served; use auto, source or an address"),
+        ("ALLOW_IP 010.0.0.1", "ALLOW_IP: '010.0.0.1' is neither auto, source nor an address"),
+        ("CLIENT_TIMEOUT 30", "unknown name 'CLIENT_TIMEOUT'"),
+        ("spa_server x", "unknown name 'spa_server'"),
+        ("SPA_SERVER_PORT 0", "SPA_SERVER_PORT: '0' is not a number from 1 to 65535"),
+        ("SPA_SERVER_PORT 99999", "SPA_SERVER_PORT: '99999' is not a number from 1 to 65535"),
+        ("SPA_SERVER -oProxyCommand=x", "SPA_SERVER: '-oProxyCommand=x' is no host name or address"),
+        ("SPA_SERVER $(id)", "SPA_SERVER: '$(id)' is no host name or address"),
+        ("ACCESS tcp/0", "ACCESS: port 0 is outside 1 to 65535"),
+        ("ACCESS icmp/1", "ACCESS: 'icmp/1' is not tcp/PORT or udp/PORT"),
+        ("FW_TIMEOUT 65537", "FW_TIMEOUT: '65537' is not a number from 0 to 65536"),
+        ("TIME_OFFSET 5y", "TIME_OFFSET: '5y' is no offset such as 30, -5m, 2h or 1d"),
+        ("USE_HMAC 1", "USE_HMAC: '1' is neither Y nor N"),
+        (f"SPOOF_USER {'u' * 49}", "SPOOF_USER: a user name has 1 to 48 bytes"),
+        (f"KEY {'s' * 33}", "KEY: the key has 33 bytes, more than 32"),
+        ("KEY_BASE64 c2Vj*mV0", "KEY_BASE64: is not base64"),
+        ("SPA_SERVER", "SPA_SERVER has no value"),
+        ("SPA_SERVER ; x", "the line is not NAME value"),
+        ("ENCRYPTION_MODE asymmetric", None),
+        ("DIGEST_TYPE crc32", None),
+        ("KEY_FILE ~no-such-user/x", None),
+    ],
+)
+def test_a_wrong_line_is_a_problem_with_its_number(line: str, complaint: str | None) -> None:
+    (found,) = complaints(f"\n[default]\n# a comment\n{line}\n")
+    assert found.startswith("rc:4: ")
+    assert complaint is None or found == f"rc:4: {complaint}"
+
+
+def test_all_problems_come_in_one_run() -> None:
+    text = "[default]\nUSE_GPG Y\nACCESS tcp/0\n[web1]\nBAD\nNAME x\n"
+    assert [line.split(" ")[0] for line in complaints(text, "web1")] == ["rc:2:", "rc:3:", "rc:5:", "rc:6:"]
+
+
+@pytest.mark.parametrize(
+    "key", ["c2VjcmV0IQ==", "c2VjcmV0IQ", "hunter2hunter2", "KEY_BASE64=c2VjcmV0IQ==", "KEY:hunter2"]
+)
+def test_a_key_that_lost_its_name_is_not_repeated(key: str) -> None:
+    (found,) = complaints(f"[default]\n{key}\n")
+    assert found == "rc:2: the line is not NAME value"
+
+
+@pytest.mark.parametrize("line", ["KEY_BASE64 hunter2*", f"HMAC_KEY {'hunter2' * 20}", f"KEY {'hunter2' * 9}"])
+def test_a_wrong_key_is_not_repeated(line: str) -> None:
+    assert "hunter2" not in "".join(complaints(f"[default]\n{line}\n"))
+
+
+def test_mistakes_in_stanzas_that_are_not_used_do_not_matter() -> None:
+    text = "[default]\nSPA_SERVER_PORT 1000\n[gpg]\nUSE_GPG Y\nnonsense\n[web1]\nACCESS tcp/22\n"
+    assert profile(text, "web1").port == 1000
+    assert len(complaints(text, "gpg")) == 2
+
+
+def test_a_named_stanza_lies_over_the_default() -> None:
+    text = "[default]\nSPA_SERVER_PORT 1000\nSPOOF_USER alice\n[web1]\nSPOOF_USER bob\n"
+    assert profile(text, "web1") == Profile(port=1000, user="bob")
+    assert profile(text) == Profile(port=1000, user="alice")
+
+
+@pytest.mark.parametrize("name", ["web1", "WEB1", "Web1"])
+def test_stanza_names_know_no_case(name: str) -> None:
+    assert profile("[WeB1]\nSPA_SERVER x\n", name).server == "x"
+
+
+def test_a_missing_stanza_is_told_with_those_that_exist() -> None:
+    assert complaints("[default]\n[web1]\n[web2]\n", "web3") == ["rc: no stanza [web3]; there are: default, web1, web2"]
+
+
+def test_lines_above_the_first_stanza_belong_to_the_default() -> None:
+    assert profile(f"KEY_BASE64: {KEY}\nHMAC_KEY_BASE64: {HMAC_KEY}\n").key == Secret(b"A" * 16)
+    assert profile(f"KEY_BASE64: {KEY}\n[web1]\nSPA_SERVER x\n", "web1").key == Secret(b"A" * 16)
+
+
+def test_a_named_stanzas_key_replaces_the_defaults_whatever_its_spelling() -> None:
+    text = f"[default]\nKEY one\nHMAC_KEY_FILE /x\n[web1]\nKEY_BASE64 {KEY}\n[web2]\nKEY_FILE /y\nHMAC_KEY two\n"
+    assert profile(text, "web1").key == Secret(b"A" * 16)
+    assert profile(text, "web2") == Profile(key_file=Path("/y"), hmac_key=Secret(b"two"))
+
+
+def test_two_keys_in_one_stanza_are_a_problem() -> None:
+    (found,) = complaints(f"[default]\nKEY one\nKEY_BASE64 {KEY}\n")
+    assert found == "rc:3: KEY_BASE64: the stanza has this key already; keep one line"
+
+
+def test_an_encryption_key_equal_to_the_hmac_key_is_a_problem() -> None:
+    (found,) = complaints(f"[default]\nKEY_BASE64 {KEY}\n[web1]\nHMAC_KEY {'A' * 16}\n", "web1")
+    assert found == "rc: [web1]: the encryption key and the HMAC key are the same"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"[default]\nKEY \xff\xfe\n", "rc:2: the line is not UTF-8 text"),
+        (b"[default]\nKEY a\x00b\n", "rc:2: the line has a control character"),
+        (b"[default]\nKEY a\x1b[31m\n", "rc:2: the line has a control character"),
+        (b"\n" + b"x" * 1024, "rc:2: the line has 1024 bytes, more than 1023"),
+        (b"x" * ((1 << 20) + 1), "rc: the file exceeds 1048576 bytes"),
+    ],
+)
+def test_what_is_no_text_of_a_bearable_size_is_refused(content: bytes, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fwknoprc.parse(content, "rc")
+    assert str(caught.value) == complaint
+
+
+def test_random_bytes_never_raise_anything_else() -> None:
+    for _ in range(200):
+        content = os.urandom(300)
+        try:
+            fwknoprc.parse(content, "rc").profile()
+        except ConfigError:
+            continue
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o601])
+def test_a_file_with_keys_that_others_can_reach_is_warned_of(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "rc"
+    path.write_text("[default]\nKEY secret\n")
+    path.chmod(mode)
+    assert fwknoprc.load(path).warnings == (f"{path}: holds keys and has mode {mode:04o}: chmod 600 it",)
+    path.chmod(0o600)
+    assert fwknoprc.load(path).warnings == ()
+
+
+def test_a_file_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
+    path = tmp_path / "rc"
+    path.write_text("[default]\nSPA_SERVER x\n")
+    path.chmod(0o644)
+    assert fwknoprc.load(path).warnings == ()
+
+
+def test_a_pipe_may_stand_in_for_the_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("[default]\nKEY secret\n",))
+    writer.start()
+    assert fwknoprc.load(pipe).profile().key == Secret(b"secret")
+    writer.join()
+
+
+@pytest.mark.parametrize("name", ["missing", ".", "no\0name"])
+def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        fwknoprc.load(tmp_path / name)
+
+
+def test_an_endless_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="exceeds"):
+        fwknoprc.load(Path("/dev/zero"))
+
+
+def test_a_profile_never_shows_its_keys() -> None:
+    shown = repr(profile("[default]\nKEY hunter2\nHMAC_KEY hunter3\n"))
+    assert "hunter" not in shown
+    assert "***" in shown

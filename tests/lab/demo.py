@@ -182,7 +182,10 @@ class Session:
         """Open it with plain ssh: the window must be open already."""
         self.host = host
         self._process = subprocess.Popen(
-            hosts.ssh_command(host, "-oControlPath=none"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*hosts.ssh_command(host, "-oControlPath=none"), "sh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.check_alive()
 

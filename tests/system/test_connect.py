@@ -30,6 +30,7 @@ from doorward.errors import DoorwardError
 from doorward.firewall import ruleset
 from doorward.values import Secret, SymmetricKeys, address, unmap
 from doorward.wire import fwknop
+from system import doorwardd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -231,6 +232,22 @@ def test_ssh_gets_in_over_ipv6_and_the_packet_names_the_ipv6_source(site: Site, 
     assert done.stdout == "inside\n"
     assert door.seen == [f"{site.client.ipv6},tcp/22"]
     assert "Connection from fd77::2" in sshd.read_text()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_ssh_gets_in_through_the_daemon_itself(site: Site, sshd: Path, tmp_path: Path, family: int) -> None:
+    there, source = [(site.host.ipv4, site.client.ipv4), (site.host.ipv6, site.client.ipv6)][family == 6]
+    assert site.answers(site.outsider, family=family)
+    rc_file = site.rc_file(f"[default]\n{doorwardd.KEY}\n{doorwardd.HMAC_KEY}\n")
+    with doorwardd.doorwardd(site.host, tmp_path) as daemon:
+        assert not site.answers(site.outsider, family=family)
+        done = site.ssh(site.connect_words("--rc-file", rc_file), "echo", "inside", to=there)
+        assert not site.answers(site.outsider, family=family)
+    assert done.stdout == "inside\n"
+    (verdict,) = daemon.verdicts
+    assert "reason=granted" in verdict
+    assert f"source={source} " in verdict
+    assert _visits(sshd) == 1
 
 
 def test_sftp_moves_a_large_file_over_the_passed_descriptor(site: Site, sshd: Path, tmp_path: Path) -> None:

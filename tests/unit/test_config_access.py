@@ -118,6 +118,11 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
         [":4: FW_ACCESS_TIMEOUT: '0' is not a number from 1 to 8388608"],
     ),
     "a date that does not exist": (GOOD + "ACCESS_EXPIRE 13/45/2020\n", [":4: ACCESS_EXPIRE: month must be in 1..12"]),
+    "a date in another spelling": (
+        GOOD + "ACCESS_EXPIRE 2030-01-01\n",
+        [":4: ACCESS_EXPIRE: '2030-01-01' is not MM/DD/YYYY"],
+    ),
+    "a SOURCE of commas": (GOOD.replace("ANY", ",,"), [":1: SOURCE: names no network"]),
     "an unknown digest": (
         GOOD + "HMAC_DIGEST_TYPE crc32\n",
         [":4: HMAC_DIGEST_TYPE: 'crc32' is none of md5, sha1, sha256, sha384, sha512, sha3_256, sha3_512"],
@@ -196,3 +201,9 @@ def test_what_weakens_a_stanza_is_a_warning(tmp_path: Path) -> None:
     text = "\n".join(warnings)
     for words in ("no HMAC key", "REQUIRE_SOURCE_ADDRESS", "no OPEN_PORTS", "exceeds MAX_FW_TIMEOUT"):
         assert words in text
+
+
+def test_reading_stops_after_a_hundred_problems(tmp_path: Path) -> None:
+    found = problems(tmp_path, "x\n" * 5000)
+    assert len(found) == 101
+    assert found[-1] == ":100: too many problems, reading stops here"

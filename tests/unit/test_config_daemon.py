@@ -95,6 +95,7 @@ MISTAKES = {
     "SYSLOG_FACILITY LOG_KERN;": ":1: SYSLOG_FACILITY: 'LOG_KERN' is neither LOG_DAEMON nor LOG_LOCAL0 to LOG_LOCAL7",
     "ENABLE_UDP_SERVER Y;": ":1: ENABLE_UDP_SERVER Y is not served by this version",
     "ENABLE_DIGEST_PERSISTENCE N;": ":1: ENABLE_DIGEST_PERSISTENCE N is not served by this version",
+    "FWKNOP_PID_FILE $NOWHERE/pid;": ":1: FWKNOP_PID_FILE: '$NOWHERE/pid' is not an absolute path",
     "PCAP_FILE /tmp/x.pcap;": ":1: PCAP_FILE is not served by this version",
 }
 

@@ -168,7 +168,7 @@ def test_a_packet_cut_differently_by_two_stanzas_is_still_one_packet() -> None:
 
 
 def test_the_refusal_that_came_furthest_is_reported() -> None:
-    verdict = judge(knock(time=0), stanza(1, keys=OTHER_KEYS), stanza(2), stanza(3, source=ELSEWHERE))
+    verdict = judge(knock(time=0), stanza(1, keys=OTHER_KEYS), stanza(2), stanza(3, keys=OTHER_KEYS))
     assert (verdict.reason, verdict.stanza) == (Reason.STALE, 2)
 
 
@@ -193,6 +193,11 @@ def test_the_audit_line_of_a_grant_says_who_what_and_how_long() -> None:
         "verdict=granted reason=granted origin=192.0.2.7 origin_port=40000 stanza=1 user=alice"
         " source=192.0.2.7 services=tcp/22 seconds=30"
     )
+
+
+def test_the_audit_line_of_a_stranger_says_where_it_came_from() -> None:
+    line = audit.line(judge(datagram(payload()), stanza(source=ELSEWHERE)))
+    assert line == "verdict=denied reason=no_stanza origin=192.0.2.7 origin_port=40000"
 
 
 def test_the_audit_line_cannot_be_forged_from_inside() -> None:

@@ -145,3 +145,11 @@ def test_a_store_open_for_reading_leaves_no_trace(tmp_path: Path) -> None:
         view.remember(TWO, 100)
     view.close()
     store.close()
+
+
+def test_a_closed_store_answers_no_question(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.db")
+    store.close()
+    for ask in (lambda: store.has(ONE), lambda: store.prune(0), lambda: store.remember(ONE, 1)):
+        with pytest.raises(ReplayError):
+            ask()

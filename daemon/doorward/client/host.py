@@ -311,9 +311,9 @@ def _confirm(host: Host, arguments: argparse.Namespace) -> str:
 
 def _rollback(host: Host, arguments: argparse.Namespace) -> str:
     """Bring the previous table back."""
-    if host.switch(Libnftables()).rollback(arguments.token):
-        return "the previous table is back"
-    return "nothing is pending" if arguments.token is None else "this token is not pending: nothing was changed"
+    said = host.switch(Libnftables()).rollback(arguments.token)
+    unchanged = "nothing is pending" if arguments.token is None else "this token is not pending: nothing was changed"
+    return said or unchanged
 
 
 def _show(_: Host, __: argparse.Namespace) -> str:

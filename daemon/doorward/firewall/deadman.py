@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from doorward.errors import FirewallError
 from doorward.firewall import ruleset
 from doorward.firewall.libnftables import Libnftables, Output, first_words
-from doorward.firewall.nftables import describe, read_table, table_text
+from doorward.firewall.nftables import describe, foreign_tables, read_table, table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,10 +43,10 @@ exec 9>>lock || exit 1
 flock 9 || exit 1
 [ -n "$1" ] && [ "$(cat pending 2>/dev/null)" = "$1" ] || exit 0
 if nft -f previous.nft; then
-    echo 'doorward: not confirmed in time or called back: the previous table is back'
+    echo 'the table was not confirmed: the previous one is back'
 else
     # The way in comes before the wall: without its old table a host must not keep one that nobody has proven.
-    echo 'doorward: the previous table does not load; removing ours, THE HOST IS OPEN'
+    echo 'the previous table does not load: ours is removed, THE HOST IS OPEN'
     nft -f absent.nft || exit 1
 fi
 rm -f pending
@@ -157,21 +157,20 @@ class DeadMansSwitch:
             (self._directory / "pending").unlink()
             self._timer.disarm()
 
-    def rollback(self, token: str | None = None) -> bool:
-        """Restore the table from before apply() and return whether there was something to restore.
+    def rollback(self, token: str | None = None) -> str | None:
+        """Restore the table from before apply() and return what was done; None where nothing, or another, is pending.
 
         Raises:
             FirewallError: the rollback failed; the timer, if it still runs, tries again.
         """
         wanted = token or self.pending()
         if wanted is None or not (self._directory / "rollback.sh").exists():
-            return False
-        if not _run(["/bin/sh", str(self._directory / "rollback.sh"), wanted]):
-            return False
+            return None
+        said = _run(["/bin/sh", str(self._directory / "rollback.sh"), wanted]).strip()
         with self._locked():
-            if self.pending() is None:  # else it is another's, whose timer must stay
+            if said and self.pending() is None:  # else it is another's, whose timer must stay
                 self._timer.disarm()
-        return True
+        return said or None
 
     def _prepare(self, candidate: Candidate) -> str:
         """Write all that the rollback script will need and return the text of the previous table."""
@@ -247,7 +246,12 @@ def examine(file: Path) -> Candidate:
     except FirewallError as error:
         msg = f"{file}: {error}"
         raise FirewallError(msg) from error
-    table = describe([entry for entry in json.loads(objects)["nftables"] if "metainfo" not in entry])
+    entries = [entry for entry in json.loads(objects)["nftables"] if "metainfo" not in entry]
+    foreign = foreign_tables(entries)
+    if foreign:
+        msg = f"{file}: makes tables that are not ours: {', '.join(foreign)}"
+        raise FirewallError(msg)
+    table = describe(entries)
     if table is None or not table.serves_grants:
         msg = f"{file}: the table has not the sets {' and '.join(ruleset.GRANT_SETS)} that grants go to"
         raise FirewallError(msg)

@@ -171,27 +171,28 @@ class Nftables:
 
 
 def read_table(nft: Libnftables) -> Table | None:
-    """Return our table as the kernel has it, or None where there is none."""
-    if not any(_is_ours(entry.get("table", {})) for entry in nft.objects("list tables")):
-        return None
-    return describe(nft.objects(f"list table {ruleset.TABLE}", Output.TERSE))
+    """Return our table as the kernel has it, or None where there is none.
+
+    All inet tables are listed: for one table nft 1.0.6 fetches every element even for a terse listing, which takes
+    60 ms at 10 000 grants; this takes 0.2 ms.
+    """
+    return describe(nft.objects("list ruleset inet", Output.TERSE))
 
 
 def describe(entries: list[dict[str, Any]]) -> Table | None:
-    """Return our table out of listed objects of which no others are there.
-
-    Raises:
-        FirewallError: there are others.
-    """
-    tables = [entry["table"] for entry in entries if "table" in entry]
-    if not tables:
+    """Return our table out of listed objects, or None where it is not among them."""
+    ours = [entry["table"] for entry in entries if _is_ours(entry.get("table", {}))]
+    if not ours:
         return None
-    if not all(map(_is_ours, tables)):
-        msg = f"a table other than {ruleset.TABLE}: {', '.join(sorted(str(table['name']) for table in tables))}"
-        raise FirewallError(msg)
-    sets = {entry["set"]["name"]: entry["set"] for entry in entries if "set" in entry}
-    chains = [entry["chain"] for entry in entries if "hook" in entry.get("chain", {})]
-    return Table(tables[0]["handle"], _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets))
+    sets = {listed["name"]: listed for listed in _inside(entries, "set")}
+    chains = [listed for listed in _inside(entries, "chain") if "hook" in listed]
+    return Table(ours[0]["handle"], _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets))
+
+
+def foreign_tables(entries: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the listed tables that are not ours."""
+    tables = [entry["table"] for entry in entries if "table" in entry]
+    return tuple(f"{table['family']} {table['name']}" for table in tables if not _is_ours(table))
 
 
 def table_text(file: Path) -> str:
@@ -286,6 +287,12 @@ def _live_grant(listed: dict[str, Any]) -> LiveGrant:
     *address, protocol, port = element.get("val", element)["concat"]
     source = ipaddress.ip_address(address[0]) if address else ANYONE
     return LiveGrant(source, _service(protocol, port), float(element.get("expires", math.inf)))
+
+
+def _inside(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]]:
+    """Yield the listed objects of one kind inside our table."""
+    listed = (entry[kind] for entry in entries if kind in entry)
+    return (entry for entry in listed if f"{entry['family']} {entry['table']}" == ruleset.TABLE)
 
 
 def _others(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]]:

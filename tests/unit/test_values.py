@@ -1,0 +1,91 @@
+"""Values that cannot be invalid, and secrets that do not show."""
+
+from __future__ import annotations
+
+import copy
+import ipaddress
+import pickle
+
+import pytest
+
+from doorward.errors import WireError
+from doorward.values import (
+    ANYWHERE,
+    Grant,
+    Networks,
+    Protocol,
+    Reason,
+    Secret,
+    Service,
+    SymmetricKeys,
+    unmap,
+)
+
+SSH = Service(Protocol.TCP, 22)
+HOME = ipaddress.ip_address("192.0.2.7")
+PLANTED = b"planted-secret"
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format, "{!r}".format, lambda secret: str([secret])])
+def test_a_secret_does_not_show_itself(show: object) -> None:
+    assert callable(show)
+    assert "planted" in show("planted")
+    assert "planted" not in show(Secret(PLANTED))
+    assert "planted" not in show(SymmetricKeys(Secret(PLANTED), Secret(PLANTED + b"2")))
+
+
+def test_a_secret_is_neither_pickled_nor_hashed() -> None:
+    for act in (pickle.dumps, hash, copy.copy):
+        with pytest.raises(TypeError):
+            act(Secret(PLANTED))
+
+
+def test_secrets_are_compared_by_their_bytes() -> None:
+    assert Secret(b"a") == Secret(b"a")
+    assert Secret(b"a") != Secret(b"b")
+    assert Secret(b"a") != b"a"
+    assert (len(Secret(b"abc")), Secret(b"abc").reveal()) == (3, b"abc")
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65536])
+def test_a_port_outside_its_range_is_no_service(port: int) -> None:
+    with pytest.raises(WireError):
+        Service(Protocol.TCP, port)
+
+
+@pytest.mark.parametrize(
+    ("source", "services", "seconds"),
+    [(HOME, (), 30), (HOME, (SSH,), 0), (HOME, (SSH,), 8_388_609), (ipaddress.ip_address("::"), (SSH,), 30)],
+)
+def test_a_grant_that_no_firewall_could_express_cannot_be_made(
+    source: ipaddress.IPv4Address, services: tuple[Service, ...], seconds: int
+) -> None:
+    with pytest.raises(WireError):
+        Grant(source, services, seconds)
+
+
+@pytest.mark.parametrize("keys", [(b"", None), (b"k" * 33, None), (b"k", b""), (b"k", b"h" * 129)])
+def test_keys_of_a_length_that_fwknop_cannot_use_are_refused(keys: tuple[bytes, bytes | None]) -> None:
+    key, hmac_key = keys
+    with pytest.raises(WireError):
+        SymmetricKeys(Secret(key), None if hmac_key is None else Secret(hmac_key))
+
+
+def test_membership_follows_the_mask_in_both_families() -> None:
+    chosen = Networks.of(map(ipaddress.ip_network, ["192.0.2.0/25", "198.51.100.9", "2001:db8::/33"]))
+    for inside in ("192.0.2.127", "198.51.100.9", "2001:db8:7fff::1"):
+        assert ipaddress.ip_address(inside).packed in chosen
+        assert ipaddress.ip_address(inside).packed in ANYWHERE
+    for outside in ("192.0.2.128", "198.51.100.8", "2001:db8:8000::1", "::c000:207f"):
+        assert ipaddress.ip_address(outside).packed not in chosen
+    assert (str(chosen), str(ANYWHERE)) == ("192.0.2.0/25, 198.51.100.9/32, 2001:db8::/33", "ANY")
+
+
+def test_a_mapped_address_is_the_ipv4_address_it_stands_for() -> None:
+    assert unmap(ipaddress.ip_address("::ffff:192.0.2.7").packed) == HOME.packed
+    for other in (HOME.packed, ipaddress.ip_address("2001:db8::1").packed):
+        assert unmap(other) == other
+
+
+def test_a_reason_is_its_word() -> None:
+    assert f"{Reason.REPLAY}" == "replay"

@@ -88,4 +88,4 @@ def test_a_mapped_address_is_the_ipv4_address_it_stands_for() -> None:
 
 
 def test_a_reason_is_its_word() -> None:
-    assert f"{Reason.REPLAY}" == "replay"
+    assert str(Reason.REPLAY) == "replay"

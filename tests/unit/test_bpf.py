@@ -131,6 +131,13 @@ def test_only_ip_is_accepted() -> None:
     assert [protocol for protocol in protocols if accepts(program, Arrival(knock(9), protocol))] == [0x0800]
 
 
+@pytest.mark.parametrize(("word", "accepted"), [(0x4000, True), (0x8000, True), (0x2000, False), (1, False), (0x1FFF, False)])
+def test_no_fragment_is_accepted(word: int, accepted: bool) -> None:  # noqa: FBT001  an expected value
+    packet = knock(9)
+    packet = packet[:6] + struct.pack("!H", word) + packet[8:]
+    assert accepts(bpf.program([range(9, 10)]), Arrival(packet)) is accepted
+
+
 def test_without_a_port_nothing_is_accepted() -> None:
     assert accepts(bpf.program([range(9, 10)]), Arrival(knock(9)))
     assert not accepts(bpf.program([]), Arrival(knock(9)))

@@ -138,6 +138,8 @@ def _cable(port: str, far: str, namespace: str) -> None:
 
 def _configure(inside: tuple[str, ...], link: str, address: Address) -> None:
     run(*inside, "ip", "link", "set", "lo", "up")
+    # The same after a restart, so that no neighbour remembers another.
+    run(*inside, "ip", "link", "set", link, "address", address.hardware)
     run(*inside, "ip", "address", "add", address.ipv4_interface, "dev", link)
     # nodad: the address is usable at once; nobody else here could own it.
     run(*inside, "ip", "-6", "address", "add", address.ipv6_interface, "dev", link, "nodad")

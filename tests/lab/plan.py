@@ -50,6 +50,11 @@ class Address:
         return self.ipv6_interface.partition("/")[0]
 
     @property
+    def hardware(self) -> str:
+        """The link-layer address, locally administered."""
+        return f"02:d0:0d:00:00:{self.number:02x}"
+
+    @property
     def ipv4_interface(self) -> str:
         """The IPv4 address with its prefix length."""
         return IPV4_NETWORK.format(self.number)

@@ -13,9 +13,9 @@ from scapy.layers.inet6 import IPv6ExtHdrFragment as FragmentHeader
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from doorward.capture.packet import PacketCapture
 from doorward.errors import CaptureError
 from system import netns
+from system.capturing import PacketCapture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

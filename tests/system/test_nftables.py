@@ -246,7 +246,7 @@ def test_a_full_set_refuses_new_grants_whole_and_still_renews(ns: Namespace) -> 
     with firewall(ns) as made:
         for last in (1, 2, 3):
             made.open(Grant(ipaddress.ip_address(f"192.0.2.{last}"), (SSH,), 60))
-        with pytest.raises(FirewallError, match=r"[Ff]ull|Too many open files"):
+        with pytest.raises(FirewallError, match="the set is full"):
             made.open(Grant(ipaddress.ip_address("192.0.2.4"), (SSH,), 60))
         made.open(Grant(ipaddress.ip_address("192.0.2.2"), (SSH,), 600))
         assert len(made.grants()) == 3

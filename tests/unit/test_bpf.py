@@ -131,7 +131,9 @@ def test_only_ip_is_accepted() -> None:
     assert [protocol for protocol in protocols if accepts(program, Arrival(knock(9), protocol))] == [0x0800]
 
 
-@pytest.mark.parametrize(("word", "accepted"), [(0x4000, True), (0x8000, True), (0x2000, False), (1, False), (0x1FFF, False)])
+@pytest.mark.parametrize(
+    ("word", "accepted"), [(0x4000, True), (0x8000, True), (0x2000, False), (1, False), (0x1FFF, False)]
+)
 def test_no_fragment_is_accepted(word: int, accepted: bool) -> None:  # noqa: FBT001  an expected value
     packet = knock(9)
     packet = packet[:6] + struct.pack("!H", word) + packet[8:]

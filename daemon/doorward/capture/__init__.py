@@ -12,16 +12,13 @@ class Capture(Protocol):
     """A readable source of datagrams for a selectors loop."""
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on; it may change after refresh()."""
+        """Return the descriptor to wait on."""
 
     def receive(self) -> Datagram | None:
         """Return the next datagram without blocking, or None when none is waiting.
 
         Frames that are no datagram for us are passed over. Raises CaptureError when the source is broken.
         """
-
-    def refresh(self) -> str | None:
-        """Follow an interface that went or came, about once a second; return one line for the log on a change."""
 
     def close(self) -> None:
         """Give the descriptor back."""

@@ -36,8 +36,11 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LONGEST: Final = 2048  # bytes: an IPv4 header with options and the longest payload fit
 
 
-class PacketCapture:
-    """See capture.Capture. Needs CAP_NET_RAW when made; CAP_NET_ADMIN for more than net.core.rmem_max of buffer."""
+class Taps:
+    """The capture sockets and their filters: what needs power. Whoever reads them needs none.
+
+    Making them needs CAP_NET_RAW; more than net.core.rmem_max of buffer needs CAP_NET_ADMIN.
+    """
 
     def __init__(
         self,
@@ -55,21 +58,98 @@ class PacketCapture:
         self._interfaces = tuple(interfaces)
         self._payload = payload
         self._dropped = 0
-        self._turn = TURN
         self._unreported = True
         self._indexes = self._resolve()
         program = self._program()
         with contextlib.ExitStack() as stack:
             try:
-                opened = [stack.enter_context(_open(ethertype, program, receive_buffer)) for ethertype in _ETH_P]
-                self._epoll = select.epoll()
+                self.sockets = tuple(stack.enter_context(_open(kind, program, receive_buffer)) for kind in _ETH_P)
             except OSError as error:
                 msg = f"cannot capture packets: {error}"
                 raise CaptureError(msg) from error
             stack.pop_all()
-        self._current, self._other = opened
-        for one in opened:
-            self._epoll.register(one, select.EPOLLIN)
+
+    def listen(self, ports: Sequence[range], interfaces: Sequence[str]) -> None:
+        """Listen for other ports or on other interfaces from now on; the sockets stay the same.
+
+        Raises:
+            CaptureError: the kernel does not take the filter; the old one stays.
+        """
+        before = self._ports, self._interfaces, self._indexes
+        self._ports, self._interfaces = tuple(ports), tuple(interfaces)
+        self._indexes = self._resolve()
+        try:
+            self._swap_filters()
+        except CaptureError:
+            self._ports, self._interfaces, self._indexes = before
+            self._swap_filters()
+            raise
+        self._unreported = True
+
+    def refresh(self) -> str | None:
+        """Swap the filter when a named interface has another index than before; return one line on a change."""
+        indexes = self._resolve()
+        before, self._indexes = self._indexes, indexes
+        if indexes != before:
+            self._swap_filters()
+        changes = [
+            f"{name} is there with index {index}" if index else f"{name} is not there: waiting for it"
+            for name, index, old in zip(self._interfaces, indexes, before, strict=True)
+            if index != old or (self._unreported and not index)
+        ]
+        self._unreported = False
+        return f"capture: {', '.join(changes)}" if changes else None
+
+    def dropped(self) -> int:
+        """Return how many packets the kernel dropped since the start because nobody fetched them in time."""
+        for opened in self.sockets:
+            statistics = opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _TPACKET_STATS.size)
+            self._dropped += int(_TPACKET_STATS.unpack(statistics)[1])
+        return self._dropped
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        for opened in self.sockets:
+            opened.close()
+
+    def _resolve(self) -> tuple[int, ...]:
+        """Return the index of every named interface, 0 where it is not there."""
+        return tuple(map(_index, self._interfaces))
+
+    def _program(self) -> bytes:
+        """Return the filter for the interfaces as they are now; without a name every interface is good."""
+        indexes = [index for index in self._indexes if index] if self._interfaces else None
+        return bpf.program(self._ports, indexes, self._payload)
+
+    def _swap_filters(self) -> None:
+        """Replace both filters; each change is atomic, no packet passes between old and new."""
+        program = self._program()
+        try:
+            for opened in self.sockets:
+                _attach(opened, program)
+        except OSError as error:
+            msg = f"cannot change the capture filter: {error}"
+            raise CaptureError(msg) from error
+
+
+class PacketCapture:
+    """See capture.Capture: reads the sockets of Taps, in whichever process, and does nothing else to them."""
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        """Read these two non-blocking sockets, which belong to the capture from here on.
+
+        Raises:
+            CaptureError: no epoll descriptor can be had.
+        """
+        self._current, self._other = sockets
+        self._turn = TURN
+        try:
+            self._epoll = select.epoll()
+            for one in sockets:
+                self._epoll.register(one, select.EPOLLIN)
+        except OSError as error:
+            msg = f"cannot wait for packets: {error}"
+            raise CaptureError(msg) from error
 
     def fileno(self) -> int:
         """Return the epoll descriptor that stands for both sockets."""
@@ -85,27 +165,6 @@ class PacketCapture:
             if datagram is not None:
                 return datagram
         return None
-
-    def refresh(self) -> str | None:
-        """See capture.Capture: swaps the filter when a named interface has another index than before."""
-        indexes = self._resolve()
-        before, self._indexes = self._indexes, indexes
-        if indexes != before:
-            self._swap_filters()
-        changes = [
-            f"{name} is there with index {index}" if index else f"{name} is not there: waiting for it"
-            for name, index, old in zip(self._interfaces, indexes, before, strict=True)
-            if index != old or (self._unreported and not index)
-        ]
-        self._unreported = False
-        return f"capture: {', '.join(changes)}" if changes else None
-
-    def dropped(self) -> int:
-        """Return how many packets the kernel dropped since the start because nobody fetched them in time."""
-        for opened in (self._current, self._other):
-            statistics = opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _TPACKET_STATS.size)
-            self._dropped += int(_TPACKET_STATS.unpack(statistics)[1])
-        return self._dropped
 
     def close(self) -> None:
         """See capture.Capture."""
@@ -135,25 +194,6 @@ class PacketCapture:
         """Give the other family its turn."""
         self._current, self._other = self._other, self._current
         self._turn = TURN
-
-    def _resolve(self) -> tuple[int, ...]:
-        """Return the index of every named interface, 0 where it is not there."""
-        return tuple(map(_index, self._interfaces))
-
-    def _program(self) -> bytes:
-        """Return the filter for the interfaces as they are now; without a name every interface is good."""
-        indexes = [index for index in self._indexes if index] if self._interfaces else None
-        return bpf.program(self._ports, indexes, self._payload)
-
-    def _swap_filters(self) -> None:
-        """Replace both filters; each change is atomic, no packet passes between old and new."""
-        program = self._program()
-        try:
-            for opened in (self._current, self._other):
-                _attach(opened, program)
-        except OSError as error:
-            msg = f"cannot change the capture filter: {error}"
-            raise CaptureError(msg) from error
 
 
 def _index(interface: str) -> int:

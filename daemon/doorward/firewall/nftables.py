@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -74,10 +76,10 @@ class Nftables:
         commands = _open_commands(grant)
         try:
             self._nft.run(commands)
-        except FirewallError:
+        except FirewallError as error:
             table = read_table(self._nft)
             if table is not None and table.serves_grants:
-                raise
+                raise _in_our_words(error) from error
             self.prepare()
             self._nft.run(commands)
 
@@ -260,6 +262,12 @@ def _open_commands(grant: Grant) -> str:
     name, written = _place(grant.source)
     elements = [f"{written} . {ruleset.service_element(service)}" for service in dict.fromkeys(grant.services)]
     return "".join(_renewal(name, element, grant.seconds) for element in elements)
+
+
+def _in_our_words(error: FirewallError) -> FirewallError:
+    """Return an error whose cause the system's words would hide: ENFILE stands for a full set."""
+    full = os.strerror(errno.ENFILE) in str(error)
+    return FirewallError("the set is full: as many grants are live as it holds" if full else str(error))
 
 
 def _renewal(name: str, element: str, seconds: int) -> str:

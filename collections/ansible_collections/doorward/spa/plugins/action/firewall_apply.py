@@ -11,6 +11,7 @@ import socket
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible_collections.doorward.spa.plugins.plugin_utils import _inherited
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
 from ansible_collections.doorward.spa.plugins.plugin_utils._listing import without_grants
 
@@ -104,6 +105,7 @@ class ActionModule(HostAction):
         token = self._doorward_json("firewall", "apply", file, "--deadline", str(deadline))["token"]
         stage = "closed"
         try:
+            self._inherit()
             with self._no_shared_connection():
                 if expect_closed:
                     self._require_silence()
@@ -125,6 +127,12 @@ class ActionModule(HostAction):
             yield
         finally:
             self._connection.set_option("ssh_extra_args", extra)
+
+    def _inherit(self) -> None:
+        """Let in what belongs to older connections, this one among them. Their packets meanwhile are sent again."""
+        commands = _inherited.elements(self._on_host(*_inherited.LIST).text)
+        if commands:
+            self._on_host("nft", commands)  # a table of another's making may have no such sets
 
     def _require_silence(self) -> None:
         """Fail when the host still answers one who has not knocked; sshd is met only if so."""

@@ -213,8 +213,8 @@ class Connection(SSHConnection):
             reason = self._spa_reason()
             if not reason:
                 raise
-            msg = f"{error} | knock: {reason}"
-            raise type(error)(msg) from error
+            msg = f"doorward: {reason} ({error})"
+            raise type(error)(msg) from None  # ansible-core would say the same once more for a cause
 
     def _spa_reason(self) -> str:
         """Return the helper's reason; ssh itself throws the words of a ProxyCommand away under ControlPersist."""

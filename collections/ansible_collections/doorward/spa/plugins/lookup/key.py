@@ -28,7 +28,7 @@ options:
       - name: doorward_controller
   folder:
     description: Folder on the controller where the keys are kept.
-    type: path
+    type: str # as a path, a template that is still to be worked out would be taken for a relative one
     default: ~/.config/doorward/keys
     vars:
       - name: doorward_keys_dir

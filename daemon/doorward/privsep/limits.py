@@ -1,0 +1,82 @@
+"""What the helper will open at most, from its own reading of access.conf: no more than what some stanza allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from doorward.config.stanza import Stanza
+    from doorward.values import Grant, IPAddress, Service
+
+LIVE_MAX: Final = 128  # live services one source may have; a stanza's clients open a handful
+RATE_MAX: Final = 200  # grants in one second; ten forks on ten hosts behind one gateway make half of it
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The stanzas as the helper read them; no key is used."""
+
+    stanzas: tuple[Stanza, ...]
+
+    def refuses(self, grant: Grant, now: float) -> str | None:
+        """Return why no stanza allows a grant at `now` (Unix seconds), or None where one does."""
+        reasons = [_refusal(stanza, grant, now) for stanza in self.stanzas]
+        return None if None in reasons else f"no stanza allows it: {', '.join(dict.fromkeys(map(str, reasons)))}"
+
+
+def _refusal(stanza: Stanza, grant: Grant, now: float) -> str | None:
+    if stanza.expires is not None and now >= stanza.expires:
+        return "expired"
+    if grant.source.packed not in stanza.source:
+        return f"source {grant.source}"
+    if grant.seconds > max(stanza.fw_access_timeout, stanza.max_fw_timeout):
+        return f"window {grant.seconds}"
+    return _refused_service(stanza, grant.services)
+
+
+def _refused_service(stanza: Stanza, services: Iterable[Service]) -> str | None:
+    for service in services:
+        if service in stanza.restrict_ports or (stanza.open_ports is not None and service not in stanza.open_ports):
+            return f"service {service}"
+    return None
+
+
+class Ledger:
+    """What is open, as the helper opened it: bounds it, and knows what to open again when the table has gone.
+
+    Times in seconds of a clock that never steps (time.monotonic).
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._ends: dict[IPAddress, dict[Service, float]] = {}
+        self._second = 0
+        self._in_second = 0
+
+    def refuses(self, grant: Grant, now: float) -> str | None:
+        """Return why a grant would be too much at `now`, or None."""
+        if self._second == int(now) and self._in_second >= RATE_MAX:
+            return f"more than {RATE_MAX} grants in a second"
+        live = {service for service, end in self._ends.get(grant.source, {}).items() if end > now}
+        if len(live | set(grant.services)) > LIVE_MAX:
+            return f"more than {LIVE_MAX} live services for {grant.source}"
+        return None
+
+    def record(self, grant: Grant, now: float) -> None:
+        """Keep a grant that was opened at `now`."""
+        self._in_second = self._in_second + 1 if self._second == int(now) else 1
+        self._second = int(now)
+        ends = self._ends.setdefault(grant.source, {})
+        ends |= dict.fromkeys(grant.services, now + grant.seconds)
+
+    def live(self, now: float) -> list[tuple[IPAddress, Service, float]]:
+        """Return source, service and remaining seconds of what is open at `now`; what is over is forgotten."""
+        for source, ends in list(self._ends.items()):
+            for service in [service for service, end in ends.items() if end <= now]:
+                del ends[service]
+            if not ends:
+                del self._ends[source]
+        return [(source, service, end - now) for source, ends in self._ends.items() for service, end in ends.items()]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward import audit
-from doorward.capture.packet import PacketCapture
+from doorward.capture.packet import PacketCapture, Taps
 from doorward.config import access
 from doorward.daemon.notify import notify
 from doorward.errors import CaptureError, ConfigError, FirewallError, ReplayError
@@ -95,7 +95,8 @@ class Daemon:
         if settings.flush_at_start and not dry:
             self._firewall.flush()
         self._gate = self._make_gate()
-        self._capture: Capture = PacketCapture((settings.ports,), settings.interfaces)
+        self._taps = Taps((settings.ports,), settings.interfaces)
+        self._capture: Capture = PacketCapture(self._taps.sockets)
         self._wakeup, self._alarm = socket.socketpair()
         self._wakeup.settimeout(0)
         self._alarm.settimeout(0)
@@ -147,13 +148,9 @@ class Daemon:
         self._log.info("%s%s", "test=yes " if self._dry else "", audit.line(verdict))
 
     def _tick(self) -> None:
-        before = self._capture.fileno()
-        change = self._capture.refresh()
+        change = self._taps.refresh()
         if change:
-            self._log.warning("capture: %s", change)
-        if self._capture.fileno() != before:
-            self._selector.unregister(before)
-            self._selector.register(self._capture, selectors.EVENT_READ, self._take_packets)
+            self._log.warning("%s", change)
         notify(os.environ, "WATCHDOG=1")
 
     def _prune(self) -> None:
@@ -220,9 +217,8 @@ class Daemon:
     def _adopt(self, new: Configuration) -> None:
         """Switch to a configuration; live grants stay. What can fail comes first."""
         old, previous = self._configuration.settings, self._configuration
-        capture = None
         if (new.settings.ports, new.settings.interfaces) != (old.ports, old.interfaces):
-            capture = PacketCapture((new.settings.ports,), new.settings.interfaces)
+            self._taps.listen((new.settings.ports,), new.settings.interfaces)
         self._configuration = new
         try:
             firewall = self._make_firewall()
@@ -232,11 +228,6 @@ class Daemon:
             raise
         self._firewall = firewall
         self._gate = self._make_gate()
-        if capture is not None:
-            self._selector.unregister(self._capture)
-            self._capture.close()
-            self._capture = capture
-            self._selector.register(self._capture, selectors.EVENT_READ, self._take_packets)
         self._report()
         self._log.info("the configuration was read again")
 

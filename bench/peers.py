@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 KNOCK_PORT = 62201
 ECHO_PORT = 7777
 KEYS = SymmetricKeys(Secret(b"k" * 32), Secret(b"h" * 64))
-ACCESS = f"SOURCE ANY\nKEY {'k' * 32}\nHMAC_KEY {'h' * 64}\nOPEN_PORTS udp/{ECHO_PORT}\nFW_ACCESS_TIMEOUT 30\n"
+WINDOW_SECONDS = 30
+READY_SECONDS = 15.0  # from the start of a daemon to the first door it opens
+ENDING_SECONDS = 5.0
 _ECHO = f"""
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -39,23 +43,45 @@ s.bind(("0.0.0.0", {ECHO_PORT}))
 while True:
     s.sendto(*s.recvfrom(64))
 """
-_GUARD = f"iptables -A INPUT -p udp --dport {ECHO_PORT} -j DROP"
+# What a host behind fwknopd has: the same three rules as doorwardd's own table.
+_GUARD = (
+    "iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+    f" && iptables -A INPUT -p udp --dport {ECHO_PORT} -j DROP"
+)
+_SILENT = f"iptables -A INPUT -p udp --dport {KNOCK_PORT} -j DROP"  # with a tap nothing listens on the port
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One daemon and how it is started in a namespace; `start` returns its process."""
+    """One daemon and how it is started in a namespace with a text of access.conf; `start` returns its process."""
 
     name: str
-    start: Callable[[Namespace, Path], subprocess.Popen[bytes]]
+    start: Callable[[Namespace, Path, str], subprocess.Popen[bytes]]
 
 
-def knock(source: str) -> bytes:
+def stanza(keys: SymmetricKeys = KEYS, window: int = WINDOW_SECONDS) -> str:
+    """Return the text of one stanza that lets anybody with these keys have the echo service for `window` seconds."""
+    key, hmac_key = (
+        base64.b64encode(secret.reveal()).decode() for secret in (keys.key, keys.hmac_key or Secret(b"")) if secret
+    )
+    return (
+        f"SOURCE ANY\nKEY_BASE64 {key}\nHMAC_KEY_BASE64 {hmac_key}\n"
+        f"OPEN_PORTS udp/{ECHO_PORT}\nFW_ACCESS_TIMEOUT {window}\n"
+    )
+
+
+def knock(source: str, keys: SymmetricKeys = KEYS) -> bytes:
     """Return a fresh packet that asks for the echo service for `source`."""
     digits = "".join(str(byte % 10) for byte in os.urandom(16))
     text = f"{source},udp/{ECHO_PORT}"
     message = Message(digits, "bench", int(time.time()), fwknop.VERSION, MessageType.ACCESS, text)
-    return symmetric.seal(fwknop.serialize(message), KEYS, os.urandom(8))
+    return symmetric.seal(fwknop.serialize(message), keys, os.urandom(8))
+
+
+def shaped() -> bytes:
+    """Return a packet of a stranger: as long as a knock, good in everything that is tested before the MAC."""
+    length = len(knock("10.77.100.100"))
+    return base64.b64encode(os.urandom(length))[:length]
 
 
 def _write(path: Path, text: str) -> str:
@@ -65,33 +91,34 @@ def _write(path: Path, text: str) -> str:
     return str(path)
 
 
-def _doorwardd(host: Namespace, folder: Path) -> subprocess.Popen[bytes]:
+def _doorwardd(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
     config = _write(folder / "doorwardd.conf", f"FIREWALL_FILE {folder}/none.nft;\n")
-    access = _write(folder / "access.conf", ACCESS)
-    argv = [sys.executable, "-m", "doorward", "doorwardd", "-f", "-c", config, "-a", access, "-r", str(folder / "run")]
-    return _start(host, folder, argv)
+    access_file = _write(folder / "access.conf", access)
+    argv = [sys.executable, "-m", "doorward", "doorwardd", "-f", "-c", config, "-a", access_file]
+    return _start(host, folder, [*argv, "-r", str(folder / "run")])
 
 
-def _fwknopd(host: Namespace, folder: Path, extra: str) -> subprocess.Popen[bytes]:
-    host.run("sh", "-c", _GUARD)
+def _fwknopd(host: Namespace, folder: Path, access: str, extra: str) -> subprocess.Popen[bytes]:
     config = _write(folder / "fwknopd.conf", f"PCAP_INTF eth0;\nFWKNOP_RUN_DIR {folder}/run;\n{extra}")
-    access = _write(folder / "access.conf", ACCESS)
-    return _start(host, folder, ["fwknopd", "-f", "-c", config, "-a", access])
+    access_file = _write(folder / "access.conf", access)
+    return _start(host, folder, ["fwknopd", "-f", "-c", config, "-a", access_file])
 
 
-def _fwknopd_default(host: Namespace, folder: Path) -> subprocess.Popen[bytes]:
-    return _fwknopd(host, folder, "")
+def _fwknopd_default(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
+    host.run("sh", "-c", f"iptables -F INPUT && {_GUARD} && {_SILENT}")
+    return _fwknopd(host, folder, access, "")
 
 
-def _fwknopd_udp(host: Namespace, folder: Path) -> subprocess.Popen[bytes]:
-    return _fwknopd(host, folder, f"ENABLE_UDP_SERVER Y;\nUDPSERV_PORT {KNOCK_PORT};\n")
+def _fwknopd_udp(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
+    host.run("sh", "-c", f"iptables -F INPUT && {_GUARD}")
+    return _fwknopd(host, folder, access, f"ENABLE_UDP_SERVER Y;\nUDPSERV_PORT {KNOCK_PORT};\n")
 
 
 def _start(host: Namespace, folder: Path, argv: list[str]) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
-    log = (folder / "log").open("wb")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
-    return subprocess.Popen(host.command(*argv), stdout=log, stderr=log, env=environment)
+    with (folder / "log").open("wb") as log:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+        return subprocess.Popen(host.command(*argv), stdout=log, stderr=log, env=environment)
 
 
 PEERS = (
@@ -101,21 +128,92 @@ PEERS = (
 )
 
 
+def chosen(names: str) -> tuple[Peer, ...]:
+    """Return the peers of a list of names with commas between; `all` are all of them."""
+    wanted = [peer.name for peer in PEERS] if names == "all" else names.split(",")
+    return tuple(next(peer for peer in PEERS if peer.name == name) for name in wanted)
+
+
 @contextlib.contextmanager
-def running(peer: Peer, host: Namespace, folder: Path) -> Iterator[int]:
-    """Yield the PID of a peer with its echo service, both ended with the block."""
-    echo = subprocess.Popen(host.command(sys.executable, "-c", _ECHO))
-    daemon = peer.start(host, folder)
+def running(peer: Peer, host: Namespace, folder: Path, access: str = "") -> Iterator[int]:
+    """Yield the PID of a peer with its echo service, both ended with the block. Not ready yet: see await_ready()."""
+    echo = subprocess.Popen(host.command(sys.executable, "-S", "-c", _ECHO))
     try:
-        yield daemon.pid
+        daemon = peer.start(host, folder, access or stanza())
+        try:
+            yield daemon.pid
+        finally:
+            _end(daemon)
     finally:
-        for process in (daemon, echo):
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _end(echo)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def await_ready(
+    client: Namespace, host: Namespace, source: str, keys: SymmetricKeys = KEYS, interval: float = 0.05
+) -> None:
+    """Knock every `interval` seconds until the echo answers `source`; the only word of readiness all peers share."""
+    with (
+        open_socket(client, source, (host.ipv4, KNOCK_PORT)) as door,
+        open_socket(client, source, (host.ipv4, ECHO_PORT)) as probe,
+    ):
+        start = next_knock = time.monotonic()
+        while (now := time.monotonic()) < start + READY_SECONDS:
+            if now >= next_knock:
+                with contextlib.suppress(ConnectionRefusedError):
+                    door.send(knock(source, keys))
+                next_knock = now + interval
+            with contextlib.suppress(ConnectionRefusedError):  # the echo service itself is not there yet
+                probe.send(b"?")
+            if select.select([probe], [], [], 0.002)[0]:
+                with contextlib.suppress(ConnectionRefusedError):
+                    probe.recv(64)
+                    return
+    message = f"nobody in {host.name} opened within {READY_SECONDS} s"
+    raise SystemExit(message)
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    found = [pid]
+    for member in found:
+        found += parents.get(member, [])
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a daemon took so far: all its processes, and the children they have reaped.
+
+    The living are read to the nanosecond (schedstat), the reaped to a clock tick of 10 ms.
+    """
+    total = 0.0
+    for member in family(pid):
+        with contextlib.suppress(OSError):
+            tasks = Path(f"/proc/{member}/task").glob("*/schedstat")
+            total += sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def pin(pid: int, core: int) -> None:
+    """Bind a daemon's processes, and whatever they start from here on, to one core."""
+    for member in family(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(member, {core})
 
 
 def add_sources(client: Namespace, count: int) -> list[str]:
@@ -127,9 +225,13 @@ def add_sources(client: Namespace, count: int) -> list[str]:
 
 
 def routes(*hosts: Namespace) -> None:
-    """Let the hosts answer to the sources of add_sources()."""
+    """Let the hosts answer to the sources of add_sources(), all by way of the client's own address.
+
+    One neighbour, then, however many sources: else the first answer to each would wait for its ARP.
+    """
     for host in hosts:
-        host.run("ip", "route", "add", "10.77.0.0/16", "dev", "eth0")
+        host.run("ip", "route", "add", "10.77.0.0/16", "via", "10.77.0.1")
+        host.run("ping", "-c1", "-W2", "10.77.0.1")
 
 
 def open_socket(client: Namespace, source: str, target: tuple[str, int]) -> socket.socket:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from doorward.values import address
+from doorward.values import Reason, address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from doorward.gate import Verdict
+
+LINES_PER_SECOND: Final = 50  # of each kind; a person with a wrong key makes one or two
+_CHEAP: Final = (Reason.MALFORMED, Reason.NO_STANZA, Reason.EXPIRED, Reason.HMAC, Reason.REPLAY)
 
 
 def line(verdict: Verdict) -> str:
@@ -40,3 +43,32 @@ def _quote(value: str) -> str:
     """Return a value that no blank, quote or control character can break out of."""
     plain = value and not any(char in ' "\\=' or not char.isprintable() for char in value)
     return value if plain and value.isascii() else json.dumps(value)
+
+
+class Limiter:
+    """How many lines of a kind are written in a second; the others are counted and named once a second.
+
+    Only what strangers cause at no cost is limited. Whatever an authentic and new packet led to always has its line.
+    """
+
+    def __init__(self, lines_per_second: int = LINES_PER_SECOND) -> None:
+        """Admit so many lines of each kind between two summaries."""
+        self._most = lines_per_second
+        self._seen = dict.fromkeys(_CHEAP, 0)
+
+    def admits(self, reason: Reason) -> bool:
+        """Count one verdict and say whether its line is written."""
+        if reason not in self._seen:
+            return True
+        self._seen[reason] += 1
+        return self._seen[reason] <= self._most
+
+    def summary(self) -> list[str]:
+        """Return a line for each kind of which some were not written since the last call, and begin anew."""
+        lines = [
+            f"verdict=denied reason={reason.value} suppressed={seen - self._most}"
+            for reason, seen in self._seen.items()
+            if seen > self._most
+        ]
+        self._seen = dict.fromkeys(_CHEAP, 0)
+        return lines

@@ -29,6 +29,10 @@ class HelperError(DoorwardError):
     """The privileged helper is gone or answered out of turn."""
 
 
+class RefusedConfigError(DoorwardError):
+    """The helper found problems in the configuration; the text has one a line."""
+
+
 class ReplayError(DoorwardError):
     """The replay store cannot say whether a packet is new; nothing may be granted."""
 

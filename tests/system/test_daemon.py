@@ -183,14 +183,17 @@ def _knock_once(client: Namespace, host: Namespace) -> bool:
     return True
 
 
-def test_a_table_that_has_gone_is_made_again_by_the_next_knock(pair: Pair, tmp_path: Path) -> None:
+def test_a_table_that_somebody_removed_comes_back_with_what_was_open(pair: Pair, tmp_path: Path) -> None:
     host, client = pair
-    with listener(host), doorwardd(host, tmp_path) as daemon:
-        host.nft("flush ruleset")
-        assert is_open(client, host.ipv4)
-        send(client, knock("0.0.0.0,udp/7777"), host.ipv4)
+    with listener(host), doorwardd(host, tmp_path, ACCESS.replace("tcp/22", "tcp/22, tcp/23")) as daemon:
+        send(client, knock("0.0.0.0,tcp/23"), host.ipv4)
         daemon.wait_for("reason=granted")
-        assert not is_open(client, host.ipv4, within=0.5)
+        before = elements(host)
+        for times in (1, 2):
+            host.nft("flush ruleset")
+            daemon.wait_for("OUR TABLE WAS REMOVED", count=times)
+            assert elements(host) == before
+            assert not is_open(client, host.ipv4, within=0.5)
 
 
 def test_capture_resumes_when_its_interface_comes_back(pair: Pair, tmp_path: Path) -> None:

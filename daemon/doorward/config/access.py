@@ -70,8 +70,17 @@ def load(path: Path) -> Access:
     Raises:
         ConfigError: every problem of the file.
     """
+    return parse(path, reader.content(path, secret=True))
+
+
+def parse(path: Path, content: bytes) -> Access:
+    """Return the stanzas in the bytes of an access.conf; `path` names it in problems.
+
+    Raises:
+        ConfigError: every problem of the file.
+    """
     problems: list[Problem] = []
-    lines = [line for line in reader.read(path, problems, secret=True) if _is_served(line, problems)]
+    lines = [line for line in reader.lines(path, content, problems) if _is_served(line, problems)]
     drafts = _drafts(lines, problems)
     stanzas = [_stanza(number, draft, problems) for number, draft in enumerate(drafts, start=1)]
     if not drafts and not problems:

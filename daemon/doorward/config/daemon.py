@@ -51,9 +51,18 @@ def load(path: Path) -> Loaded:
     Raises:
         ConfigError: every problem of the file.
     """
+    return parse(path, reader.content(path, secret=False))
+
+
+def parse(path: Path, content: bytes) -> Loaded:
+    """Return the settings in the bytes of a file; `path` names it in problems.
+
+    Raises:
+        ConfigError: every problem of the file.
+    """
     problems: list[Problem] = []
     warnings: list[str] = []
-    lines = [line for line in reader.read(path, problems, secret=False) if not _is_inert(line, problems, warnings)]
+    lines = [line for line in reader.lines(path, content, problems) if not _is_inert(line, problems, warnings)]
     values: dict[str, Any] = {}
     for line, field, value in reader.convert(_expanded(lines), SETTINGS, problems):
         if field:

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from doorward.errors import DoorwardError, Problem
+from doorward.errors import ConfigError, DoorwardError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,22 +49,48 @@ class Setting(Generic[T]):
     convert: Callable[[str], T]
 
 
-def read(path: Path, problems: list[Problem], *, secret: bool) -> list[Line]:
-    """Return the settings of a file in order; what is wrong with a line or the file goes into `problems`.
+def content(path: Path, *, secret: bool) -> bytes:
+    """Return the bytes of a file, opened once, so that what was checked is what is read.
 
     `secret` refuses a file that others can read, or that neither root nor the calling user owns.
+
+    Raises:
+        ConfigError: it cannot or must not be read.
     """
-    content = _content(path, problems, secret=secret)
-    if content is None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _refusal(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    complaint = _complaint(os.fstat(descriptor), secret=secret)
+    if complaint:
+        os.close(descriptor)
+        raise _refusal(path, complaint)
+    with os.fdopen(descriptor, "rb") as file:
+        read = file.read(FILE_MAX + 1)
+    if len(read) > FILE_MAX:
+        raise _refusal(path, f"the file exceeds {FILE_MAX} bytes", read[:FILE_MAX].count(b"\n") + 1)
+    return read
+
+
+def lines(path: Path, read: bytes, problems: list[Problem]) -> list[Line]:
+    """Return the settings in the bytes of a file, in order; what is wrong with a line goes into `problems`."""
+    return list(_lines(str(path), read, problems))
+
+
+def read(path: Path, problems: list[Problem], *, secret: bool) -> list[Line]:
+    """Return the settings of a file in order; what is wrong with a line or the file goes into `problems`."""
+    try:
+        return lines(path, content(path, secret=secret), problems)
+    except ConfigError as error:
+        problems += error.problems
         return []
-    return list(_lines(str(path), content, problems))
 
 
 def convert(
-    lines: list[Line], settings: Mapping[str, Setting[Any]], problems: list[Problem]
+    settable: list[Line], settings: Mapping[str, Setting[Any]], problems: list[Problem]
 ) -> Iterator[tuple[Line, str, Any]]:
     """Yield line, field and value of each line whose name is in the table; the others become problems."""
-    for line in lines:
+    for line in settable:
         setting = settings.get(line.name)
         if setting is None:
             problems.append(line.problem(f"unknown name {line.name[:60]!r}"))
@@ -75,24 +101,8 @@ def convert(
             problems.append(line.problem(f"{line.name}: {error}"))
 
 
-def _content(path: Path, problems: list[Problem], *, secret: bool) -> bytes | None:
-    """Return the bytes of a file, opened once, so that what was checked is what is read."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        problems.append(Problem(str(path), 0, f"cannot be read: {getattr(error, 'strerror', None) or error}"))
-        return None
-    complaint = _complaint(os.fstat(descriptor), secret=secret)
-    if complaint:
-        os.close(descriptor)
-        problems.append(Problem(str(path), 0, complaint))
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        content = file.read(FILE_MAX + 1)
-    if len(content) > FILE_MAX:
-        problems.append(Problem(str(path), content[:FILE_MAX].count(b"\n") + 1, f"the file exceeds {FILE_MAX} bytes"))
-        return None
-    return content
+def _refusal(path: Path, text: str, line: int = 0) -> ConfigError:
+    return ConfigError([Problem(str(path), line, text)])
 
 
 def _complaint(status: os.stat_result, *, secret: bool) -> str | None:
@@ -107,8 +117,8 @@ def _complaint(status: os.stat_result, *, secret: bool) -> str | None:
     return None
 
 
-def _lines(path: str, content: bytes, problems: list[Problem]) -> Iterator[Line]:
-    for number, raw in enumerate(content.split(b"\n"), start=1):
+def _lines(path: str, read: bytes, problems: list[Problem]) -> Iterator[Line]:
+    for number, raw in enumerate(read.split(b"\n"), start=1):
         text, complaint = _text(raw)
         if complaint is None and text and not text.startswith(_COMMENTS):
             line, complaint = _line(path, number, text)

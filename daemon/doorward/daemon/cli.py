@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import logging.handlers
 import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import doorward
-from doorward.config import access, convert
-from doorward.config import daemon as daemon_config
-from doorward.config.daemon import CONFIG_FOLDER, DaemonSettings
-from doorward.daemon import explain, service
+from doorward.config import access
+from doorward.daemon import configuration, explain, processes
 from doorward.daemon.detach import detach
-from doorward.daemon.pidfile import PidFile, holder
+from doorward.daemon.pidfile import holder
 from doorward.errors import ConfigError, DoorwardError, FirewallError
 from doorward.firewall.nftables import Nftables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-T = TypeVar("T")
-
-_DEFAULT_CONFIG: Final = CONFIG_FOLDER / "doorwardd.conf"
 _KILL_SECONDS: Final = 4.0  # fwknopd waits as long before it kills
 _EPILOG: Final = """\
 commands:
@@ -67,7 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("-f", "--foreground", action="store_true", help="stay in the foreground and log to standard error")
-    add("-c", "--config-file", type=Path, metavar="FILE", help=f"settings of the daemon (default {_DEFAULT_CONFIG})")
+    add(
+        "-c",
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help=f"settings of the daemon (default {configuration.DEFAULT})",
+    )
     add("-a", "--access-file", type=Path, metavar="FILE", help="stanzas: who may open what (default: ACCESS_FILE)")
     add("-i", "--interface", metavar="NAME", help="listen on this interface only (default: on every one)")
     add("-r", "--run-dir", type=Path, metavar="DIR", help="folder of the PID file and the replay store")
@@ -77,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-P", "--pcap-filter", metavar="FILTER", help="port to listen on, as 'udp port 62201'")
     add("-t", "--test", action="store_true", help="decide and log, but open nothing")
     add("-v", "--verbose", action="count", default=0, help="log more")
+    add("--helper", action="store_true", help=argparse.SUPPRESS)  # for doorward-helper.service
+    add("--listener", action="store_true", help=argparse.SUPPRESS)  # for doorwardd.service
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("-D", "--dump-config", action="store_true", help="print the configuration, keys masked")
     mode.add_argument("-K", "--kill", action="store_true", help="end the running daemon")
@@ -103,83 +103,18 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]
     return next((run for name, run in commands.items() if getattr(options, name)), _run)
 
 
-def _settings(options: argparse.Namespace) -> tuple[DaemonSettings, tuple[str, ...]]:
-    """Return the settings of the file with the command line's on top, and warnings."""
-    path = options.config_file or _DEFAULT_CONFIG
-    if options.config_file is None and not path.exists():
-        loaded = daemon_config.Loaded(DaemonSettings(), ())
-    else:
-        loaded = daemon_config.load(path)
-    settings = loaded.settings
-    if options.run_dir is not None:
-        run = options.run_dir.absolute()
-        settings = replace(settings, run_folder=run, pid_file=run / "doorwardd.pid", replay_file=run / "replay.db")
-    chosen: dict[str, Any] = {
-        "access_file": options.access_file,
-        "pid_file": options.pid_file,
-        "replay_file": options.digest_file,
-        "interfaces": None if options.interface is None else _interfaces(options.interface),
-        "ports": None if options.pcap_filter is None else _ports(options.pcap_filter),
-    }
-    given: dict[str, Any] = {
-        name: value.absolute() if isinstance(value, Path) else value
-        for name, value in chosen.items()
-        if value is not None
-    }
-    return replace(settings, **given), loaded.warnings
-
-
-def _interfaces(text: str) -> tuple[str, ...]:
-    return _option("-i", daemon_config.interfaces, text)
-
-
-def _ports(text: str) -> range:
-    return _option("-P", convert.capture_ports, text)
-
-
-def _option(name: str, converter: Callable[[str], T], text: str) -> T:
-    try:
-        return converter(text)
-    except ValueError as error:
-        msg = f"{name}: {error}"
-        raise DoorwardError(msg) from error
-
-
 def _run(options: argparse.Namespace) -> int:
+    if options.listener:
+        return processes.listener(options)
     if os.geteuid() != 0:
         msg = "must be run as root: it opens a packet socket and changes the firewall"
         raise DoorwardError(msg)
-    load = partial(service.load, partial(_settings, options))
+    if options.helper:
+        return processes.helper(options)
+    settings = configuration.load(options)[0].settings  # mistakes are shown on the terminal, before it is gone
     if options.foreground:
-        return _serve(options, load, lambda: None)
-    load()  # mistakes are shown on the terminal, before it is gone
-    return detach(partial(_serve, options, load))
-
-
-def _serve(options: argparse.Namespace, load: Callable[[], service.Configuration], ready: Callable[[], None]) -> int:
-    settings, _ = _settings(options)
-    log = _log(options, foreground=options.foreground)
-    pid_file = PidFile(settings.pid_file)
-    try:
-        service.Daemon(load, log, ready=ready, dry=options.test, packet_limit=options.packet_limit).run()
-    finally:
-        pid_file.close()
-    return 0
-
-
-def _log(options: argparse.Namespace, *, foreground: bool) -> logging.Logger:
-    """Return the daemon's log: standard error in the foreground, syslog in the background."""
-    settings, _ = _settings(options)
-    log = logging.getLogger("doorwardd")
-    log.setLevel(logging.DEBUG if options.verbose or settings.verbose else logging.INFO)
-    handler: logging.Handler
-    if foreground:
-        handler = logging.StreamHandler(sys.stderr)
-    else:
-        handler = logging.handlers.SysLogHandler("/dev/log", facility=settings.syslog_facility)
-        handler.ident = f"{settings.syslog_identity}[{os.getpid()}]: "
-    log.addHandler(handler)
-    return log
+        return processes.both(options, settings, lambda: None)
+    return detach(partial(processes.both, options, settings))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -188,8 +123,8 @@ def _check(options: argparse.Namespace) -> int:
         read = access.load(options.access_file)
         warnings, stanzas = read.warnings, read.stanzas
     else:
-        configuration = service.load(partial(_settings, options))
-        warnings, stanzas = configuration.warnings, configuration.access.stanzas
+        loaded, _ = configuration.load(options)
+        warnings, stanzas = loaded.warnings, loaded.access.stanzas
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
     print(f"Configs parsed, exiting. {len(stanzas)} stanzas.")  # noqa: T201  the command's output
@@ -197,14 +132,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _dump(options: argparse.Namespace) -> int:
-    configuration = service.load(partial(_settings, options))
-    for line in explain.describe(configuration):
+    for line in explain.describe(configuration.load(options)[0]):
         print(line)  # noqa: T201  the command's output
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    pid = holder(_settings(options)[0].pid_file)
+    pid = holder(configuration.settings(options).pid_file)
     print("No running doorwardd detected." if pid is None else f"Detected doorwardd is running (pid={pid}).")  # noqa: T201
     return 1 if pid is None else 0
 
@@ -218,7 +152,7 @@ def _kill(options: argparse.Namespace) -> int:
     pid = _pid(options)
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _KILL_SECONDS
-    while holder(_settings(options)[0].pid_file) == pid:
+    while holder(configuration.settings(options).pid_file) == pid:
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             break
@@ -227,7 +161,7 @@ def _kill(options: argparse.Namespace) -> int:
 
 
 def _pid(options: argparse.Namespace) -> int:
-    pid = holder(_settings(options)[0].pid_file)
+    pid = holder(configuration.settings(options).pid_file)
     if pid is None:
         msg = "no running doorwardd detected"
         raise DoorwardError(msg)
@@ -249,5 +183,5 @@ def _firewall(options: argparse.Namespace) -> Nftables:
     if os.geteuid() != 0:
         msg = "must be run as root to read the firewall"
         raise FirewallError(msg)
-    settings, _ = _settings(options)
+    settings = configuration.settings(options)
     return Nftables(settings.firewall_file, settings.firewall_mode, frozenset)

@@ -34,13 +34,19 @@ def _serve(serve: Callable[[Callable[[], None]], int], writer: int) -> int:
     def ready() -> None:
         os.write(writer, b"1")
         os.close(writer)
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in range(3):
-            os.dup2(null, descriptor)
-        os.chdir("/")
+        leave_terminal()
 
     try:
         return serve(ready)
     except DoorwardError as error:
         print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  the reason, while there is still a terminal
         return 1
+
+
+def leave_terminal() -> None:
+    """Let go of the terminal and of the folder that the program was started in."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.close(null)
+    os.chdir("/")

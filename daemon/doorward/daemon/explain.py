@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from doorward.config.stanza import Stanza
-    from doorward.daemon.service import Configuration
+    from doorward.daemon.configuration import Configuration
     from doorward.gate import Memory
 
 _PAYLOAD_MAX: Final = 1501

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def notify(environment: Mapping[str, str], state: str) -> None:
-    """Send a state such as `READY=1` to the socket that NOTIFY_SOCKET names; without one, do nothing."""
-    name = environment.get("NOTIFY_SOCKET", "")
-    if not name:
-        return
-    address = "\0" + name[1:] if name.startswith("@") else name
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        channel.sendto(state.encode(), address)
+class Notifier:
+    """A connected socket to the service manager; it is only written to, which the system call filter leaves us."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Connect to the socket that NOTIFY_SOCKET names; without one, every call does nothing."""
+        self._socket: socket.socket | None = None
+        name = environment.get("NOTIFY_SOCKET", "")
+        if name:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._socket.connect("\0" + name[1:] if name.startswith("@") else name)
+
+    def __call__(self, state: str) -> None:
+        """Send a state such as `READY=1`."""
+        if self._socket is not None:
+            os.write(self._socket.fileno(), state.encode())
+
+    def close(self) -> None:
+        """Give the socket back."""
+        if self._socket is not None:
+            self._socket.close()

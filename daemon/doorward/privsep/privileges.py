@@ -28,11 +28,10 @@ def account() -> pwd.struct_passwd:
     Raises:
         HelperError: this system has none of them.
     """
+    known = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_name in USERS}
     for name in USERS:
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
+        if name in known:
+            return known[name]
     msg = f"this system has none of the users {', '.join(USERS)}"
     raise HelperError(msg)
 

@@ -1,7 +1,7 @@
 """The listener's system call filter: no new socket, nothing sent or changed on the ones it has, no new program.
 
-On top of what a service manager sets, and the only one where there is none. A capture socket can send frames and be bound anew
-even without capabilities, and its filter can be taken off; after this filter it can only be read.
+On top of what a service manager sets, and the only one where there is none. A capture socket can send frames and be
+bound anew even without capabilities, and its filter can be taken off; after this filter it can only be read.
 Source: seccomp(2), linux/seccomp.h, linux/filter.h.
 """
 

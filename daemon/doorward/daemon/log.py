@@ -1,0 +1,92 @@
+"""Where the daemon's lines go. A log that is slow or full costs lines, which are counted, and never a verdict."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import queue
+import socket
+import sys
+from typing import Final
+
+_QUEUE_MAX: Final = 10_000  # lines, some 2 MB
+_FACILITIES: Final = logging.handlers.SysLogHandler.facility_names
+_SYSLOG: Final = "/dev/log"
+
+
+class SyslogHandler(logging.Handler):
+    """Lines to syslog by write(2) on a connected socket, which the listener's system call filter leaves it."""
+
+    def __init__(self, identity: str, facility: str) -> None:
+        """Connect to the local syslog."""
+        super().__init__()
+        self._prefix = f"{identity}[{os.getpid()}]: "
+        self._facility = _FACILITIES[facility]
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.connect(_SYSLOG)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        severity = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}.get(record.levelno, 7)
+        line = f"<{self._facility << 3 | severity}>{self._prefix}{self.format(record)}"
+        try:
+            os.write(self._socket.fileno(), line.encode("utf-8", "replace"))
+        except OSError:
+            self.handleError(record)
+
+
+class BoundedQueueHandler(logging.handlers.QueueHandler):
+    """Hands lines to a thread that may block; when it lags too far behind, lines are counted instead of kept."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord]) -> None:
+        """Put lines into `lines`."""
+        super().__init__(lines)
+        self.lost = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Keep a line if there is room."""
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.lost += 1
+
+
+class Log:
+    """The daemon's logger and the thread that writes for it."""
+
+    def __init__(self, logger: logging.Logger, handler: logging.Handler) -> None:
+        """Write what `logger` is told through `handler`, from a thread."""
+        self._logger = logger
+        self.info, self.warning, self.error = logger.info, logger.warning, logger.error
+        lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_MAX)
+        self._bounded = BoundedQueueHandler(lines)
+        logger.addHandler(self._bounded)
+        self._writer = logging.handlers.QueueListener(lines, handler)
+        self._writer.start()
+
+    def take_lost(self) -> int:
+        """Return how many lines were lost since the last call."""
+        lost, self._bounded.lost = self._bounded.lost, 0
+        return lost
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._writer.stop()
+        self._logger.removeHandler(self._bounded)
+
+
+def make(*, foreground: bool, verbose: bool, identity: str, facility: str) -> Log:
+    """Return the log of this process: standard error in the foreground, syslog in the background."""
+    logger = logging.getLogger(f"doorwardd.{os.getpid()}")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    return Log(logger, logging.StreamHandler(sys.stderr) if foreground else _syslog(identity, facility))
+
+
+def _syslog(identity: str, facility: str) -> logging.Handler:
+    try:
+        return SyslogHandler(identity, facility)
+    except OSError as error:
+        print(f"doorwardd: no syslog at {_SYSLOG} ({error.strerror}): nothing is logged", file=sys.stderr)  # noqa: T201  the last chance to say it
+        return logging.NullHandler()

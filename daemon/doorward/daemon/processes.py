@@ -1,0 +1,147 @@
+"""How the two processes come about: parent and child started by hand, or two units of systemd. One code path behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from doorward.daemon import log
+from doorward.daemon.detach import leave_terminal
+from doorward.daemon.helper import HelperProcess, exit_code
+from doorward.daemon.listener import Alarm, Listener
+from doorward.daemon.notify import Notifier
+from doorward.daemon.pidfile import PidFile
+from doorward.errors import DoorwardError, HelperError
+from doorward.privsep import privileges
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from doorward.config.daemon import DaemonSettings
+    from doorward.daemon.log import Log
+
+HELPER_SOCKET: Final = "/run/doorward/helper.sock"
+_LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
+_PEER: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+def both(options: argparse.Namespace, settings: DaemonSettings, ready: Callable[[], None]) -> int:
+    """Run helper and listener as parent and child; return the listener's exit code.
+
+    `ready` is called in the listener once it hears knocks.
+    """
+    pid_file = PidFile(settings.pid_file)
+    helpers_end, listeners_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    alarm = Alarm()
+    child = os.fork()
+    if not child:
+        helpers_end.close()
+        os._exit(_in_child(options, settings, listeners_end, alarm, ready))
+    listeners_end.close()
+    try:
+        return _beside(child, options, settings, helpers_end, alarm)
+    finally:
+        pid_file.close()
+
+
+def _in_child(
+    options: argparse.Namespace,
+    settings: DaemonSettings,
+    channel: socket.socket,
+    alarm: Alarm,
+    ready: Callable[[], None],
+) -> int:
+    lines = _log(options, settings)
+    try:
+        Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=alarm).run(ready)
+    except DoorwardError as error:
+        lines.error("doorwardd: %s", error)
+        return 1
+    finally:
+        lines.close()
+    return 0
+
+
+def _beside(
+    child: int, options: argparse.Namespace, settings: DaemonSettings, channel: socket.socket, alarm: Alarm
+) -> int:
+    """Be the helper of a child; what is signalled to us is handed on, since we could not signal another user."""
+    mine = Alarm()
+    mine.catch()
+    alarm.reader.close()
+    lines = _log(options, settings)
+    try:
+        if not options.foreground:
+            leave_terminal()
+        HelperProcess(options, lines).serve(channel, mine.reader, lambda numbers: hand_on(alarm, numbers))
+    finally:
+        channel.close()
+        lines.close()
+        mine.close()
+    return exit_code(child)
+
+
+def hand_on(alarm: Alarm, numbers: bytes) -> None:
+    """Write signal numbers to the listener's alarm; one that is gone or deaf needs none."""
+    try:
+        alarm.writer.send(numbers)
+    except OSError:
+        return
+
+
+def listener(options: argparse.Namespace) -> int:
+    """Run the listener alone, as doorwardd.service does; the helper is behind a socket that systemd holds."""
+    lines = log.make(foreground=True, verbose=bool(options.verbose), identity="doorwardd", facility="daemon")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+            channel.connect(HELPER_SOCKET)
+            Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=Alarm()).run(lambda: None)
+    except OSError as error:
+        lines.error("doorwardd: the helper behind %s cannot be reached: %s", HELPER_SOCKET, error.strerror)
+        return 1
+    except DoorwardError as error:
+        lines.error("doorwardd: %s", error)
+        return 1
+    finally:
+        lines.close()
+    return 0
+
+
+def helper(options: argparse.Namespace) -> int:
+    """Run the helper alone, as doorward-helper.service does, for the one listener that has connected."""
+    if os.environ.get("LISTEN_FDS") != "1" or os.environ.get("LISTEN_PID") != str(os.getpid()):
+        msg = "--helper is for doorward-helper.service, which hands it its socket"
+        raise HelperError(msg)
+    lines = log.make(foreground=True, verbose=bool(options.verbose), identity="doorward-helper", facility="daemon")
+    try:
+        with socket.socket(fileno=_LISTEN_FDS_START) as accepting:
+            channel, _ = accepting.accept()
+        with channel:
+            _refuse_strangers(channel)
+            HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
+    except DoorwardError as error:
+        lines.error("helper: %s", error)
+        return 1
+    finally:
+        lines.close()
+    return 0
+
+
+def _refuse_strangers(channel: socket.socket) -> None:
+    """Serve only the listener's user; the socket's mode says the same, and is a setting."""
+    _, uid, _ = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    if uid != privileges.account().pw_uid:
+        msg = f"a process of uid {uid} is not the listener"
+        raise HelperError(msg)
+
+
+def _log(options: argparse.Namespace, settings: DaemonSettings) -> Log:
+    return log.make(
+        foreground=options.foreground,
+        verbose=bool(options.verbose or settings.verbose),
+        identity=settings.syslog_identity,
+        facility=settings.syslog_facility,
+    )

@@ -1,0 +1,86 @@
+"""The helper's side of the channel: one answer to each request, and an end to anything else."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from doorward.errors import DoorwardError, FirewallError, HelperError
+from doorward.privsep import channel as wire
+from doorward.privsep.messages import Configuration, Configure, Done, Open, Problems, Refused, decode_request, encode
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from doorward.values import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The bytes of both configuration files as they were read together."""
+
+    settings: bytes
+    access: bytes
+
+
+class Power(Protocol):
+    """What the helper can do. Both methods check for themselves: the listener is not trusted."""
+
+    def configure(self) -> tuple[Files, Sequence[int]]:
+        """Read the files, act on them, return them with the descriptors that the listener does not have yet.
+
+        Raises DoorwardError, with the old configuration still in force.
+        """
+
+    def open(self, grant: Grant) -> None:
+        """Open a grant, or raise FirewallError."""
+
+
+class Helper:
+    """Serves one listener until it is gone."""
+
+    def __init__(self, channel: socket.socket, power: Power) -> None:
+        """Answer on `channel` with `power`."""
+        self._channel = channel
+        self._power = power
+
+    def answer(self) -> None:
+        """Take one request and answer it.
+
+        Raises:
+            HelperError: the listener is gone, or sent what is no request; the helper must end.
+        """
+        content, descriptors = wire.receive(self._channel)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if descriptors:
+            msg = "a descriptor from the listener"
+            raise HelperError(msg)
+        match decode_request(content):
+            case Open(grant=grant):
+                self._open(grant)
+            case Configure():
+                self._configure()
+
+    def _open(self, grant: Grant) -> None:
+        try:
+            self._power.open(grant)
+        except FirewallError as error:
+            wire.send(self._channel, encode(Refused(str(error))))
+        else:
+            wire.send(self._channel, encode(Done()))
+
+    def _configure(self) -> None:
+        try:
+            files, further = self._power.configure()
+        except DoorwardError as error:
+            wire.send(self._channel, encode(Problems(str(error))))
+            return
+        sealed = [wire.seal("doorwardd.conf", files.settings), wire.seal("access.conf", files.access)]
+        try:
+            wire.send(self._channel, encode(Configuration()), [*sealed, *further])
+        finally:
+            for descriptor in sealed:
+                os.close(descriptor)

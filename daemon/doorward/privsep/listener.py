@@ -1,0 +1,67 @@
+"""The listener's side of the channel."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from doorward.errors import FirewallError, HelperError, RefusedConfigError
+from doorward.privsep import channel as wire
+from doorward.privsep.helper import Files
+from doorward.privsep.messages import Configuration, Configure, Done, Open, Problems, Refused, decode_reply, encode
+
+if TYPE_CHECKING:
+    import socket
+
+    from doorward.privsep.messages import Reply, Request
+    from doorward.values import Grant
+
+_FILES = 2
+
+
+class RemotePower:
+    """What the listener asks the helper to do. Every method raises HelperError when the helper is gone or strays."""
+
+    def __init__(self, channel: socket.socket, patience: float) -> None:
+        """Ask on `channel`; a helper that has not answered in `patience` seconds is taken for gone."""
+        channel.settimeout(patience)
+        self._channel = channel
+
+    def open(self, grant: Grant) -> None:
+        """Open a grant, or raise FirewallError with the helper's reason."""
+        reply, descriptors = self._ask(Open(grant))
+        _close(descriptors)
+        if isinstance(reply, Refused):
+            raise FirewallError(reply.text)
+        if not isinstance(reply, Done):
+            raise _astray(reply)
+
+    def configure(self) -> tuple[Files, list[int]]:
+        """Return both files, and the capture sockets' descriptors the first time.
+
+        Raises:
+            RefusedConfigError: the files have problems; the old configuration stays.
+        """
+        reply, descriptors = self._ask(Configure())
+        if isinstance(reply, Problems):
+            _close(descriptors)
+            raise RefusedConfigError(reply.text)
+        if not isinstance(reply, Configuration) or len(descriptors) < _FILES:
+            _close(descriptors)
+            raise _astray(reply)
+        settings, access, *further = descriptors
+        return Files(wire.unseal(settings), wire.unseal(access)), further
+
+    def _ask(self, request: Request) -> tuple[Reply, list[int]]:
+        wire.send(self._channel, encode(request))
+        content, descriptors = wire.receive(self._channel)
+        return decode_reply(content), descriptors
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _astray(reply: Reply) -> HelperError:
+    return HelperError(f"the helper answered out of turn: {type(reply).__name__}")

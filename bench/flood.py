@@ -31,8 +31,6 @@ from typing import TYPE_CHECKING
 
 import peers
 
-from system import netns
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -240,7 +238,7 @@ def play(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         labels = [peer.name[-12:] for peer in chosen]
-        client, stranger, *hosts = stack.enter_context(netns.network("client", "stranger", *labels))
+        client, stranger, *hosts = stack.enter_context(peers.network("client", "stranger", *labels))
         peers.routes(*hosts)
         sources = peers.add_sources(client, len(cells) * (knocks + 2))
         for number, (kind, rate) in enumerate(cells):

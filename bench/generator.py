@@ -27,8 +27,8 @@ class _Part(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Message(ctypes.Structure):
-    """struct mmsghdr: a struct msghdr and the count that the kernel writes."""
+class _Header(ctypes.Structure):
+    """struct msghdr."""
 
     _fields_ = (
         ("name", ctypes.c_void_p),
@@ -38,8 +38,13 @@ class _Message(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-        ("sent", ctypes.c_uint),
     )
+
+
+class _Message(ctypes.Structure):
+    """struct mmsghdr: the header, with its padding, and the number of bytes that the kernel writes."""
+
+    _fields_ = (("header", _Header), ("sent_bytes", ctypes.c_uint))
 
 
 class Generator:
@@ -55,7 +60,7 @@ class Generator:
         self._parts = (_Part * len(places))(*[_Part(place, frame_bytes) for place in places])
         self._messages = (_Message * len(places))()
         for message, part in zip(self._messages, self._parts, strict=True):
-            message.parts, message.part_count = ctypes.pointer(part), 1
+            message.header.parts, message.header.part_count = ctypes.pointer(part), 1
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
         self._socket.bind((interface, 0))

@@ -25,6 +25,8 @@ from doorward.values import (
 from doorward.wire import fwknop  # noqa: E402
 from doorward.wire.fwknop import Message, MessageType  # noqa: E402
 
+from system import netns  # noqa: E402
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -214,6 +216,19 @@ def pin(pid: int, core: int) -> None:
     for member in family(pid):
         with contextlib.suppress(ProcessLookupError):
             os.sched_setaffinity(member, {core})
+
+
+@contextlib.contextmanager
+def network(*labels: str) -> Iterator[tuple[Namespace, ...]]:
+    """Yield namespaces as system.netns.network() does, on a switch whose frames pass no packet filter on their way."""
+    with contextlib.ExitStack() as stack:
+        switch = stack.enter_context(netns.namespace("switch"))
+        switch.run("ip", "link", "add", "br0", "up", "type", "bridge", "mcast_snooping", "0", "stp_state", "0")
+        switch.run("sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0", check=False)  # only where the module is
+        members = tuple(stack.enter_context(netns.namespace(label, n)) for n, label in enumerate(labels, 1))
+        for member in members:
+            netns.plug(member, switch)
+        yield members
 
 
 def add_sources(client: Namespace, count: int) -> list[str]:

@@ -77,9 +77,16 @@ def _kind(facts: Facts) -> Denial | None:
 
 
 def _source(facts: Facts) -> Denial | None:
-    if not facts.stanza.require_source_address or _access(facts).source is not None:
-        return None
-    return Denial(Reason.SOURCE_REQUIRED, "0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address")
+    """Deny a source that nobody named, or that the stanza does not speak of.
+
+    fwknopd tests SOURCE against the packet's origin only; then whoever may knock could let in the whole world.
+    """
+    source = _access(facts).source
+    if source is None and facts.stanza.require_source_address:
+        return Denial(Reason.SOURCE_REQUIRED, "0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address")
+    if source is not None and source.packed not in facts.stanza.source:
+        return Denial(Reason.SOURCE, f"{source} is not in SOURCE")
+    return None
 
 
 def _username(facts: Facts) -> Denial | None:

@@ -43,6 +43,7 @@ class Reason(str, enum.Enum):
     FUTURE = "future"  # made further in the future than MAX_SPA_PACKET_AGE
     USERNAME = "username"  # not the user that REQUIRE_USERNAME names
     SOURCE_REQUIRED = "source_required"  # 0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address
+    SOURCE = "source"  # the address to be let in lies outside the stanza's SOURCE
     UNSUPPORTED = "unsupported"  # a kind of request that the stanza or this daemon does not serve
     SERVICES = "services"  # a requested service is not allowed
     STORE = "store"  # the replay store failed: nothing may be granted

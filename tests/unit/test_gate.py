@@ -97,6 +97,11 @@ REFUSED: dict[str, tuple[Datagram, dict[str, Any], Reason]] = {
         {"require_source_address": True},
         Reason.SOURCE_REQUIRED,
     ),
+    "a source outside SOURCE": (
+        knock(text="203.0.113.1,tcp/22"),
+        {"source": Networks.of([ipaddress.ip_network("192.0.2.0/24")])},
+        Reason.SOURCE,
+    ),
     "a command": (knock(type=MessageType.COMMAND, text="192.0.2.7,id"), {}, Reason.UNSUPPORTED),
     "a NAT request": (knock(type=MessageType.NAT, nat_access="10.0.0.1,22"), {}, Reason.UNSUPPORTED),
     "a service that is not open": (knock(text="192.0.2.7,tcp/23"), {"open_ports": {SSH}}, Reason.SERVICES),

@@ -27,7 +27,7 @@ _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes t
 class Memory(Protocol):
     """Where packets are remembered; ReplayStore, or a view of it that leaves no trace."""
 
-    def remember(self, packet: bytes, until: int) -> bool:
+    def remember(self, packet: bytes, made: int, until: int) -> bool:
         """Keep a packet and return whether it was new."""
 
 
@@ -138,7 +138,7 @@ class Gate:
         if name not in packet.new:
             newest = max(packet.now, float(message.time))
             until = _FOREVER if self._max_age is None else int(newest) + 2 * self._max_age
-            packet.new[name] = self._memory.remember(name, until)
+            packet.new[name] = self._memory.remember(name, message.time, until)
         return packet.new[name]
 
     def _decide(self, stanza: Stanza, packet: _Packet, message: Message) -> Verdict:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from doorward.config.stanza import Stanza
 
+CLOCK_SECONDS: Final = 30 * 86400  # nobody's packet is a month on its way; a host without a battery is years off
 _SERVED: Final = frozenset({MessageType.ACCESS, MessageType.ACCESS_TIMEOUT})
 
 
@@ -63,6 +64,8 @@ def _age(facts: Facts) -> Denial | None:
     if facts.max_age is None:
         return None
     age = facts.now - facts.message.time
+    if abs(age) > max(CLOCK_SECONDS, facts.max_age):
+        return Denial(Reason.CLOCK, f"{age / 86400:+.0f} days old by this host's clock: is it right?")
     if age > facts.max_age:
         return Denial(Reason.STALE, f"made {age:.0f} s ago, more than {facts.max_age}")
     if age < -facts.max_age:

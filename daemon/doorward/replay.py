@@ -6,6 +6,9 @@ by forgetting, and forgets only what is too old to be accepted anyway.
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -23,11 +26,14 @@ CREATE TABLE IF NOT EXISTS seen (
     until  INTEGER NOT NULL      -- Unix seconds from which it may be forgotten
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
+CREATE TABLE IF NOT EXISTS floor (
+    time INTEGER NOT NULL        -- Unix seconds; a packet made then or earlier is taken for seen
+);
 """
 
 
 class ReplayStore:
-    """The packets seen so far. One process uses it at a time; every method raises ReplayError when it cannot answer."""
+    """The packets seen so far. One process writes it at a time; every method raises ReplayError when it cannot answer."""
 
     def __init__(self, path: Path, rows_max: int = ROWS_MAX, *, read_only: bool = False) -> None:
         """Open or make the store at `path`, mode 0600; `read_only` opens it as it is, for has().
@@ -37,15 +43,18 @@ class ReplayStore:
         """
         self._rows_max = rows_max
         self._rows = 0
+        self._floor = -1
+        self._lock: int | None = None
         try:
             if read_only:
                 self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
                 return
+            self._lock = _lock(path)
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
             self._open()
         except (sqlite3.Error, OSError) as error:
-            msg = f"the replay store {path} cannot be used: {error}"
+            msg = f"the replay store {path} cannot be used: {error}; doorwardd --rotate-digest-cache makes a new one"
             raise ReplayError(msg) from error
 
     def _open(self) -> None:
@@ -58,6 +67,10 @@ class ReplayStore:
         self._database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         self._database.executescript(_SCHEMA)
         (self._rows,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
+        (self._floor,) = self._database.execute("SELECT coalesce(max(time), -1) FROM floor").fetchone()
+        (damage,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if damage != "ok":
+            raise sqlite3.DatabaseError(damage)
 
     def has(self, packet: bytes) -> bool:
         """Say whether a packet was remembered; for explain, which must leave no trace."""
@@ -68,8 +81,13 @@ class ReplayStore:
             msg = f"the replay store cannot be read: {error}"
             raise ReplayError(msg) from error
 
-    def remember(self, packet: bytes, until: int) -> bool:
-        """Keep a packet until at least `until` (Unix seconds); return whether it was new. Durable when it returns."""
+    def remember(self, packet: bytes, made: int, until: int) -> bool:
+        """Keep a packet until at least `until`; return whether it was new. Durable when it returns.
+
+        `made` is the time inside the packet; both in Unix seconds. What was made before the store began is not new.
+        """
+        if made <= self._floor:
+            return False
         if self._rows >= self._rows_max:
             msg = f"the replay store is full: {self._rows} packets"
             raise ReplayError(msg)
@@ -91,6 +109,60 @@ class ReplayStore:
         self._rows -= count
         return count
 
+    def raise_floor(self, time: int) -> None:
+        """Take every packet made at `time` (Unix seconds) or earlier for seen: a new store knows none of them."""
+        try:
+            self._database.execute("INSERT INTO floor VALUES (?)", (time,))
+        except sqlite3.Error as error:
+            msg = f"the replay store cannot be written: {error}"
+            raise ReplayError(msg) from error
+        self._floor = max(self._floor, time)
+
     def close(self) -> None:
         """Write everything back and let go of the file."""
         self._database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(path: Path) -> int:
+    """Return the descriptor whose lock makes this process the only writer; the kernel frees it when the process ends."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        msg = "another process uses it"
+        raise OSError(errno.EBUSY, msg) from None
+    return descriptor
+
+
+def rotate(path: Path, now: int, skew: int) -> Path:
+    """Put the store aside and begin a new one; return where the old one is.
+
+    What the old one knew is not forgotten: packets made up to `now` + `skew` (the accepted age) are taken for seen, so
+    for that long knocks are refused, and no replay is accepted.
+    """
+    old = path.with_name(path.name + "-old")
+    try:
+        os.close(_lock(path))
+        if path.exists():
+            path.replace(old)
+        for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be taken for the new one's
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        store = ReplayStore(path)
+        store.raise_floor(now + skew)
+        store.close()
+        _give(path)
+    except OSError as error:
+        msg = f"the replay store {path} cannot be put aside: {error.strerror}"
+        raise ReplayError(msg) from error
+    return old
+
+
+def _give(path: Path) -> None:
+    """Give the store's files to whom its folder belongs: root rotates, the listener's user writes."""
+    owner = path.parent.stat()
+    for name in path.parent.glob(path.name + "*"):
+        os.chown(name, owner.st_uid, owner.st_gid)

@@ -39,6 +39,7 @@ class Reason(str, enum.Enum):
     DECRYPTION = "decryption"  # authentic, but the encryption key does not fit
     DECODE = "decode"  # the digest or a field inside is not what the format allows
     REPLAY = "replay"  # authentic, and seen before
+    CLOCK = "clock"  # made so long ago or ahead that a clock must be wrong: this host's or the client's
     STALE = "stale"  # made longer ago than MAX_SPA_PACKET_AGE
     FUTURE = "future"  # made further in the future than MAX_SPA_PACKET_AGE
     USERNAME = "username"  # not the user that REQUIRE_USERNAME names

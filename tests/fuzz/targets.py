@@ -177,23 +177,25 @@ def _packed(text: str) -> bytes:
 
 def any_access(content: bytes) -> None:
     """An access.conf gives stanzas or problems."""
-    with _in_file(content) as path:
+    with in_file(content) as path:
         _loads_or_complains(lambda: access.load(path), content)
 
 
 def any_daemon(content: bytes) -> None:
     """A doorwardd.conf gives settings or problems."""
-    with _in_file(content) as path:
+    with in_file(content) as path:
         _loads_or_complains(lambda: daemon.load(path), content)
 
 
 def any_fwknoprc(content: bytes) -> None:
     """A client's file gives profiles or problems."""
-    _loads_or_complains(lambda: [made.profile(name) for made in [fwknoprc.parse(content, PATH)] for name in made.names], content)
+    _loads_or_complains(
+        lambda: [made.profile(name) for made in [fwknoprc.parse(content, PATH)] for name in made.names], content
+    )
     _loads_or_complains(lambda: fwknoprc.parse(content, PATH).profile(), content)
 
 
-class _in_file:  # noqa: N801  used as a function
+class in_file:  # noqa: N801  used like a function
     """A file in memory that only we can read, with a name."""
 
     def __init__(self, content: bytes) -> None:

@@ -1,8 +1,8 @@
 # ruff: noqa: SLF001, T201  an intruder respects no privacy, and this one prints what it achieved
 """A listener that was taken over: after it has given up its power it tries what an intruder would.
 
-Run as `taken_over.py [doorwardd's options]`, as root, in a namespace of its own; prints what came of each attempt. Everything
-but the loop is the real listener.
+Run as `taken_over.py [doorwardd's options]`, as root, in a namespace of its own; prints what came of each attempt.
+Everything but the loop is the real listener.
 """
 
 from __future__ import annotations
@@ -99,5 +99,5 @@ def _outcome(attempt: Callable[[], Any]) -> str:
 
 
 if __name__ == "__main__":
-    processes.Listener = TakenOver  # type: ignore[misc]
+    vars(processes)["Listener"] = TakenOver
     sys.exit(cli.main(sys.argv[1:]))

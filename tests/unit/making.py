@@ -49,7 +49,8 @@ class Memory:
         self.kept: dict[bytes, int] = {}
         self._error = error
 
-    def remember(self, packet: bytes, until: int) -> bool:
+    def remember(self, packet: bytes, made: int, until: int) -> bool:
+        assert made <= until
         if self._error is not None:
             raise self._error
         new = packet not in self.kept

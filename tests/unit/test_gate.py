@@ -91,6 +91,8 @@ REFUSED: dict[str, tuple[Datagram, dict[str, Any], Reason]] = {
     ),
     "a packet made 121 s ago": (knock(time=int(NOW) - 121), {}, Reason.STALE),
     "a packet made 121 s ahead": (knock(time=int(NOW) + 121), {}, Reason.FUTURE),
+    "a packet made two years ago by our clock": (knock(time=int(NOW) - 2 * 365 * 86400), {}, Reason.CLOCK),
+    "a packet made in two years by our clock": (knock(time=int(NOW) + 2 * 365 * 86400), {}, Reason.CLOCK),
     "another user": (knock(), {"require_username": "bob"}, Reason.USERNAME),
     "no source where one is required": (
         knock(text="0.0.0.0,tcp/22"),
@@ -173,7 +175,7 @@ def test_a_packet_cut_differently_by_two_stanzas_is_still_one_packet() -> None:
 
 
 def test_the_refusal_that_came_furthest_is_reported() -> None:
-    verdict = judge(knock(time=0), stanza(1, keys=OTHER_KEYS), stanza(2), stanza(3, keys=OTHER_KEYS))
+    verdict = judge(knock(time=int(NOW) - 999), stanza(1, keys=OTHER_KEYS), stanza(2), stanza(3, keys=OTHER_KEYS))
     assert (verdict.reason, verdict.stanza) == (Reason.STALE, 2)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.errors import ReplayError
-from doorward.replay import ReplayStore
+from doorward.replay import ReplayStore, rotate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,11 @@ ONE, TWO = b"\x01" * 32, b"\x02" * 32
 
 def test_a_packet_is_new_once(tmp_path: Path) -> None:
     store = ReplayStore(tmp_path / "replay.db")
-    assert [store.remember(ONE, 100), store.remember(ONE, 100), store.remember(TWO, 100)] == [True, False, True]
+    assert [store.remember(ONE, 50, 100), store.remember(ONE, 50, 100), store.remember(TWO, 50, 100)] == [
+        True,
+        False,
+        True,
+    ]
     assert store.has(ONE)
     assert not store.has(b"\x03" * 32)
     store.close()
@@ -29,10 +33,10 @@ def test_a_packet_is_new_once(tmp_path: Path) -> None:
 
 def test_a_packet_stays_known_after_a_restart(tmp_path: Path) -> None:
     first = ReplayStore(tmp_path / "replay.db")
-    first.remember(ONE, 100)
+    first.remember(ONE, 50, 100)
     first.close()
     second = ReplayStore(tmp_path / "replay.db")
-    assert not second.remember(ONE, 100)
+    assert not second.remember(ONE, 50, 100)
     second.close()
 
 
@@ -40,7 +44,7 @@ def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "replay.db"
     code = (
         "import os, pathlib, sys; from doorward.replay import ReplayStore;"
-        f"assert ReplayStore(pathlib.Path({str(path)!r})).remember({ONE!r}, 100);"
+        f"assert ReplayStore(pathlib.Path({str(path)!r})).remember({ONE!r}, 50, 100);"
         "os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run(
@@ -48,14 +52,14 @@ def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
     )
     assert ended.returncode == -9
     store = ReplayStore(path)
-    assert not store.remember(ONE, 100)
+    assert not store.remember(ONE, 50, 100)
     store.close()
 
 
 def test_pruning_forgets_what_is_too_old_and_nothing_else(tmp_path: Path) -> None:
     store = ReplayStore(tmp_path / "replay.db")
-    store.remember(ONE, 100)
-    store.remember(TWO, 101)
+    store.remember(ONE, 50, 100)
+    store.remember(TWO, 50, 101)
     assert store.prune(101.5) == 1
     assert [store.has(ONE), store.has(TWO)] == [False, True]
     store.close()
@@ -63,12 +67,12 @@ def test_pruning_forgets_what_is_too_old_and_nothing_else(tmp_path: Path) -> Non
 
 def test_a_full_store_refuses_and_forgets_nothing(tmp_path: Path) -> None:
     store = ReplayStore(tmp_path / "replay.db", rows_max=1)
-    store.remember(ONE, 100)
+    store.remember(ONE, 50, 100)
     with pytest.raises(ReplayError, match="full"):
-        store.remember(TWO, 100)
+        store.remember(TWO, 50, 100)
     assert store.has(ONE)
     store.prune(1000)
-    assert store.remember(TWO, 2000)
+    assert store.remember(TWO, 50, 2000)
     store.close()
 
 
@@ -103,16 +107,16 @@ def test_a_locked_store_refuses(tmp_path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(ReplayError, match="locked"):
-        store.remember(ONE, 100)
+        store.remember(ONE, 50, 100)
     other.execute("ROLLBACK")
-    assert store.remember(ONE, 100)
+    assert store.remember(ONE, 50, 100)
     other.close()
     store.close()
 
 
 def fill(store: ReplayStore) -> None:
     for number in range(10_000):
-        store.remember(number.to_bytes(32, "big"), 100)
+        store.remember(number.to_bytes(32, "big"), 50, 100)
 
 
 def test_a_full_disk_refuses(tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_a_full_disk_refuses(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(disk)], check=True)
     try:
         store = ReplayStore(disk / "replay.db")
-        assert store.remember(ONE, 100)
+        assert store.remember(ONE, 50, 100)
         with pytest.raises(OSError, match="No space"):
             (disk / "rest").write_bytes(bytes(1 << 20))
         with pytest.raises(ReplayError, match=r"full|I/O"):
@@ -129,7 +133,7 @@ def test_a_full_disk_refuses(tmp_path: Path) -> None:
         store.close()
         (disk / "rest").unlink()
         again = ReplayStore(disk / "replay.db")
-        assert not again.remember(ONE, 100)
+        assert not again.remember(ONE, 50, 100)
         again.close()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -138,11 +142,11 @@ def test_a_full_disk_refuses(tmp_path: Path) -> None:
 def test_a_store_open_for_reading_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "replay.db"
     store = ReplayStore(path)
-    store.remember(ONE, 100)
+    store.remember(ONE, 50, 100)
     view = ReplayStore(path, read_only=True)
     assert view.has(ONE)
     with pytest.raises(ReplayError, match="readonly"):
-        view.remember(TWO, 100)
+        view.remember(TWO, 50, 100)
     view.close()
     store.close()
 
@@ -155,4 +159,49 @@ def test_a_closed_store_answers_no_question(tmp_path: Path) -> None:
     with pytest.raises(ReplayError):
         store.prune(0)
     with pytest.raises(ReplayError):
-        store.remember(ONE, 1)
+        store.raise_floor(1)
+    with pytest.raises(ReplayError):
+        store.remember(ONE, 50, 1)
+
+
+def test_a_new_store_takes_what_was_made_before_for_seen(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    path.write_bytes(b"damaged" * 1000)
+    old = rotate(path, now=1000, skew=120)
+    assert old.read_bytes().startswith(b"damaged")
+    for _ in range(2):
+        store = ReplayStore(path)
+        assert not store.remember(ONE, 1120, 2000)
+        store.close()
+    store = ReplayStore(path)
+    assert store.remember(ONE, 1121, 2000)
+    store.close()
+
+
+def test_a_store_can_be_begun_where_there_is_none(tmp_path: Path) -> None:
+    rotate(tmp_path / "replay.db", now=1000, skew=120)
+    assert (tmp_path / "replay.db").exists()
+
+
+def test_a_store_that_cannot_be_put_aside_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "replay.db-old").mkdir()
+    (tmp_path / "replay.db").write_bytes(b"x")
+    with pytest.raises(ReplayError, match="put aside"):
+        rotate(tmp_path / "replay.db", now=1000, skew=120)
+
+
+def test_a_store_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    with pytest.raises(ReplayError, match="another process uses it"):
+        ReplayStore(path)
+    with pytest.raises(ReplayError, match="another process uses it"):
+        rotate(path, now=0, skew=0)
+    store.close()
+    ReplayStore(path).close()
+
+
+def test_a_new_store_belongs_to_whom_its_folder_belongs(tmp_path: Path) -> None:
+    os.chown(tmp_path, 1234, 1234)
+    rotate(tmp_path / "replay.db", now=0, skew=0)
+    assert {name.stat().st_uid for name in tmp_path.iterdir()} == {1234}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import doorward
+from doorward import replay
 from doorward.config import access
 from doorward.daemon import configuration, explain, processes
 from doorward.daemon.detach import detach
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("-R", "--restart", action="store_true", help="make the running daemon read its files again")
     mode.add_argument("-S", "--status", action="store_true", help="print the PID of the running daemon")
     mode.add_argument("--exit-parse-config", action="store_true", help="read both files and exit")
+    mode.add_argument("--rotate-digest-cache", action="store_true", help="begin a new replay store, the old one aside")
     mode.add_argument("--fw-list", action="store_true", help="print the live grants")
     mode.add_argument("--fw-flush", action="store_true", help="close every live grant")
     add("-V", "--version", action="version", version=f"doorwardd {doorward.__version__}, firewall: nftables")
@@ -97,6 +99,7 @@ def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]
         "restart": _restart,
         "status": _status,
         "exit_parse_config": _check,
+        "rotate_digest_cache": _rotate,
         "fw_list": _list_grants,
         "fw_flush": _flush,
     }
@@ -166,6 +169,14 @@ def _pid(options: argparse.Namespace) -> int:
         msg = "no running doorwardd detected"
         raise DoorwardError(msg)
     return pid
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    settings = configuration.settings(options)
+    skew = settings.max_age or 0
+    old = replay.rotate(settings.replay_file, int(time.time()), skew)
+    print(f"{settings.replay_file} is new, the old one is {old}; knocks are refused for {skew} s")  # noqa: T201
+    return 0
 
 
 def _list_grants(options: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ class _View:
     def __init__(self, store: ReplayStore) -> None:
         self._store = store
 
-    def remember(self, packet: bytes, until: int) -> bool:  # noqa: ARG002  the interface of Memory
+    def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  the interface of Memory
         """Say whether the packet would be new."""
         return not self._store.has(packet)
 
@@ -41,7 +41,7 @@ class _View:
 class _Nothing:
     """A memory that has seen nothing."""
 
-    def remember(self, packet: bytes, until: int) -> bool:  # noqa: ARG002  the interface of Memory
+    def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  the interface of Memory
         """Say that the packet is new."""
         return True
 

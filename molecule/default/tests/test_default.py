@@ -13,7 +13,7 @@ from lab.plan import HOSTS
 if TYPE_CHECKING:
     from testinfra.host import Host
 
-testinfra_hosts = ["ansible://all?force_ansible=True&sudo=True"]
+testinfra_hosts = ["ansible://all?force_ansible=True"]
 
 
 @pytest.fixture

@@ -139,3 +139,9 @@ def test_the_role_readmes_are_those_of_the_argument_specs() -> None:
     script = [sys.executable, str(COLLECTION / "tools/role_readmes.py"), "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_host_that_was_taken_off_on_purpose_is_no_reinstalled_one(tmp_path: Path) -> None:
+    enrol(tmp_path)
+    assert make(tmp_path, reenroll=True, enrolled=False)["changed"]
+    assert not make(tmp_path)["changed"]

@@ -23,7 +23,7 @@ _OPTIONS = {
     "vault_id": {"type": "str", "default": ""},
     "host_mark": {"type": "str", "default": ""},
     "reenroll": {"type": "bool", "default": False},
-    "enrolled": {"type": "bool", "default": False},
+    "enrolled": {"type": "bool"},
 }
 
 
@@ -48,9 +48,8 @@ class ActionModule(ActionBase):
                 made.append(client)
             self._fingerprint(file, client, fingerprints)
         mark = _key_store.enrolment(folder, make=not self._task.check_mode) or ""
-        newly = options["enrolled"] and not self._task.check_mode and _key_store.mark_enrolled(folder)
         return {
-            "changed": bool(made) or newly,
+            "changed": bool(made) or self._note_enrolled(folder, enrolled=options["enrolled"]),
             "made": made,
             "fingerprints": fingerprints,
             "enrolment": mark,
@@ -75,6 +74,14 @@ class ActionModule(ActionBase):
             "again with doorward_reenroll: true for this host"
         )
         raise AnsibleActionFail(msg)
+
+    def _note_enrolled(self, folder: Path, *, enrolled: bool | None) -> bool:
+        """Remember or forget that the host bears its mark; None leaves it as it is."""
+        if enrolled is None or enrolled == _key_store.enrolled(folder):
+            return False
+        if not self._task.check_mode:
+            (_key_store.mark_enrolled if enrolled else _key_store.forget_enrolled)(folder)
+        return True
 
     def _make(self, file: Path, vault_id: str) -> bool:
         """Make a key unless there is one; tell whether one was made, or would be in check mode."""

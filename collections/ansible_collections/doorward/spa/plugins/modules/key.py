@@ -44,9 +44,8 @@ options:
     type: bool
     default: false
   enrolled:
-    description: Remember that the host now bears its mark.
+    description: Remember (V(true)) that the host now bears its mark, or forget it (V(false)).
     type: bool
-    default: false
 attributes:
   check_mode:
     support: full

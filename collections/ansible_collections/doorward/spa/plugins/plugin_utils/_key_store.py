@@ -86,3 +86,11 @@ def enrolled(host_folder: Path) -> bool:
 def mark_enrolled(host_folder: Path) -> bool:
     """Remember that the host bears its enrolment id; tell whether that is new."""
     return create(host_folder / _ENROLLED, "")
+
+
+def forget_enrolled(host_folder: Path) -> bool:
+    """Forget that the host bears its enrolment id; its keys stay. Tell whether there was something to forget."""
+    mark = host_folder / _ENROLLED
+    known = mark.exists()
+    mark.unlink(missing_ok=True)
+    return known

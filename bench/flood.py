@@ -1,9 +1,11 @@
 """Good knocks in a flood of garbage: doorwardd and Debian's fwknopd in both modes, the same work in one run.
 
-Every 100 ms a knock comes from a source that has no grant, while a generator on a core of its own sends garbage. The
-daemon has the other core for itself: the knocks and the echo service run beside the generator, as the rest of the world
-would. One JSON object a line. `garbage_pps_seen` is what the host's interface received, `granted` counts the doors that
-opened within PATIENCE_SECONDS, `daemon_cpu_s` is the CPU time of the daemon's processes over `seconds`. The kinds:
+Every 100 ms a knock comes from a source that has no grant, amid the garbage that a generator sends from a core of its
+own. The daemon has the other core; the echo service, and whoever looks at the doors, run beside the generator, as the
+rest of the world would. One JSON object a line: `garbage_pps_seen` is what the host's interface received, `granted`
+counts the doors that opened within PATIENCE_SECONDS, `daemon_cpu_s` is the CPU time of the daemon's processes over
+`seconds`, `others_cpu_s` what anything else took of its core meanwhile: a line where that is much says little. All of
+this runs at a high priority, for the same reason. The kinds:
 
     none      no garbage: shows that every knock is granted where nothing disturbs
     random    as long as a knock, random bytes
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -38,10 +41,10 @@ if TYPE_CHECKING:
 
 GENERATOR = Path(__file__).with_name("generator.py")
 KINDS = ("random", "shaped", "replayed")
-RATES = (1_000, 5_000, 20_000, 100_000, 0)  # packets/s; 0 is the generator's maximum
+RATES = (1_000, 5_000, 20_000, 100_000, math.inf)  # packets/s; the last is the generator's own maximum
 KNOCK_INTERVAL = 0.1  # seconds
 PATIENCE_SECONDS = 1.0  # a knock that took longer is one that its user has given up
-LEAD_SECONDS = 0.3  # of garbage before the first knock: the queues are full by then
+LEAD_SECONDS = 0.5  # of garbage before the first knock: the queues are full by then
 FRAMES = 1024  # different ones, each from another address
 USED_PACKETS = 32
 PROBE_SECONDS, LATE_PROBE_SECONDS = 0.0005, 0.005  # between two looks at a door in its first 20 ms, and later
@@ -50,97 +53,100 @@ DAEMON_CORE, WORLD_CORE = 0, 1
 
 
 @dataclass
-class _Knock:
-    """A knock whose door is being looked at."""
+class _Door:
+    """A door that somebody is to knock at: from which source, and from when to look at it."""
 
-    sent: float
+    source: str
+    due: float
     next_probe: float
 
 
 @dataclass
-class Knocker:
-    """Knocks at a host at a steady pace, whether or not the doors before have opened."""
+class Watcher:
+    """Looks at the doors of a host: probes its echo service from every source that knocks, until it answers."""
 
     client: Namespace
     host: Namespace
-    times: list[float] = field(default_factory=list)  # milliseconds from knock to open
-    _waiting: dict[socket.socket, _Knock] = field(default_factory=dict)
+    opened: dict[str, float] = field(default_factory=dict)  # source: time of perf_counter()
+    _doors: dict[socket.socket, _Door] = field(default_factory=dict)
 
-    def run(self, sources: list[str]) -> None:
-        """Knock once from every source, then wait for the doors that have time left."""
-        start = time.perf_counter()
+    def run(self, sources: list[str], start: float) -> None:
+        """Watch for the sources, which knock KNOCK_INTERVAL apart from `start` on, until they have or gave up."""
         for number, source in enumerate(sources):
-            self._watch(start + number * KNOCK_INTERVAL)
-            self._knock(source)
-        while self._waiting:
+            due = start + number * KNOCK_INTERVAL
+            self._watch(due)
+            probe = peers.open_socket(self.client, source, (self.host.ipv4, peers.ECHO_PORT))
+            self._doors[probe] = _Door(source, due, due)
+        while self._doors:
             self._watch(time.perf_counter() + PROBE_SECONDS)
 
-    def _knock(self, source: str) -> None:
-        payload = peers.knock(source)
-        probe = peers.open_socket(self.client, source, (self.host.ipv4, peers.ECHO_PORT))
-        with peers.open_socket(self.client, source, (self.host.ipv4, peers.KNOCK_PORT)) as door:
-            now = time.perf_counter()
-            door.send(payload)
-        self._waiting[probe] = _Knock(now, now)
-
     def _watch(self, until: float) -> None:
-        """Probe the doors and take answers until `until`, a time of perf_counter()."""
+        """Probe and take answers until `until`."""
         while (now := time.perf_counter()) < until:
-            for probe, knock in list(self._waiting.items()):
-                if now - knock.sent > PATIENCE_SECONDS:
+            for probe, door in list(self._doors.items()):
+                if now - door.due > PATIENCE_SECONDS:
                     self._forget(probe)
-                elif now >= knock.next_probe:
-                    self._probe(probe, knock, now)
-            wake = min([until, *(knock.next_probe for knock in self._waiting.values())])
-            for probe in select.select(self._waiting, [], [], max(0.0, wake - time.perf_counter()))[0]:
+                elif now >= door.next_probe:
+                    self._probe(probe, door, now)
+            wake = min([until, *(door.next_probe for door in self._doors.values())])
+            for probe in select.select(self._doors, [], [], max(0.0, wake - time.perf_counter()))[0]:
                 self._take(probe)
 
-    def _probe(self, probe: socket.socket, knock: _Knock, now: float) -> None:
+    def _probe(self, probe: socket.socket, door: _Door, now: float) -> None:
         with contextlib.suppress(ConnectionRefusedError):
             probe.send(b"?")
-        often = now - knock.sent < PROBED_OFTEN_SECONDS
-        knock.next_probe = now + (PROBE_SECONDS if often else LATE_PROBE_SECONDS)
+        door.next_probe = now + (PROBE_SECONDS if now - door.due < PROBED_OFTEN_SECONDS else LATE_PROBE_SECONDS)
 
     def _take(self, probe: socket.socket) -> None:
         with contextlib.suppress(ConnectionRefusedError):
             probe.recv(64)
-            self.times.append((time.perf_counter() - self._waiting[probe].sent) * 1000)
+            self.opened[self._doors[probe].source] = time.perf_counter()
             self._forget(probe)
 
     def _forget(self, probe: socket.socket) -> None:
-        del self._waiting[probe]
+        del self._doors[probe]
         probe.close()
 
 
 def payloads(kind: str, used: list[bytes]) -> list[bytes]:
-    """Return the garbage of a kind: FRAMES payloads of one length."""
-    makers = {
-        "random": lambda number: os.urandom(len(used[number % len(used)])),
-        "shaped": lambda _: peers.shaped(),
-        "replayed": lambda number: used[number % len(used)],
-    }
-    made = [makers[kind](number) for number in range(FRAMES)]
-    return [payload for payload in made if len(payload) == len(made[0])]
+    """Return FRAMES payloads of a kind of garbage; `used` are good packets that were."""
+    if kind == "replayed":
+        return [used[number % len(used)] for number in range(FRAMES)]
+    if kind == "random":
+        return [os.urandom(len(used[0])) for _ in range(FRAMES)]
+    return [peers.shaped() for _ in range(FRAMES)]
 
 
-def frames(host: Namespace, stranger: Namespace, garbage: list[bytes]) -> bytes:
-    """Return Ethernet frames to the knock port, each payload from another address in 10.78.0.0/16."""
-    ethernet = _hardware(host) + _hardware(stranger) + b"\x08\x00"
-    target = socket.inet_aton(host.ipv4)
-    made = b""
-    for number, payload in enumerate(garbage):
+def strange_address(number: int) -> str:
+    """Return one of the addresses that garbage comes from."""
+    return f"10.78.{number // 250}.{1 + number % 250}"
+
+
+@dataclass(frozen=True)
+class Wire:
+    """Makes Ethernet frames from one namespace to another's knock port."""
+
+    hardware: bytes  # the header of every frame: to, from, IPv4
+    target: bytes
+
+    @classmethod
+    def between(cls, sender: Namespace, host: Namespace) -> Wire:
+        """Return the wire from `sender` to `host`."""
+        return cls(_hardware(host) + _hardware(sender) + b"\x08\x00", socket.inet_aton(host.ipv4))
+
+    def frame(self, origin: str, payload: bytes) -> str:
+        """Return a frame in hexadecimal that carries `payload` as if from `origin`."""
         length = 28 + len(payload)
-        origin = bytes((10, 78, *divmod(number, 250)))
-        words = struct.pack("!BBHHHBB", 0x45, 0, length, number, 0, 64, socket.IPPROTO_UDP)
-        checksum = struct.pack("!H", _checksum(words + b"\0\0" + origin + target))
-        udp = struct.pack("!HHHH", 20_000 + number, peers.KNOCK_PORT, length - 20, 0)  # 0: no checksum (RFC 768)
-        made += ethernet + words + checksum + origin + target + udp + payload
-    return made
+        words = struct.pack("!BBHHHBB", 0x45, 0, length, 0, 0, 64, socket.IPPROTO_UDP)
+        addresses = socket.inet_aton(origin) + self.target
+        checksum = struct.pack("!H", _checksum(words + b"\0\0" + addresses))
+        udp = struct.pack("!HHHH", 20_000, peers.KNOCK_PORT, length - 20, 0)  # 0: no checksum (RFC 768)
+        return (self.hardware + words + checksum + addresses + udp + payload).hex()
 
 
 def _checksum(header: bytes) -> int:
     """Return the Internet checksum of an IP header (RFC 1071)."""
-    total = sum(struct.unpack("!10H", header))
+    total: int = sum(struct.unpack("!10H", header))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 
@@ -154,26 +160,20 @@ def _hardware(member: Namespace) -> bytes:
 def received(host: Namespace) -> int:
     """Return how many packets the interface of a host has received so far."""
     (link,) = json.loads(host.run("ip", "-s", "-j", "link", "show", "eth0").stdout)
-    return int(link["stats64"]["rx"]["packets"])
+    count: int = link["stats64"]["rx"]["packets"]
+    return count
 
 
-@contextlib.contextmanager
-def flooding(stranger: Namespace, file: Path, frame_bytes: int, rate: int, seconds: float) -> Iterator[None]:
-    """Let the generator run during the block, for `seconds` at the most."""
-    argv = (sys.executable, "-S", str(GENERATOR), "eth0", str(file), str(frame_bytes), str(rate), str(seconds))
-    with stranger.process(*argv, stdin=subprocess.PIPE) as generator:
-        os.sched_setaffinity(generator.pid, {WORLD_CORE})
-        if generator.stdin is None or generator.stdout is None or generator.stdout.readline() != "ready\n":
-            message = "the generator did not start"
-            raise SystemExit(message)
-        generator.stdin.write("\n")
-        generator.stdin.flush()
-        yield
+def core_seconds(core: int) -> float:
+    """Return how long a core has been busy so far, or was kept from us by the machine's own host (proc(5), stat)."""
+    line = Path("/proc/stat").read_text().splitlines()[1 + core].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where it happens, and how long each part lasts."""
+    """One host, one daemon, and how long the knocks go on."""
 
     client: Namespace
     stranger: Namespace
@@ -181,8 +181,26 @@ class Scene:
     folder: Path
     seconds: float
 
-    def use(self, source: str) -> list[bytes]:
-        """Return USED_PACKETS good packets that the daemon has taken, each only once."""
+    def play(self, peer: peers.Peer, kind: str, rate: float, sources: list[str]) -> dict[str, object]:
+        """Return the result line of one daemon under one kind of garbage at one rate; the first two sources prepare."""
+        with peers.running(peer, self.host, self.folder) as daemon:
+            peers.await_ready(self.client, self.host, sources[0])
+            used = self._use(sources[0])
+            peers.await_ready(self.client, self.host, sources[1], interval=0.5)  # whatever came before has been read
+            peers.pin(daemon, DAEMON_CORE)
+            garbage = payloads(kind, used)
+            wire = Wire.between(self.stranger, self.host)
+            order = {
+                "garbage": [wire.frame(strange_address(n), payload) for n, payload in enumerate(garbage)],
+                "knocks": [wire.frame(source, peers.knock(source)) for source in sources[2:]],
+                "rate": rate,
+                "seconds": LEAD_SECONDS + self.seconds + PATIENCE_SECONDS,
+            }
+            figures = self._flood(daemon, order, sources[2:])
+        return {"system": peer.name, "kind": kind, "garbage_pps": rate if rate < math.inf else "max", **figures}
+
+    def _use(self, source: str) -> list[bytes]:
+        """Return USED_PACKETS good packets that the daemon has been sent, each once."""
         packets = [peers.knock(source) for _ in range(USED_PACKETS)]
         with peers.open_socket(self.client, source, (self.host.ipv4, peers.KNOCK_PORT)) as door:
             for packet in packets:
@@ -191,65 +209,72 @@ class Scene:
                 time.sleep(0.01)
         return packets
 
-    def play(self, peer: peers.Peer, kind: str, rate: int, sources: list[str]) -> dict[str, object]:
-        """Return the result line of one daemon under one kind of garbage at one rate; the first two sources prepare."""
-        with peers.running(peer, self.host, self.folder) as daemon:
-            peers.await_ready(self.client, self.host, sources[0])
-            used = self.use(sources[0])
-            peers.await_ready(self.client, self.host, sources[1], interval=0.5)  # whatever came before has been read
-            peers.pin(daemon, DAEMON_CORE)
-            knocker = Knocker(self.client, self.host)
-            with self._garbage(kind, rate, used) if kind != "none" else contextlib.nullcontext():
-                seen, cpu, start = received(self.host), peers.cpu_seconds(daemon), time.perf_counter()
-                knocker.run(sources[2:])
-                took = time.perf_counter() - start
-                cpu, seen = peers.cpu_seconds(daemon) - cpu, received(self.host) - seen
+    def _flood(self, daemon: int, order: dict[str, object], sources: list[str]) -> dict[str, object]:
+        """Return the figures of one flood."""
+        order |= {"interface": "eth0", "lead": LEAD_SECONDS, "interval": KNOCK_INTERVAL}
+        watcher = Watcher(self.client, self.host)
+        with self._generator(order) as generator:
+            start = time.perf_counter()
+            time.sleep(LEAD_SECONDS / 2)
+            before = self._readings(daemon)
+            watcher.run(sources, start + LEAD_SECONDS)
+            after = self._readings(daemon)
+            knocked = json.loads(generator.communicate(timeout=30)[0])["knocked"]
+        seen, cpu, core, seconds = (late - early for early, late in zip(before, after, strict=True))
+        sent = dict(zip(sources, knocked, strict=False))
+        times = [(opened - sent[source]) * 1000 for source, opened in watcher.opened.items()]
         return {
-            "system": peer.name,
-            "kind": kind,
-            "garbage_pps": rate or ("max" if kind != "none" else 0),
-            "garbage_pps_seen": round(seen / took) if kind != "none" else 0,
-            "knocks": len(sources) - 2,
-            "granted": len(knocker.times),
-            "p50_ms": round(statistics.median(knocker.times), 3) if knocker.times else None,
-            "max_ms": round(max(knocker.times), 3) if knocker.times else None,
+            "garbage_pps_seen": round(seen / seconds) if order["rate"] else 0,
+            "knocks": len(knocked),
+            "granted": len(times),
+            "p50_ms": round(statistics.median(times), 3) if times else None,
+            "max_ms": round(max(times), 3) if times else None,
             "daemon_cpu_s": round(cpu, 3),
-            "seconds": round(took, 2),
+            "others_cpu_s": round(max(0.0, core - cpu), 2),
+            "seconds": round(seconds, 2),
         }
 
+    def _readings(self, daemon: int) -> tuple[float, ...]:
+        return received(self.host), peers.cpu_seconds(daemon), core_seconds(DAEMON_CORE), time.perf_counter()
+
     @contextlib.contextmanager
-    def _garbage(self, kind: str, rate: int, used: list[bytes]) -> Iterator[None]:
-        garbage = payloads(kind, used)
-        made = frames(self.host, self.stranger, garbage)
-        file = self.folder / "frames"
-        file.write_bytes(made)
-        seconds = LEAD_SECONDS + self.seconds + 2 * PATIENCE_SECONDS
-        with flooding(self.stranger, file, len(made) // len(garbage), rate, seconds):
-            time.sleep(LEAD_SECONDS)
-            yield
+    def _generator(self, order: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
+        """Yield the generator, which has just begun."""
+        argv = (sys.executable, "-S", str(GENERATOR))
+        with self.stranger.process(*argv, stdin=subprocess.PIPE) as generator:
+            if generator.stdin is None or generator.stdout is None:
+                raise AssertionError
+            generator.stdin.write(json.dumps(order) + "\n")
+            generator.stdin.flush()
+            if generator.stdout.readline() != "ready\n":
+                message = "the generator did not start"
+                raise SystemExit(message)
+            generator.stdin.write("\n")
+            generator.stdin.flush()
+            yield generator
 
 
 def play(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Yield one result line after the other: kind by kind, rate by rate, the daemons in turn."""
     chosen = peers.chosen(options.systems)
-    knocks = round(options.seconds / KNOCK_INTERVAL)
-    cells = [("none", 0), *((kind, rate) for kind in options.kinds.split(",") for rate in options.rates)]
-    os.sched_setaffinity(0, {WORLD_CORE})  # and all that is started from here; only the daemon is moved
+    per_line = 2 + round(options.seconds / KNOCK_INTERVAL)
+    cells = [("none", 0.0), *((kind, rate) for kind in options.kinds.split(",") for rate in options.rates)]
+    peers.begin(WORLD_CORE)  # with all that is started from here; only the daemon is moved
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         labels = [peer.name[-12:] for peer in chosen]
         client, stranger, *hosts = stack.enter_context(peers.network("client", "stranger", *labels))
         peers.routes(*hosts)
-        sources = peers.add_sources(client, len(cells) * (knocks + 2))
+        sources = peers.add_sources(client, len(cells) * per_line)
         for number, (kind, rate) in enumerate(cells):
-            own = sources[number * (knocks + 2) :][: knocks + 2]
+            own = sources[number * per_line :][:per_line]
             for peer, host in zip(chosen, hosts, strict=True):
                 scene = Scene(client, stranger, host, folder / f"{number}{peer.name}", options.seconds)
                 yield scene.play(peer, kind, rate, own)
 
 
-def _rates(text: str) -> list[int]:
-    return [0 if word == "max" else int(word) for word in text.split(",")]
+def _rates(text: str) -> list[float]:
+    return [math.inf if word == "max" else int(word) for word in text.split(",")]
 
 
 def main() -> None:

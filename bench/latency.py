@@ -1,7 +1,7 @@
 """Knock to open: one packet, then probes every 0.2 ms until a guarded UDP echo answers.
 
-doorwardd and Debian's fwknopd, default and UDP-server mode, on the same work in one run, turn by turn. Every knock comes
-from a source that never had a grant. One JSON object a system, then the ratios of the medians.
+doorwardd and Debian's fwknopd, default and UDP-server mode, on the same work in one run, turn by turn. Every knock
+comes from a source that never had a grant. One JSON object a system, then the ratios of the medians.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING
 
 import peers
 
-from system import netns
-
 if TYPE_CHECKING:
+    from doorward.values import SymmetricKeys
     from system.netns import Namespace
 
 PROBE_SECONDS = 0.0002
 PATIENCE_SECONDS = 3.0
 
 
-def knock_to_open(client: Namespace, host: Namespace, source: str) -> float | None:
+def knock_to_open(client: Namespace, host: Namespace, source: str, keys: SymmetricKeys = peers.KEYS) -> float | None:
     """Return the milliseconds from the knock to the first answer of the echo, or None when none came."""
-    payload = peers.knock(source)
+    payload = peers.knock(source, keys)
     with (
         peers.open_socket(client, source, (host.ipv4, peers.KNOCK_PORT)) as door,
         peers.open_socket(client, source, (host.ipv4, peers.ECHO_PORT)) as probe,
@@ -77,12 +76,13 @@ def measure(count: int) -> dict[str, list[float | None]]:
     times: dict[str, list[float | None]] = {peer.name: [] for peer in peers.PEERS}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        client, *hosts = stack.enter_context(netns.network("client", *labels))
-        sources = peers.add_sources(client, count)
+        client, *hosts = stack.enter_context(peers.network("client", *labels))
+        first, *sources = peers.add_sources(client, 1 + count)
         peers.routes(*hosts)
         for peer, host in zip(peers.PEERS, hosts, strict=True):
             stack.enter_context(peers.running(peer, host, folder / peer.name))
-        time.sleep(3)  # fwknopd says nowhere that it is ready
+        for host in hosts:
+            peers.await_ready(client, host, first)
         for source in sources:
             for peer, host in zip(peers.PEERS, hosts, strict=True):
                 times[peer.name].append(knock_to_open(client, host, source))

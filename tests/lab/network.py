@@ -79,7 +79,7 @@ def gateway(host: Host, outer_port: int) -> Iterator[None]:
     rules = (
         "table ip forwarding { chain prerouting { type nat hook prerouting priority dstnat;\n"
         f" iif outer tcp dport {outer_port} dnat to {host.address.ipv4}:{host.ssh_port}\n"
-        f" iif outer udp dport 62201 dnat to {host.address.ipv4}\n}} }}\n"
+        f" iif outer udp dport 62201 dnat to {host.address.ipv4}\n }}\n}}\n"
     )
     router = ("ip", "netns", "exec", "doorward-gateway")
     _namespace("doorward-gateway", "gateway", Address(GATEWAY_ADDRESS))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from doorward.config import convert, reader
 from doorward.config.reader import Line, Setting
 from doorward.config.stanza import Stanza
-from doorward.errors import ConfigError, Problem, WireError
+from doorward.errors import Problem, WireError
 from doorward.values import DigestType, EncryptionMode, SymmetricKeys
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def parse(path: Path, content: bytes) -> Access:
     if not drafts and not problems:
         problems.append(Problem(str(path), 0, "has no stanza: nobody could get in"))
     if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line))
+        raise reader.failure(problems)
     made = tuple(stanza for stanza in stanzas if stanza is not None)
     return Access(made, tuple(warning for stanza in made for warning in _warnings(stanza)))
 
@@ -104,7 +104,8 @@ def _drafts(lines: list[Line], problems: list[Problem]) -> list[_Draft]:
         if line.name == "SOURCE":
             drafts.append(_Draft(line))
         elif not drafts:
-            problems.append(line.problem(f"{line.name[:60]} stands before the first SOURCE"))
+            shown = line.name if reader.is_name(line.name) else "the line"
+            problems.append(line.problem(f"{shown} stands before the first SOURCE"))
             continue
         draft = drafts[-1]
         draft.named |= {SETTINGS[line.name].field} if line.name in SETTINGS else set()

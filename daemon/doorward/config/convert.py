@@ -130,7 +130,7 @@ def encryption_mode(value: str) -> EncryptionMode:
 
 def _member(kind: type[E], value: str) -> E:
     try:
-        return kind[value.upper()]
+        return kind[value.upper() if value.isascii() else ""]  # the upper case of a long s is S
     except KeyError:
         names = ", ".join(member.name.lower() for member in kind)
         msg = f"{value[:40]!r} is none of {names}"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from doorward.config import convert, reader
-from doorward.config.reader import Line, Setting
-from doorward.errors import ConfigError, Problem
+from doorward.config.reader import LINE_MAX, Line, Setting
 from doorward.values import FirewallMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from doorward.errors import Problem
 
 CONFIG_FOLDER: Final = Path("/etc/doorward")
 STATE_FOLDER: Final = Path("/var/lib/doorward")
@@ -62,15 +66,16 @@ def parse(path: Path, content: bytes) -> Loaded:
     """
     problems: list[Problem] = []
     warnings: list[str] = []
-    lines = [line for line in reader.lines(path, content, problems) if not _is_inert(line, problems, warnings)]
+    expanded = _expanded(reader.lines(path, content, problems), problems)
+    lines = [line for line in expanded if not _is_inert(line, problems, warnings)]
     values: dict[str, Any] = {}
-    for line, field, value in reader.convert(_expanded(lines), SETTINGS, problems):
+    for line, field, value in reader.convert(lines, SETTINGS, problems):
         if field:
             values[field] = value
         elif value:
             problems.append(line.problem(f"{line.name} {line.value} is not served by this version"))
     if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.line))
+        raise reader.failure(problems)
     return Loaded(_settings(path, values), tuple(warnings))
 
 
@@ -88,16 +93,18 @@ def _settings(path: Path, values: dict[str, Any]) -> DaemonSettings:
     return replace(DaemonSettings(), **values)
 
 
-def _expanded(lines: list[Line]) -> list[Line]:
-    """Return the lines with one leading `$NAME` put in from the lines above, as fwknopd does."""
+def _expanded(lines: list[Line], problems: list[Problem]) -> Iterator[Line]:
+    """Yield the lines with one leading `$NAME` put in from the lines above, as fwknopd does."""
     known: dict[str, str] = {}
-    for index, line in enumerate(lines):
-        if line.value.startswith("$"):
-            name, slash, rest = line.value[1:].partition("/")
-            if name in known:
-                lines[index] = replace(line, value=known[name] + slash + rest)
-        known[line.name] = lines[index].value
-    return lines
+    for line in lines:
+        name, slash, rest = line.value.removeprefix("$").partition("/")
+        refers = line.value.startswith("$") and name in known
+        value = known[name] + slash + rest if refers else line.value
+        if len(value) > LINE_MAX:  # a name that is put into itself would grow with every line
+            problems.append(line.problem(f"{line.name}: {len(value)} characters are more than {LINE_MAX}"))
+            continue
+        known[line.name] = value
+        yield replace(line, value=value)
 
 
 def _is_inert(line: Line, problems: list[Problem], warnings: list[str]) -> bool:
@@ -107,6 +114,14 @@ def _is_inert(line: Line, problems: list[Problem], warnings: list[str]) -> bool:
     elif line.name in UNSERVED:
         problems.append(line.problem(f"{line.name} is not served by this version"))
     return line.name in INERT or line.name in UNSERVED
+
+
+def _literal(text: str) -> str:
+    """Read a text; a variable that no line above sets would pass for a part of it."""
+    if text.startswith("$"):
+        msg = f"{text[:60]!r} begins with a variable that no line above sets"
+        raise ValueError(msg)
+    return convert.text(text)
 
 
 def _off(text: str) -> bool:
@@ -125,7 +140,7 @@ def interfaces(text: str) -> tuple[str, ...]:
     """Read interface names separated by commas; `any` is every interface."""
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
-        if not 1 <= len(name) <= 15 or "/" in name or any(char.isspace() for char in name):  # noqa: PLR2004  IFNAMSIZ - 1
+        if not 1 <= len(name.encode()) <= 15 or "/" in name or any(char.isspace() for char in name):  # noqa: PLR2004  IFNAMSIZ - 1
             msg = f"{name[:40]!r} is not an interface name"
             raise ValueError(msg)
     return () if "any" in names else names
@@ -148,7 +163,7 @@ def _facility(text: str) -> str:
 
 
 SETTINGS: Final[dict[str, Setting[Any]]] = {
-    "ACCESS_FILE": Setting("access_file", lambda text: Path(convert.text(text))),
+    "ACCESS_FILE": Setting("access_file", lambda text: Path(_literal(text))),
     "PCAP_INTF": Setting("interfaces", interfaces),
     "PCAP_FILTER": Setting("ports", convert.capture_ports),
     "ENABLE_SPA_PACKET_AGING": Setting("ageing", convert.boolean),
@@ -161,7 +176,7 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "FLUSH_IPT_AT_INIT": Setting("flush_at_start", convert.boolean),
     "FLUSH_IPT_AT_EXIT": Setting("flush_at_exit", convert.boolean),
     "VERBOSE": Setting("verbose", convert.number(0, 9)),
-    "SYSLOG_IDENTITY": Setting("syslog_identity", convert.text),
+    "SYSLOG_IDENTITY": Setting("syslog_identity", _literal),
     "SYSLOG_FACILITY": Setting("syslog_facility", _facility),
     # what is off by default in fwknopd and not served here: N passes, Y is a problem
     "ENABLE_PCAP_PROMISC": Setting("", _off),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.config import convert
-from doorward.config.reader import PROBLEMS_MAX, Line, Setting
+from doorward.config.reader import Line, Setting, failure, is_name
 from doorward.config.reader import convert as convert_lines
 from doorward.errors import ConfigError, Problem
 from doorward.values import HMAC_KEY_MAX, KEY_MAX
@@ -36,7 +36,6 @@ LINE_MAX: Final = 1024  # characters, fwknop's MAX_LINE_LEN
 
 _STANZA: Final = re.compile(r"\[([^\]]*)\]")
 _ENTRY: Final = re.compile(r"([^\s;#]+)\s+([^\s;#]+)")
-_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]{0,31}:?")  # anything else may be a key that lost its name: not repeated
 _OFFSET: Final = re.compile(r"(-?)(\d{1,8})([smhd]?)", re.ASCII | re.IGNORECASE)
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]{0,252}", re.ASCII)
 _USER_MAX: Final = 48
@@ -121,7 +120,7 @@ class ClientFile:
         if profile.key is not None and profile.key == profile.hmac_key:
             problems.append(Problem(self.path, 0, f"[{name}]: the encryption key and the HMAC key are the same"))
         if problems:
-            raise ConfigError(problems)
+            raise failure(problems)
         return profile
 
     def _read(self, name: str, problems: list[Problem]) -> Profile:
@@ -187,7 +186,7 @@ def _rows(content: bytes, path: str) -> list[str]:
     raw = content.split(b"\n")
     problems = [Problem(path, number, text) for number, row in enumerate(raw, 1) if (text := _complaint(row))]
     if problems:
-        raise ConfigError(problems[:PROBLEMS_MAX])
+        raise failure(problems)
     return [row.decode().strip() for row in raw]
 
 
@@ -220,7 +219,9 @@ def _line(path: str, number: int, row: str) -> Line | Problem:
     """Split `NAME value` or `NAME: value`; a value ends at a blank, `;` or `#`, as fwknop's scanf has it."""
     match = _ENTRY.match(row)
     if match is None:
-        return Problem(path, number, f"{row} has no value" if _NAME.fullmatch(row) else "the line is not NAME value")
+        return Problem(
+            path, number, f"{row} has no value" if is_name(row.rstrip(":")) else "the line is not NAME value"
+        )
     return Line(path, number, match[1].rstrip(":"), match[2])
 
 

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from doorward.errors import ConfigError, DoorwardError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 LINE_MAX: Final = 4096  # bytes; fwknop cuts at 1024 (server/fwknopd_common.h MAX_LINE_LEN)
 FILE_MAX: Final = 16 * 1024 * 1024  # bytes: an access.conf of ten thousand clients has under 4 MB
 PROBLEMS_MAX: Final = 100
+_NAME: Final = re.compile(r"%?[A-Z][A-Z0-9_]{0,31}", re.ASCII)
 _NAME_END: Final = re.compile(r"[\s:]")
+_MARK: Final = re.compile(
+    r"(?::|\s+:(?=\s))?\s*"
+)  # `NAME value`, `NAME: value`, `NAME : value`; `::1` keeps its colons
 _COMMENTS: Final = ("#", ";")
 
 T = TypeVar("T")
@@ -65,8 +69,11 @@ def content(path: Path, *, secret: bool) -> bytes:
     if complaint:
         os.close(descriptor)
         raise _refusal(path, complaint)
-    with os.fdopen(descriptor, "rb") as file:
-        read = file.read(FILE_MAX + 1)
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            read = file.read(FILE_MAX + 1)
+    except OSError as error:
+        raise _refusal(path, f"cannot be read: {error.strerror}") from error
     if len(read) > FILE_MAX:
         raise _refusal(path, f"the file exceeds {FILE_MAX} bytes", read[:FILE_MAX].count(b"\n") + 1)
     return read
@@ -93,12 +100,27 @@ def convert(
     for line in settable:
         setting = settings.get(line.name)
         if setting is None:
-            problems.append(line.problem(f"unknown name {line.name[:60]!r}"))
+            known = is_name(line.name) or line.name.upper() in settings
+            problems.append(line.problem(f"unknown name {line.name!r}" if known else "the line begins with no name"))
             continue
         try:
             yield line, setting.field, setting.convert(line.value)
         except (ValueError, DoorwardError) as error:
             problems.append(line.problem(f"{line.name}: {error}"))
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text looks like a name; anything else may be a key that lost its name: it is never repeated."""
+    return _NAME.fullmatch(text) is not None
+
+
+def failure(problems: Iterable[Problem]) -> ConfigError:
+    """Return the error of a file's problems, in order of their lines; of a hopeless file only the first of them."""
+    ordered = sorted(problems, key=lambda problem: problem.line)
+    if len(ordered) > PROBLEMS_MAX:
+        last = ordered[PROBLEMS_MAX]
+        ordered = [*ordered[:PROBLEMS_MAX], Problem(last.path, last.line, "too many problems, reading stops here")]
+    return ConfigError(ordered)
 
 
 def _refusal(path: Path, text: str, line: int = 0) -> ConfigError:
@@ -147,13 +169,11 @@ def _text(raw: bytes) -> tuple[str, str | None]:
 def _line(path: str, number: int, text: str) -> tuple[Line | None, str | None]:
     """Split `NAME value`, `NAME: value;`, `NAME value; # note`; a value ends at its first `;` (server/access.c)."""
     match = _NAME_END.search(text)
-    if match is None:
-        return None, f"{text.rstrip(';')[:60]!r} has no value"
-    name = text[: match.start()]
-    value, _, tail = text[match.start() :].lstrip(": \t").partition(";")
+    name = text[: match.start()] if match else text.rstrip(";")
+    value, _, tail = _MARK.sub("", text[len(name) :], count=1).partition(";")
     value, tail = value.strip(), tail.strip()
     if not value:
-        return None, f"{name[:60]!r} has no value"
+        return None, f"{name!r} has no value" if is_name(name) else "the line is not NAME value"
     if tail and not tail.startswith(_COMMENTS):
-        return None, f"{name[:60]}: text after ';', where a value ends"
+        return None, f"{name if is_name(name) else 'the line'}: text after ';', where a value ends"
     return Line(path, number, name, value), None

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Final
 from doorward import audit
 from doorward.capture.packet import PacketCapture
 from doorward.daemon import configuration
-from doorward.errors import CaptureError, ConfigError, DoorwardError, HelperError, RefusedConfigError, ReplayError
+from doorward.errors import (
+    CaptureError,
+    ConfigError,
+    DoorwardError,
+    FirewallError,
+    HelperError,
+    RefusedConfigError,
+    ReplayError,
+)
 from doorward.gate import Gate
 from doorward.metrics import Counters
 from doorward.privsep import privileges, seccomp
@@ -83,6 +91,7 @@ class Listener:
         self._counters = Counters()
         self._limiter = audit.Limiter()
         self._running = True
+        self._lost: HelperError | None = None
         self._power = RemotePower(channel, PATIENCE)
         files, descriptors = self._power.configure()
         self._configuration = configuration.parse(options, files)
@@ -138,6 +147,8 @@ class Listener:
             if datagram is None:
                 return
             self._publish(self._gate.judge(datagram, time.time()))
+            if self._lost is not None:
+                raise self._lost
             if self._counters.total == self._options.packet_limit:
                 self._log.info("packet limit of %d reached", self._options.packet_limit)
                 self._running = False
@@ -163,8 +174,14 @@ class Listener:
             self._log.error("%s", error)
 
     def _open_grant(self, grant: Grant) -> None:
-        if not self._options.test:
+        """Have a grant opened. A helper that is gone ends the listener too, after the verdict has its line."""
+        if self._options.test:
+            return
+        try:
             self._power.open(grant)
+        except HelperError as error:
+            self._lost = error
+            raise FirewallError(str(error)) from error
 
     def _make_gate(self) -> Gate:
         chosen = self._configuration

@@ -34,7 +34,8 @@ GRANT_RULES: Final = """\
 """
 REMOVE: Final = f"add table {TABLE}\ndelete table {TABLE}\n"  # whether it was there or not, on every kernel
 
-_LEXEME: Final = re.compile(r'\\\n|#[^\n]*|"[^"\n]*"|[{};\n]|[^\s{};"#\\]+|[\\"]')
+# A quoted text may go over several lines, as in nft's own scanner: a brace inside it is none.
+_LEXEME: Final = re.compile(r'\\\n|#[^\n]*|"[^"]*"|[{};\n]|[^\s{};"#\\]+|[\\"]')
 _BREAKS: Final = frozenset("{};\n")
 _DEFINITIONS: Final = ("define", "redefine", "undefine")
 _OURS: Final = (["table", *TABLE.split()], ["add", "table", *TABLE.split()], ["delete", "table", *TABLE.split()])

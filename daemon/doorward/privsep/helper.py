@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -42,9 +43,12 @@ class Helper:
     """Serves one listener until it is gone."""
 
     def __init__(self, channel: socket.socket, power: Power) -> None:
-        """Answer on `channel` with `power`."""
+        """Answer on `channel` with `power`. A listener that does not take its answers strays: nobody waits for it."""
+        channel.setblocking(False)
         self._channel = channel
         self._power = power
+        self._gone = select.poll()
+        self._gone.register(channel, select.POLLRDHUP)
 
     def answer(self) -> None:
         """Take one request and answer it.
@@ -52,6 +56,9 @@ class Helper:
         Raises:
             HelperError: the listener is gone, or sent what is no request; the helper must end.
         """
+        if self._gone.poll(0):
+            msg = "the listener is gone"  # and what it still asked for it has given up
+            raise HelperError(msg)
         content, descriptors = wire.receive(self._channel)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -68,7 +68,8 @@ def encode(message: Request | Reply) -> bytes:
     if isinstance(message, Open):
         return b"O" + _encode_grant(message.grant)
     if isinstance(message, (Problems, Refused)):
-        return _TEXT[type(message)] + message.text.encode("utf-8", "replace")[: MESSAGE_MAX - 1]
+        text = message.text.encode("utf-8", "replace")[: MESSAGE_MAX - 1]
+        return _TEXT[type(message)] + text.decode("utf-8", "ignore").encode()  # a character that was cut is left out
     return _EMPTY[type(message)]
 
 
@@ -97,8 +98,18 @@ def decode_reply(content: bytes) -> Reply:
         return Done()
     for kind, letter in _TEXT.items():
         if content[:1] == letter:
-            return kind(content[1:].decode("utf-8", "replace"))
+            return kind(_decode_text(content))
     raise _unknown(content)
+
+
+def _decode_text(content: bytes) -> str:
+    """Return the text behind the letter of a reply."""
+    if len(content) > MESSAGE_MAX:
+        raise _unknown(content)
+    try:
+        return content[1:].decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _unknown(content) from error
 
 
 def _encode_grant(grant: Grant) -> bytes:

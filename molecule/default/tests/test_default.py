@@ -39,10 +39,10 @@ def test_the_firewall_is_loaded_at_boot(host: Host) -> None:
     assert host.service("doorward-firewall").is_enabled
 
 
-@pytest.mark.parametrize("name", ["doorwardd.conf", "access.conf", "firewall.nft"])
-def test_only_root_reads_what_the_daemon_reads(host: Host, name: str) -> None:
+@pytest.mark.parametrize(("name", "mode"), [("doorwardd.conf", 0o644), ("access.conf", 0o600), ("firewall.nft", 0o600)])
+def test_only_root_changes_what_decides_and_only_root_reads_the_keys(host: Host, name: str, mode: int) -> None:
     file = host.file(f"/etc/doorward/{name}")
-    assert (file.user, file.group, file.mode & 0o077) == ("root", "root", 0)
+    assert (file.user, file.group, oct(file.mode)) == ("root", "root", oct(mode))
 
 
 def test_the_daemon_says_what_holds(host: Host) -> None:

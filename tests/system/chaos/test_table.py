@@ -1,0 +1,66 @@
+"""The nft table under attack by others on the host, while knocks arrive."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from system.doorwardd import eventually, is_open
+
+if TYPE_CHECKING:
+    from system.chaos.scene import Scene
+
+ATTACKS = {
+    "the table deleted": "delete table inet doorward\n",
+    "the whole ruleset flushed": "flush ruleset\n",
+    "its rules flushed": "flush table inet doorward\n",
+    "its chain flushed": "flush chain inet doorward guard\n",
+    "its chain deleted": "flush chain inet doorward guard\ndelete chain inet doorward guard\n",
+    "its guarded services forgotten": "flush set inet doorward guarded\n",
+}
+GRANTS = 10_000
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_table_attacked_in_a_loop_while_knocks_arrive(scene: Scene, attack: str) -> None:
+    with scene.daemon() as daemon:
+        for _ in range(20):
+            scene.knock()
+            scene.host.run("nft", "-f", "-", input=ATTACKS[attack], check=False)
+        assert eventually(lambda: not is_open(scene.client, scene.host.ipv4, within=0.2), 3), "open to everybody"
+        scene.check(daemon)
+
+
+def test_the_table_replaced_by_a_swap_while_knocks_arrive(scene: Scene) -> None:
+    with scene.daemon() as daemon:
+        text = scene.host.run("nft", "-s", "list", "table", "inet", "doorward").stdout
+        for _ in range(20):
+            scene.knock()
+            scene.host.nft(f"add table inet doorward\ndelete table inet doorward\n{text}")
+        scene.check(daemon)
+
+
+def test_ten_thousand_grants_outlive_reload_restart_and_flush_and_end_on_time(scene: Scene) -> None:
+    with scene.daemon() as daemon:
+        made = (f"10.{n // 2500}.{n // 50 % 50}.{n % 50} . 6 . 22 timeout 12s" for n in range(GRANTS))
+        scene.host.nft(f"add element inet doorward open4 {{ {', '.join(made)} }}\n")
+        opened = time.monotonic()
+        assert len(scene.open_sources()) == GRANTS
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("was read again")
+        scene.granted(daemon, scene.knock(), 2)
+        daemon.process.kill()
+        daemon.process.wait(10)
+    with scene.daemon() as daemon:
+        scene.granted(daemon, scene.knock(), 2)
+        assert len(scene.open_sources()) >= GRANTS
+        scene.host.nft("flush ruleset\n")
+        scene.granted(daemon, scene.knock(), 2)
+        daemon.wait_for("OUR TABLE WAS REMOVED")
+        assert len(scene.open_sources()) >= GRANTS
+        assert eventually(lambda: not scene.open_sources())
+        assert time.monotonic() - opened < 12 + 2
+        scene.check(daemon)

@@ -10,12 +10,13 @@ import errno
 import fcntl
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import ReplayError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
@@ -23,6 +24,7 @@ _APPLICATION_ID: Final = 0x646F6F72  # "door"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
     packet BLOB PRIMARY KEY,     -- SHA-256 of the sealed bytes
+    made   INTEGER NOT NULL,     -- Unix seconds, by the clock of whoever made it
     until  INTEGER NOT NULL      -- Unix seconds from which it may be forgotten
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
@@ -33,7 +35,7 @@ CREATE TABLE IF NOT EXISTS floor (
 
 
 class ReplayStore:
-    """The packets seen so far. One process writes it at a time; every method raises ReplayError when it cannot answer."""
+    """The packets seen so far. One process writes them; every method raises ReplayError when it cannot answer."""
 
     def __init__(self, path: Path, rows_max: int = ROWS_MAX, *, read_only: bool = False) -> None:
         """Open or make the store at `path`, mode 0600; `read_only` opens it as it is, for has().
@@ -92,7 +94,7 @@ class ReplayStore:
             msg = f"the replay store is full: {self._rows} packets"
             raise ReplayError(msg)
         try:
-            cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (packet, until))
+            cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (packet, made, until))
         except (sqlite3.Error, OverflowError) as error:
             msg = f"the replay store cannot be written: {error}"
             raise ReplayError(msg) from error
@@ -100,23 +102,51 @@ class ReplayStore:
         return cursor.rowcount == 1
 
     def prune(self, now: float) -> int:
-        """Forget what may be forgotten at `now` (Unix seconds); return how many."""
+        """Forget what may be forgotten at `now` (Unix seconds); return how many.
+
+        What is forgotten raises the floor, so that it does not become new again when the clock steps back or a longer
+        age is accepted.
+        """
         try:
-            count = self._database.execute("DELETE FROM seen WHERE until < ?", (int(now),)).rowcount
+            with self._transaction():
+                passed = (int(now),)
+                (newest,) = self._database.execute("SELECT max(made) FROM seen WHERE until < ?", passed).fetchone()
+                if newest is None:
+                    return 0
+                self._write_floor(newest)
+                count = self._database.execute("DELETE FROM seen WHERE until < ?", passed).rowcount
         except sqlite3.Error as error:
             msg = f"the replay store cannot be pruned: {error}"
             raise ReplayError(msg) from error
         self._rows -= count
+        self._floor = max(self._floor, newest)
         return count
 
     def raise_floor(self, time: int) -> None:
         """Take every packet made at `time` (Unix seconds) or earlier for seen: a new store knows none of them."""
         try:
-            self._database.execute("INSERT INTO floor VALUES (?)", (time,))
+            with self._transaction():
+                self._write_floor(time)
         except sqlite3.Error as error:
             msg = f"the replay store cannot be written: {error}"
             raise ReplayError(msg) from error
         self._floor = max(self._floor, time)
+
+    def _write_floor(self, time: int) -> None:
+        """Write a floor where the one that is written is lower."""
+        self._database.execute("INSERT INTO floor VALUES (?)", (time,))
+        self._database.execute("DELETE FROM floor WHERE time < (SELECT max(time) FROM floor)")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Make what is written in the block one change, on the disk as a whole or not at all."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Write everything back and let go of the file."""
@@ -127,7 +157,7 @@ class ReplayStore:
 
 
 def _lock(path: Path) -> int:
-    """Return the descriptor whose lock makes this process the only writer; the kernel frees it when the process ends."""
+    """Return the descriptor whose lock makes this process the only writer, until it ends."""
     descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

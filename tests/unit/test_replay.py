@@ -72,7 +72,7 @@ def test_a_full_store_refuses_and_forgets_nothing(tmp_path: Path) -> None:
         store.remember(TWO, 50, 100)
     assert store.has(ONE)
     store.prune(1000)
-    assert store.remember(TWO, 50, 2000)
+    assert store.remember(TWO, 51, 2000)
     store.close()
 
 
@@ -205,3 +205,16 @@ def test_a_new_store_belongs_to_whom_its_folder_belongs(tmp_path: Path) -> None:
     os.chown(tmp_path, 1234, 1234)
     rotate(tmp_path / "replay.db", now=0, skew=0)
     assert {name.stat().st_uid for name in tmp_path.iterdir()} == {1234}
+
+
+def test_what_was_forgotten_is_not_new_again_when_the_clock_steps_back(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    assert store.remember(b"p" * 32, 100, 340)
+    assert store.prune(10_000) == 1
+    assert not store.remember(b"p" * 32, 100, 340)
+    assert store.remember(b"q" * 32, 101, 341), "made later than anything that was forgotten"
+    store.close()
+    store = ReplayStore(path)
+    assert not store.remember(b"p" * 32, 100, 340)
+    store.close()

@@ -126,9 +126,10 @@ def _adders(outside: Outside) -> dict[str, Callable[[Subparsers], None]]:
 
 
 def _add_host_commands(commands: Subparsers) -> None:
-    from doorward.client import host  # noqa: PLC0415  what runs before every ssh must not load the host's commands
+    from doorward.client import audit_file, host  # noqa: PLC0415  what runs before every ssh must not load these
 
     host.add_commands(commands)
+    audit_file.add_commands(commands)
 
 
 def _add_knock(commands: Subparsers, outside: Outside) -> None:

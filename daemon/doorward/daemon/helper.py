@@ -93,22 +93,24 @@ class HelperProcess:
         return [tap.fileno() for tap in self._taps.sockets]
 
     def _adopt_firewall(self, new: Configuration) -> None:
-        first = self._firewall is None
-        settings = new.settings
-        firewall = Nftables(settings.firewall_file, settings.firewall_mode, lambda: self._guarded)
+        old, settings = self._firewall, new.settings
+        whole = None if old is None else old.whole
+        firewall = Nftables(settings.firewall_file, settings.firewall_mode, lambda: self._guarded, whole=whole)
         made = firewall.prepare()
         if made:
             self._log.warning("firewall: %s", made)
         for drop in firewall.foreign_drops():
             self._log.warning("firewall: %s: it drops what a grant lets in", drop)
         self._firewall = firewall
-        if not first:
+        if old is not None:
+            old.close()
             return
         if settings.flush_at_start:
             firewall.flush()
+        now = time.monotonic()
         for live in firewall.grants():
-            if not live.source.is_unspecified and math.isfinite(live.remaining) and live.remaining >= 1:
-                self._ledger.record(Grant(live.source, (live.service,), int(live.remaining)), time.monotonic())
+            if not live.source.is_unspecified and math.isfinite(live.remaining):
+                self._ledger.adopt(live.source, (live.service,), now + live.remaining)
 
     @property
     def _guarded(self) -> frozenset[Service]:
@@ -129,7 +131,7 @@ class HelperProcess:
 
     def _restore(self, watch: TableWatch) -> None:
         """Load our table again when somebody else removed it, with what was open."""
-        if not watch.saw_a_table_go() or self._firewall is None:
+        if not watch.saw_something_go() or self._firewall is None:
             return
         try:
             made = self._firewall.prepare()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import os
 import queue
 import socket
 import sys
+import threading
 from typing import Final
 
+LAST_WORDS: Final = 1.0  # seconds
 _QUEUE_MAX: Final = 10_000  # lines, some 2 MB
 _FACILITIES: Final = logging.handlers.SysLogHandler.facility_names
 _SYSLOG: Final = "/dev/log"
@@ -34,6 +37,28 @@ class SyslogHandler(logging.Handler):
             os.write(self._socket.fileno(), line.encode("utf-8", "replace"))
         except OSError:
             self.handleError(record)
+
+
+class DescriptorHandler(logging.Handler):
+    """Lines to a descriptor by write(2): a writer that is held up there holds no lock that the end would wait for."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Write to `descriptor`, which stays its owner's."""
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; where nobody can read it any more, it is lost."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, f"{self.format(record)}\n".encode("utf-8", "replace"))
+
+
+class Writer(logging.handlers.QueueListener):
+    """The thread that writes; a full queue does not hinder its end from being asked for."""
+
+    def enqueue_sentinel(self) -> None:
+        """Ask for the end once there is room."""
+        self.queue.put(None)
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
@@ -62,7 +87,7 @@ class Log:
         lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_MAX)
         self._bounded = BoundedQueueHandler(lines)
         logger.addHandler(self._bounded)
-        self._writer = logging.handlers.QueueListener(lines, handler)
+        self._writer = Writer(lines, handler)
         self._writer.start()
 
     def take_lost(self) -> int:
@@ -71,9 +96,11 @@ class Log:
         return lost
 
     def close(self) -> None:
-        """Write what is left and end the thread."""
-        self._writer.stop()
+        """Write what is left and end the thread; a log that nobody reads is left after LAST_WORDS seconds."""
         self._logger.removeHandler(self._bounded)
+        ending = threading.Thread(target=self._writer.stop, daemon=True)
+        ending.start()
+        ending.join(LAST_WORDS)
 
 
 def make(*, foreground: bool, verbose: bool, identity: str, facility: str) -> Log:
@@ -81,7 +108,7 @@ def make(*, foreground: bool, verbose: bool, identity: str, facility: str) -> Lo
     logger = logging.getLogger(f"doorwardd.{os.getpid()}")
     logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    return Log(logger, logging.StreamHandler(sys.stderr) if foreground else _syslog(identity, facility))
+    return Log(logger, DescriptorHandler(sys.stderr.fileno()) if foreground else _syslog(identity, facility))
 
 
 def _syslog(identity: str, facility: str) -> logging.Handler:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class PidFile:
     """A file with the PID of its holder, locked while the holder lives; a left-over file locks nobody out."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the lock and write our PID.
+    def __init__(self, path: Path, pid: int | None = None) -> None:
+        """Take the lock and write `pid`, or else our own: who is to be signalled.
 
         Raises:
             DoorwardError: another daemon holds it, or it cannot be written.
@@ -34,7 +34,7 @@ class PidFile:
             msg = f"a doorwardd with the PID file {path} is running already"
             raise DoorwardError(msg) from error
         os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode("ascii"))
+        os.write(self._descriptor, f"{pid or os.getpid()}\n".encode("ascii"))
 
     def close(self) -> None:
         """Empty the file and let go of the lock; the file stays, so that nobody locks a deleted one."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from doorward.daemon import log
+from doorward.daemon import configuration, log
 from doorward.daemon.detach import leave_terminal
 from doorward.daemon.helper import HelperProcess, exit_code
 from doorward.daemon.listener import Alarm, Listener
@@ -79,6 +80,7 @@ def _beside(
         HelperProcess(options, lines).serve(channel, mine.reader, lambda numbers: hand_on(alarm, numbers))
     finally:
         channel.close()
+        alarm.writer.close()
         lines.close()
         mine.close()
     return exit_code(child)
@@ -119,8 +121,7 @@ def helper(options: argparse.Namespace) -> int:
     try:
         with socket.socket(fileno=_LISTEN_FDS_START) as accepting:
             channel, _ = accepting.accept()
-        with channel:
-            _refuse_strangers(channel)
+        with channel, contextlib.closing(PidFile(configuration.settings(options).pid_file, _listener_pid(channel))):
             HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
     except DoorwardError as error:
         lines.error("helper: %s", error)
@@ -130,12 +131,13 @@ def helper(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_strangers(channel: socket.socket) -> None:
-    """Serve only the listener's user; the socket's mode says the same, and is a setting."""
-    _, uid, _ = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+def _listener_pid(channel: socket.socket) -> int:
+    """Return the PID behind a channel; only the listener's user is served, whatever the socket's mode says."""
+    pid, uid, _ = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     if uid != privileges.account().pw_uid:
         msg = f"a process of uid {uid} is not the listener"
         raise HelperError(msg)
+    return int(pid)
 
 
 def _log(options: argparse.Namespace, settings: DaemonSettings) -> Log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ _PROTOCOLS: Final = {
 class Table:
     """Our table as the kernel has it. A table that was made again has another handle.
 
-    `kind` is `drop`, `guard` or `observe`; `timed_sets` are those whose elements expire.
+    `kind` is `drop`, `guard` or `observe`; `timed_sets` are those whose elements expire; `parts` are its sets, chains
+    and rules, each as text.
     """
 
     handle: int
@@ -40,6 +42,11 @@ class Table:
     sets: frozenset[str]
     timed_sets: tuple[str, ...]
     serves_grants: bool
+    parts: frozenset[str]
+
+    def lacks(self, before: Table | None) -> bool:
+        """Say whether this is the table `before` with something taken away. Another table, made by a swap, is not."""
+        return before is not None and before.handle == self.handle and not before.parts <= self.parts
 
 
 class Nftables:
@@ -51,8 +58,11 @@ class Nftables:
         mode: FirewallMode,
         guarded: Callable[[], Iterable[Service]],
         library: Libnftables | None = None,
+        whole: Table | None = None,
     ) -> None:
         """Keep what prepare() needs: `guarded` is asked each time, so that a reload counts.
+
+        `whole` is the table as an earlier object of this class left it.
 
         Raises:
             FirewallError: libnftables is missing.
@@ -61,12 +71,26 @@ class Nftables:
         self._mode = mode
         self._guarded = guarded
         self._nft = library or Libnftables()
+        self.whole = whole
 
     def prepare(self) -> str | None:
-        """See firewall.Firewall; a table that serves grants is used as it is, but a guard follows `guarded`."""
+        """See firewall.Firewall; a table that serves grants is used as it is, but a guard follows `guarded`.
+
+        One that was whole before and lacks something now is loaded again: without its rules it lets everybody in.
+        """
         table = read_table(self._nft)
-        if table is None or not table.serves_grants:
-            return self._load(table)
+        if table is not None and table.lacks(self.whole):
+            made = f"something was taken out of it: {self._load(None)}"
+        elif table is None or not table.serves_grants:
+            made = self._load(table)
+        else:
+            self.whole = table
+            return self._keep(table)
+        self.whole = read_table(self._nft)
+        return made
+
+    def _keep(self, table: Table) -> str | None:
+        """Leave a table as it is, but for what a guard table guards."""
         if table.kind == "guard" and self._mode is FirewallMode.GUARD and ruleset.GUARDED_SET in table.sets:
             return self._follow()
         return None
@@ -178,7 +202,7 @@ def read_table(nft: Libnftables) -> Table | None:
     All inet tables are listed: for one table nft 1.0.6 fetches every element even for a terse listing, which takes
     60 ms at 10 000 grants; this takes 0.2 ms.
     """
-    return describe(nft.objects("list ruleset inet", Output.TERSE))
+    return describe(nft.objects("list ruleset inet", Output.TERSE | Output.STATELESS))
 
 
 def describe(entries: list[dict[str, Any]]) -> Table | None:
@@ -188,7 +212,8 @@ def describe(entries: list[dict[str, Any]]) -> Table | None:
         return None
     sets = {listed["name"]: listed for listed in _inside(entries, "set")}
     chains = [listed for listed in _inside(entries, "chain") if "hook" in listed]
-    return Table(ours[0]["handle"], _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets))
+    parts = frozenset(part for kind in ("set", "map", "chain", "rule") for part in _parts(entries, kind))
+    return Table(ours[0]["handle"], _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets), parts)
 
 
 def foreign_tables(entries: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -301,6 +326,12 @@ def _inside(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]
     """Yield the listed objects of one kind inside our table."""
     listed = (entry[kind] for entry in entries if kind in entry)
     return (entry for entry in listed if f"{entry['family']} {entry['table']}" == ruleset.TABLE)
+
+
+def _parts(entries: list[dict[str, Any]], kind: str) -> Iterable[str]:
+    """Yield the listed objects of one kind inside our table as texts, without handle and elements."""
+    for entry in _inside(entries, kind):
+        yield json.dumps([kind, {name: value for name, value in entry.items() if name not in {"handle", "elem"}}])
 
 
 def _others(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]]:

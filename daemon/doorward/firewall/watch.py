@@ -1,4 +1,4 @@
-"""Hearing through netlink that a table goes. Source: linux/netfilter/nfnetlink.h, nf_tables.h, netlink(7)."""
+"""Hearing through netlink that a table, or something in one, goes. Source: linux/netfilter/nfnetlink.h, nf_tables.h, netlink(7)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import socket
 import struct
 from typing import Final
 
+from doorward.firewall import ruleset
+
 _NETLINK_NETFILTER: Final = 12
 _GROUP_NFTABLES: Final = 1 << (7 - 1)  # NFNLGRP_NFTABLES
-_DELETED_TABLE: Final = (10 << 8) | 2  # NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE
+_SUBSYSTEM: Final = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_DELETED: Final = frozenset(
+    {_SUBSYSTEM | 2, _SUBSYSTEM | 5, _SUBSYSTEM | 8, _SUBSYSTEM | 11}
+)  # table, chain, rule, set
+_DELETED_ELEMENT: Final = _SUBSYSTEM | 14  # NFT_MSG_DELSETELEM: of every renewed grant too, so only one set counts
+_GUARDED: Final = ruleset.GUARDED_SET.encode("ascii") + b"\0"
 _HEADER: Final = struct.Struct("=IHHII")
 _LARGEST: Final = 65536
 
@@ -31,15 +38,18 @@ class TableWatch:
         """Return the descriptor to wait on."""
         return self._socket.fileno()
 
-    def saw_a_table_go(self) -> bool:
-        """Take in what was heard and say whether some table was deleted; where something was missed, say so too."""
+    def saw_something_go(self) -> bool:
+        """Take in what was heard and say whether something was deleted, of whatever table, that could be of ours.
+
+        Where something was missed, say so too.
+        """
         gone = False
         while (heard := self._hear()) is not None:
             gone |= heard
         return gone
 
     def _hear(self) -> bool | None:
-        """Return whether one message tells of a deleted table, or None where no more waits."""
+        """Return whether one message tells of a deletion, or None where no more waits."""
         try:
             return _names_a_deletion(self._socket.recv(_LARGEST))
         except BlockingIOError:
@@ -51,11 +61,11 @@ class TableWatch:
 
 
 def _names_a_deletion(content: bytes) -> bool:
-    """Say whether one of the messages in `content` tells of a deleted table."""
+    """Say whether one of the messages in `content` tells of a deletion that counts."""
     offset = 0
     while offset + _HEADER.size <= len(content):
         length, kind, *_ = _HEADER.unpack_from(content, offset)
-        if kind == _DELETED_TABLE:
+        if kind in _DELETED or (kind == _DELETED_ELEMENT and _GUARDED in content[offset : offset + length]):
             return True
         if length < _HEADER.size:
             break

@@ -44,7 +44,7 @@ class Helper:
 
     def __init__(self, channel: socket.socket, power: Power) -> None:
         """Answer on `channel` with `power`. A listener that does not take its answers strays: nobody waits for it."""
-        channel.setblocking(False)
+        channel.settimeout(0)
         self._channel = channel
         self._power = power
         self._gone = select.poll()

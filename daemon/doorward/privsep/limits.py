@@ -69,8 +69,11 @@ class Ledger:
         """Keep a grant that was opened at `now`."""
         self._in_second = self._in_second + 1 if self._second == int(now) else 1
         self._second = int(now)
-        ends = self._ends.setdefault(grant.source, {})
-        ends |= dict.fromkeys(grant.services, now + grant.seconds)
+        self.adopt(grant.source, grant.services, now + grant.seconds)
+
+    def adopt(self, source: IPAddress, services: Iterable[Service], end: float) -> None:
+        """Keep what was found open until `end`; it is no grant of this second, however much there is of it."""
+        self._ends.setdefault(source, {}).update(dict.fromkeys(services, end))
 
     def live(self, now: float) -> list[tuple[IPAddress, Service, float]]:
         """Return source, service and remaining seconds of what is open at `now`; what is over is forgotten."""

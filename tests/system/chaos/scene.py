@@ -42,7 +42,7 @@ RECOVERY = 2.0  # seconds from recovery to the grant of a good knock
 STEPS = Path(__file__).with_name("steps.py")
 ACCESS = f"SOURCE ANY\n{KEY}\n{HMAC_KEY}\nOPEN_PORTS tcp/22\nFW_ACCESS_TIMEOUT {WINDOW}\nREQUIRE_SOURCE_ADDRESS N\n"
 _ADDED = re.compile(r"add element inet (?:doorward open4|witness seen) \{ ([0-9.]+) ")
-_PLANTED = "203.0.113.1"
+PLANTED = "203.0.113.1"
 _SAID_TWICE = 2  # each opening adds, deletes and adds its element in one transaction
 
 
@@ -105,14 +105,14 @@ class Scene:
         with self.host.process(*argv, env={**environment(), **(extra or {})}, **options) as process:
             running = Running(process, self.folder)
             reader = threading.Thread(target=running.take, daemon=True)
-            if process.stderr is not None:
+            if (collected := process.stderr is not None):
                 reader.start()
             if hears:
                 running.wait_for("listening for knocks")
             yield running
             process.terminate()
             process.wait(10)
-            if process.stderr is not None:
+            if collected:
                 reader.join(10)
 
     def make(self, source: str | None = None) -> Knock:
@@ -153,8 +153,8 @@ class Scene:
     def wait_for_witness(self) -> None:
         """Wait until the monitor hears the kernel: until it tells of an element that is added for that."""
         self.host.nft("table inet witness {\n set seen { type ipv4_addr\n }\n}\n")
-        adding = f"add element inet witness seen {{ {_PLANTED} }}\ndelete element inet witness seen {{ {_PLANTED} }}\n"
-        assert eventually(lambda: self.host.nft(adding) == "" and _PLANTED in self.witness.first)
+        adding = f"add element inet witness seen {{ {PLANTED} }}\ndelete element inet witness seen {{ {PLANTED} }}\n"
+        assert eventually(lambda: self.host.nft(adding) == "" and PLANTED in self.witness.first)
         self.host.nft("delete table inet witness\n")
 
     def check(self, daemon: Running) -> None:

@@ -1,0 +1,52 @@
+"""The command `doorward audit verify`: whether the lines of an audit file still hang together."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doorward import chain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def add_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
+    """Add the command; it sets `run`, which returns the exit code."""
+    audit = subparsers.add_parser("audit", help="on a host: the lines of AUDIT_FILE")
+    inner = audit.add_subparsers(metavar="COMMAND", required=True)
+    verify = inner.add_parser(
+        "verify",
+        help="say whether the lines hang together",
+        description="Say whether no line was changed, left out or moved. Rotated files come oldest first.",
+        epilog="Note the hash it prints elsewhere: only against that does it show when lines were cut off at the end.",
+    )
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    verify.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    try:
+        count, last, broken = chain.verify(text for _, _, text in _lines(options.files))
+    except OSError as error:
+        print(f"doorward: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201  why it failed
+        return 1
+    if broken is None:
+        print(f"{count} lines hold, the last hash is {last}")  # noqa: T201  the command's output
+        return 0
+    places = (
+        (file, number) for place, (file, number, _) in enumerate(_lines(options.files), 1) if place == broken.line
+    )
+    file, number = next(places)
+    print(f"{file}:{number}: the line {broken.why}", file=sys.stderr)  # noqa: T201  the command's output
+    return 1
+
+
+def _lines(files: list[Path]) -> Iterator[tuple[Path, int, str]]:
+    """Yield file, number and text of every line of all files."""
+    for file in files:
+        with file.open(encoding="utf-8", errors="replace", newline="\n") as stream:
+            for number, line in enumerate(stream, 1):
+                yield file, number, line.removesuffix("\n")

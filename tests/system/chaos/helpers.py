@@ -1,0 +1,126 @@
+"""The real helper, one for each message that a listener could send it, and what came of each.
+
+Run as `helpers.py [doorwardd's options]`, as root, in a namespace of its own; prints a JSON object. Each message goes
+to a new process that has answered a request for the configuration, as it has for every listener.
+"""
+
+from __future__ import annotations
+
+import array
+import ipaddress
+import json
+import os
+import select
+import socket
+import sys
+import warnings
+
+from doorward.daemon import cli, log
+from doorward.daemon.helper import HelperProcess
+from doorward.privsep.messages import MESSAGE_MAX, Configuration, Open, decode_reply, encode
+from doorward.values import Grant, Service
+
+SOURCE, FLOODED = "192.0.2.7", "192.0.2.8"
+
+
+def asking(source: str) -> bytes:
+    """Return the good message for a source."""
+    return encode(Open(Grant(ipaddress.ip_address(source), (Service.parse("tcp/22"),), 1)))
+
+
+GOOD = asking(SOURCE)
+PATIENCE = 5.0
+
+
+def changed(place: int, content: bytes) -> bytes:
+    """Return the good message with other bytes from a place on."""
+    return GOOD[:place] + content + GOOD[place + len(content) :]
+
+
+def messages() -> dict[str, tuple[bytes, int]]:
+    """Return every message with the number of descriptors that go with it."""
+    cut = {f"cut off after {length} bytes": GOOD[:length] for length in range(1, len(GOOD))}
+    broken = {
+        "a window of 136 years": changed(17, b"\xff" * 4),
+        "one byte more": GOOD + b"\0",
+        "of an unknown kind": b"X" + GOOD[1:],
+        "a reply": b"d",
+        "the configuration asked for with something behind": b"CC",
+        "as long as a message can be": b"O" * MESSAGE_MAX,
+        "too long": b"O" * (MESSAGE_MAX + 1),
+        "no service": changed(21, b"\0"),
+        "more services than there are": changed(21, b"\2"),
+        "port 0": changed(23, b"\0\0"),
+        "an unknown protocol": changed(22, b"\xff"),
+        "no window": changed(17, b"\0\0\0\0"),
+        "the unspecified source": changed(1, bytes(10) + b"\xff\xff" + bytes(4)),
+    }
+    named = {name: (content, 0) for name, content in {**cut, **broken}.items()}
+    passing = {f"{count} descriptors attached": (GOOD, count) for count in (1, 4, 5, 100)}
+    return {**named, **passing, "a window that no stanza allows": (changed(17, b"\0\0\1\x2d"), 0), "good": (GOOD, 0)}
+
+
+def outcome(content: bytes, descriptors: int) -> str:
+    """Return what a new helper does with a message: `ended`, or the kind of its reply."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if not child:
+        ours.close()
+        _serve(theirs)
+    theirs.close()
+    with ours:
+        ours.settimeout(PATIENCE)
+        ours.send(b"C")
+        assert isinstance(decode_reply(ours.recv(100)), Configuration)
+        null = os.open(os.devnull, os.O_RDONLY)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * descriptors))]
+        ours.sendmsg([content], rights if descriptors else [])
+        os.close(null)
+        try:
+            reply = ours.recv(MESSAGE_MAX)
+        except ConnectionResetError:
+            reply = b""
+    _, status = os.waitpid(child, 0)
+    return type(decode_reply(reply)).__name__ if reply else f"ended {os.waitstatus_to_exitcode(status)}"
+
+
+def flooded() -> dict[str, object]:
+    """Return what came of a listener that asks without end and takes no answer."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if not child:
+        ours.close()
+        _serve(theirs)
+    theirs.close()
+    sent = 0
+    with ours:
+        ours.setblocking(False)
+        waiting = select.poll()
+        waiting.register(ours, select.POLLOUT)
+        while (ready := waiting.poll(PATIENCE * 1000)) and not ready[0][1] & select.POLLHUP:
+            try:
+                ours.send(asking(FLOODED))
+            except BlockingIOError:
+                continue
+            except OSError:
+                break
+            sent += 1
+        _, status = os.waitpid(child, os.WNOHANG if not ready else 0)
+    return {"ended": bool(ready), "sent": sent, "code": status}
+
+
+def _serve(channel: socket.socket) -> None:
+    """Be the helper, and nothing after it."""
+    lines = log.make(foreground=True, verbose=False, identity="helper", facility="daemon")
+    try:
+        HelperProcess(OPTIONS, lines).serve(channel, None, lambda _numbers: None)
+    finally:
+        lines.close()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    OPTIONS = cli._parser().parse_args(sys.argv[1:])  # noqa: SLF001  the daemon's own options
+    print(json.dumps({name: outcome(*message) for name, message in messages().items()}))  # noqa: T201  the outcome
+    print(json.dumps(flooded()))  # noqa: T201  as above

@@ -202,18 +202,27 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a daemon took so far: all its processes, and the children they have reaped.
+    """Return the CPU time that a daemon took so far: all its processes, and the children they have reaped."""
+    return own_cpu_seconds(pid) + sum(map(_reaped_cpu_seconds, family(pid)))
 
-    The living are read to the nanosecond (schedstat), the reaped to a clock tick of 10 ms.
-    """
-    total = 0.0
+
+def own_cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a daemon's living processes took so far, to the nanosecond (schedstat)."""
+    total = 0
     for member in family(pid):
         with contextlib.suppress(OSError):
             tasks = Path(f"/proc/{member}/task").glob("*/schedstat")
-            total += sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-            fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            total += (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-    return total
+            total += sum(int(task.read_text().split()[0]) for task in tasks)
+    return total / 1e9
+
+
+def _reaped_cpu_seconds(member: int) -> float:
+    """Return the CPU time of the children that a process has reaped, to a clock tick of 10 ms."""
+    try:
+        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mib(pid: int) -> dict[str, float]:

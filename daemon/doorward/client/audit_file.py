@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doorward import chain
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
 
@@ -36,10 +37,7 @@ def _verify(options: argparse.Namespace) -> int:
     if broken is None:
         print(f"{count} lines hold, the last hash is {last}")  # noqa: T201  the command's output
         return 0
-    places = (
-        (file, number) for place, (file, number, _) in enumerate(_lines(options.files), 1) if place == broken.line
-    )
-    file, number = next(places)
+    file, number, _ = next(islice(_lines(options.files), broken.line - 1, None))
     print(f"{file}:{number}: the line {broken.why}", file=sys.stderr)  # noqa: T201  the command's output
     return 1
 

@@ -105,7 +105,7 @@ class Scene:
         with self.host.process(*argv, env={**environment(), **(extra or {})}, **options) as process:
             running = Running(process, self.folder)
             reader = threading.Thread(target=running.take, daemon=True)
-            if (collected := process.stderr is not None):
+            if collected := process.stderr is not None:
                 reader.start()
             if hears:
                 running.wait_for("listening for knocks")

@@ -32,6 +32,8 @@ def outcomes() -> Iterator[Outcomes]:
     with netns.network("host", "client") as pair, playing(pair) as scene:
         ended = scene.host.run(sys.executable, str(HELPERS), "-f", *scene.files, env=environment())
         each, flood = map(json.loads, ended.stdout.splitlines())
+        print(flood, scene.witness.additions)
+        assert eventually(lambda: FLOODED in scene.witness.additions)
         yield each, flood, {source: scene.witness.times(source) for source in scene.witness.additions}
 
 

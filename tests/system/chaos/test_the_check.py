@@ -29,8 +29,7 @@ def test_the_check_sees_a_door_that_is_open_past_its_time(scene: Scene) -> None:
 
 def test_the_check_sees_a_door_that_is_open_to_everybody(scene: Scene) -> None:
     with scene.daemon() as daemon:
-        scene.host.nft("flush chain inet doorward guard\n")
-        scene.host.nft("add rule inet doorward guard tcp dport 22 accept\n")
+        scene.host.nft("insert rule inet doorward guard tcp dport 22 accept\n")
         with pytest.raises(AssertionError, match="open with nothing granted"):
             scene.check(daemon)
 

@@ -56,15 +56,20 @@ class DescriptorHandler(logging.Handler):
 class Writer(logging.handlers.QueueListener):
     """The thread that writes; a full queue does not hinder its end from being asked for."""
 
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None], handler: logging.Handler) -> None:
+        """Write `lines` through `handler`."""
+        super().__init__(lines, handler)
+        self._lines = lines
+
     def enqueue_sentinel(self) -> None:
         """Ask for the end once there is room."""
-        self.queue.put(None)
+        self._lines.put(None)
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
     """Hands lines to a thread that may block; when it lags too far behind, lines are counted instead of kept."""
 
-    def __init__(self, lines: queue.Queue[logging.LogRecord]) -> None:
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None]) -> None:
         """Put lines into `lines`."""
         super().__init__(lines)
         self.lost = 0
@@ -84,7 +89,7 @@ class Log:
         """Write what `logger` is told through `handler`, from a thread."""
         self._logger = logger
         self.info, self.warning, self.error = logger.info, logger.warning, logger.error
-        lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_MAX)
+        lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_MAX)
         self._bounded = BoundedQueueHandler(lines)
         logger.addHandler(self._bounded)
         self._writer = Writer(lines, handler)

@@ -1,4 +1,7 @@
-"""Hearing through netlink that a table, or something in one, goes. Source: linux/netfilter/nfnetlink.h, nf_tables.h, netlink(7)."""
+"""Hearing through netlink that a table, or something in one, goes.
+
+Source: linux/netfilter/nfnetlink.h, nf_tables.h, netlink(7).
+"""
 
 from __future__ import annotations
 

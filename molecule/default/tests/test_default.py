@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+
 from lab import hosts, outsider
 from lab.plan import HOSTS
 

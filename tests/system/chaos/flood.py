@@ -1,4 +1,3 @@
-# ruff: noqa: SLF001  an intruder respects no privacy
 """A listener that was taken over and asks the helper for what it allows, for FLOOD_SECONDS without a pause.
 
 Run as `flood.py (that takes its answers|that takes no answer) [doorwardd's options]`.

@@ -94,7 +94,9 @@ def flooded() -> dict[str, object]:
     theirs.close()
     sent = 0
     with ours:
-        ours.setblocking(False)
+        ours.send(b"C")
+        ours.recv(100)
+        ours.settimeout(0)
         waiting = select.poll()
         waiting.register(ours, select.POLLOUT)
         while (ready := waiting.poll(PATIENCE * 1000)) and not ready[0][1] & select.POLLHUP:

@@ -19,7 +19,6 @@ import json
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,10 +31,12 @@ from system.doorwardd import HMAC_KEY, KEY, Running, command, environment, event
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from system.netns import Namespace
 
+_WITNESS = "table inet witness {\n set seen { type ipv4_addr\n }\n}\n"
 WINDOW = 1  # seconds that every door is open
 SLACK = 1.0  # seconds: the kernel ends an element in time, a restored one is rounded up
 RECOVERY = 2.0  # seconds from recovery to the grant of a good knock
@@ -152,7 +153,6 @@ class Scene:
 
     def wait_for_witness(self) -> None:
         """Wait until the monitor hears the kernel: until it tells of an element that is added for that."""
-        self.host.nft("table inet witness {\n set seen { type ipv4_addr\n }\n}\n")
         adding = f"add element inet witness seen {{ {PLANTED} }}\ndelete element inet witness seen {{ {PLANTED} }}\n"
         assert eventually(lambda: self.host.nft(adding) == "" and PLANTED in self.witness.first)
         self.host.nft("delete table inet witness\n")
@@ -208,6 +208,7 @@ def playing(pair: tuple[Namespace, Namespace]) -> Iterator[Scene]:
     write(folder / "access.conf", ACCESS)
     write(folder / "doorwardd.conf", f"FIREWALL_FILE {folder}/firewall.nft;\n", 0o644)
     try:
+        host.nft(_WITNESS)  # before the monitor: one that is made while it starts is unknown to it for ever
         with listener(host), host.process("nft", "-n", "monitor", "elements") as process:
             witness = Witness(process)
             threading.Thread(target=witness.take, daemon=True).start()

@@ -29,10 +29,9 @@ REFUSED = {"good": "Done", "a window that no stanza allows": "Refused"}
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[Outcomes]:
     """What came of each message, of the flood, and how often the kernel opened a door for which source."""
-    with netns.network("host", "client") as pair, playing(pair) as scene:
+    with netns.network("host", "client") as (host, client), playing((host, client)) as scene:
         ended = scene.host.run(sys.executable, str(HELPERS), "-f", *scene.files, env=environment())
         each, flood = map(json.loads, ended.stdout.splitlines())
-        print(flood, scene.witness.additions)
         assert eventually(lambda: FLOODED in scene.witness.additions)
         yield each, flood, {source: scene.witness.times(source) for source in scene.witness.additions}
 

@@ -79,7 +79,7 @@ CHANGES: dict[str, Change] = {
 @pytest.mark.parametrize("where", ON)
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_interface_that(change: str, where: str) -> None:
-    with netns.network("host", "client") as pair, playing(pair) as scene:
+    with netns.network("host", "client") as (host, client), playing((host, client)) as scene:
         write(scene.folder / "doorwardd.conf", f"FIREWALL_FILE {scene.folder}/none.nft;\n{ON[where]}", 0o644)
         with scene.daemon() as daemon:
             scene.granted(daemon, scene.knock())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from doorward.wire.fwknop import Message
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
+RECENT_MAX: Final = 4096  # payloads of at most 400 bytes
 _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
 
 
@@ -57,6 +58,15 @@ class _Packet:
     new: dict[bytes, bool]
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One stanza with what is prepared for its packets."""
+
+    stanza: Stanza
+    everywhere: bool  # SOURCE and DESTINATION hold every address
+    verify: symmetric.Verifier
+
+
 class Gate:
     """The decision with its effects passed in: where packets are remembered and how a grant takes effect."""
 
@@ -68,10 +78,14 @@ class Gate:
         max_age: int | None,
     ) -> None:
         """Decide by `stanzas` in their order; `max_age` in seconds, None turns ageing off."""
-        self._stanzas = stanzas
+        self._ways = tuple(
+            _Way(stanza, stanza.source.everywhere and stanza.destination.everywhere, symmetric.Verifier(stanza.keys))
+            for stanza in stanzas
+        )
         self._memory = memory
         self._open_grant = open_grant
         self._max_age = max_age
+        self._recent: dict[bytes, int] = {}
 
     def judge(self, datagram: Datagram, now: float) -> Verdict:
         """Return the verdict of one datagram at `now` (Unix seconds), its effect done.
@@ -83,34 +97,47 @@ class Gate:
         except Exception as error:  # noqa: BLE001  one packet must not end the daemon, and must not pass in silence
             return Verdict(Reason.INTERNAL, datagram, detail=f"{type(error).__name__}: {error}")
 
-    def _judge(self, datagram: Datagram, now: float) -> Verdict:
+    def _judge(self, datagram: Datagram, now: float) -> Verdict:  # noqa: C901  a call a stanza would cost as much as its MAC
+        """Return the verdict; the loop is what a flood runs through, and makes nothing until it must."""
+        payload = datagram.payload
         try:
-            fwknop.check(datagram.payload)
+            fwknop.check(payload)
         except WireError as error:
             return Verdict(Reason.MALFORMED, datagram, detail=str(error))
-        furthest = Verdict(Reason.NO_STANZA, datagram)
-        packet = _Packet(datagram, now, {})
-        for stanza in self._stanzas:
-            if datagram.origin not in stanza.source or datagram.destination not in stanza.destination:
+        replayed = self._recent.get(payload)
+        furthest: Verdict | None = None
+        reason, number = Reason.NO_STANZA, None
+        packet: _Packet | None = None
+        for way in self._ways:
+            stanza = way.stanza
+            if not way.everywhere and not _concerns(stanza, datagram):
                 continue
-            verdict = self._try(stanza, packet)
+            if stanza.expires is not None and now >= stanza.expires:
+                if reason is Reason.NO_STANZA:
+                    reason, number = Reason.EXPIRED, stanza.number
+                continue
+            if replayed is not None:
+                return Verdict(Reason.REPLAY, datagram, replayed)
+            sealed = way.verify(payload)
+            if sealed is None:
+                if reason is not Reason.HMAC:
+                    reason, number = Reason.HMAC, stanza.number
+                continue
+            packet = packet or _Packet(datagram, now, {})
+            verdict = self._admit(stanza, packet, sealed)
+            if packet.new:
+                self._keep_recent(payload, stanza.number)
             if verdict.reason in _FINAL:
                 return verdict
-            if _RANK[verdict.reason] > _RANK[furthest.reason]:
+            if furthest is None or _RANK[verdict.reason] > _RANK[furthest.reason]:
                 furthest = verdict
-        return furthest
+        return furthest or Verdict(reason, datagram, number)
 
-    def _try(self, stanza: Stanza, packet: _Packet) -> Verdict:
-        """Return the verdict of one stanza."""
-        datagram = packet.datagram
-        if stanza.expires is not None and packet.now >= stanza.expires:
-            return Verdict(Reason.EXPIRED, datagram, stanza.number)
-        sealed = symmetric.verify(datagram.payload, stanza.keys)
-        if sealed is None:
-            return Verdict(Reason.HMAC, datagram, stanza.number)
+    def _admit(self, stanza: Stanza, packet: _Packet, sealed: bytes) -> Verdict:
+        """Return the verdict of the stanza whose HMAC key made the packet."""
         outcome = self._unseal(stanza, packet, sealed)
         if isinstance(outcome, Denial):
-            return Verdict(outcome.reason, datagram, stanza.number, detail=outcome.detail)
+            return Verdict(outcome.reason, packet.datagram, stanza.number, detail=outcome.detail)
         return self._decide(stanza, packet, outcome)
 
     def _unseal(self, stanza: Stanza, packet: _Packet, sealed: bytes) -> Message | Denial:
@@ -129,6 +156,15 @@ class Gate:
         except ReplayError as error:
             return Denial(Reason.STORE, str(error))
         return message if new else Denial(Reason.REPLAY)
+
+    def _keep_recent(self, payload: bytes, number: int) -> None:
+        """Keep an authentic payload that the memory knows, so that sending it again in a flood costs next to nothing.
+
+        Whatever is pushed out here is still in the memory.
+        """
+        if len(self._recent) >= RECENT_MAX:
+            del self._recent[next(iter(self._recent))]
+        self._recent[payload] = number
 
     def _is_new(self, name: bytes, packet: _Packet, message: Message) -> bool:
         """Remember once a packet, however many stanzas share its keys.
@@ -153,6 +189,10 @@ class Gate:
         except FirewallError as error:
             return replace(verdict, reason=Reason.FIREWALL, detail=str(error))
         return verdict
+
+
+def _concerns(stanza: Stanza, datagram: Datagram) -> bool:
+    return datagram.origin in stanza.source and datagram.destination in stanza.destination
 
 
 _FINAL: Final = frozenset({Reason.GRANTED, Reason.FIREWALL, Reason.STORE, Reason.REPLAY})

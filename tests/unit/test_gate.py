@@ -9,7 +9,7 @@ import pytest
 
 from doorward import audit
 from doorward.errors import FirewallError, ReplayError
-from doorward.gate import Gate, Verdict
+from doorward.gate import RECENT_MAX, Gate, Verdict
 from doorward.values import Networks, Reason, Service
 from doorward.wire.fwknop import MessageType
 from unit.making import (
@@ -142,6 +142,23 @@ def test_a_replay_is_refused_from_everywhere() -> None:
     assert judge(first, memory=memory).granted
     assert judge(first, memory=memory).reason is Reason.REPLAY
     assert judge(first._replace(origin=ORIGIN6), memory=memory).reason is Reason.REPLAY
+
+
+def test_more_packets_than_are_kept_at_hand_are_still_known() -> None:
+    memory, door = Memory(), Door()
+    gate = Gate((stanza(),), memory, door.open, 120)
+    first = knock()
+    assert gate.judge(first, NOW).granted
+    for _ in range(RECENT_MAX + 1):
+        assert gate.judge(knock(), NOW).granted
+    assert gate.judge(first, NOW).reason is Reason.REPLAY
+
+
+def test_an_expired_stanza_does_not_hide_that_the_others_keys_did_not_fit() -> None:
+    expired, other = stanza(1, expires=1), stanza(2, keys=OTHER_KEYS)
+    for order in ((expired, other), (other, expired)):
+        assert judge(knock(), *order).reason is Reason.HMAC
+    assert judge(knock(), expired, stanza(2, expires=2)).stanza == 1
 
 
 def test_a_refused_packet_is_remembered_too() -> None:

@@ -42,17 +42,53 @@ _MODES: Final[dict[EncryptionMode, Callable[[bytes], Any]]] = {
 }
 
 
-def verify(payload: bytes, keys: SymmetricKeys) -> bytes | None:
-    """Return the sealed text of a payload, prefix put back and tag cut off, or None where the tag does not fit.
+class Verifier:
+    """The MAC test of one pair of keys, prepared once: what a stranger's packet costs.
 
-    None rather than an exception: this is what a stranger's packet costs.
+    The hash states after RFC 2104's two key blocks (and the prefix that every packet lost) are made here; a packet only
+    copies them. They are key material and never show themselves.
     """
-    if keys.hmac_key is None:
-        return fwknop.PREFIX + payload
-    cut = len(payload) - keys.tag_length
-    sealed = fwknop.PREFIX + payload[:cut]
-    tag = hmac.digest(keys.hmac_key.reveal(), sealed, keys.hash_name)
-    return sealed if hmac.compare_digest(fwknop.encode_blob(tag), payload[cut:]) else None
+
+    __slots__ = ("_inner", "_outer", "_tag_length")
+
+    def __init__(self, keys: SymmetricKeys) -> None:
+        """Prepare for `keys`; without an HMAC key every payload passes."""
+        self._tag_length = keys.tag_length
+        self._inner: hashlib._Hash | None = None
+        self._outer: hashlib._Hash | None = None
+        if keys.hmac_key is not None:
+            self._inner, self._outer = _states(keys.hmac_key.reveal(), keys.hash_name)
+
+    def __call__(self, payload: bytes) -> bytes | None:
+        """Return the sealed text of a payload, prefix put back and tag cut off, or None where the tag does not fit.
+
+        None rather than an exception: most calls end so in a flood.
+        """
+        if self._inner is None or self._outer is None:
+            return fwknop.PREFIX + payload
+        text = payload[: -self._tag_length]
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        fits = hmac.compare_digest(fwknop.encode_blob(outer.digest()), payload[-self._tag_length :])
+        return fwknop.PREFIX + text if fits else None
+
+
+def _states(key: bytes, hash_name: str) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Return the inner state with the prefix behind its key block, and the outer state (RFC 2104 §2)."""
+    inner, outer = hashlib.new(hash_name, usedforsecurity=False), hashlib.new(hash_name, usedforsecurity=False)
+    if len(key) > inner.block_size:
+        key = hashlib.new(hash_name, key, usedforsecurity=False).digest()
+    block = key.ljust(inner.block_size, b"\0")
+    inner.update(bytes(byte ^ 0x36 for byte in block))
+    outer.update(bytes(byte ^ 0x5C for byte in block))
+    inner.update(fwknop.PREFIX)
+    return inner, outer
+
+
+def verify(payload: bytes, keys: SymmetricKeys) -> bytes | None:
+    """Return what Verifier(keys) returns: for a single packet."""
+    return Verifier(keys)(payload)
 
 
 def decode(sealed: bytes) -> bytes:

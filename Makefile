@@ -5,17 +5,19 @@
 #   make test       every test there is, with their counts in the last line (needs root)
 #   make check      the fast part of it: style, types, import contracts, unit tests
 #   make bench      doorwardd and its peers on the same work (needs root)
+#   make fuzz       every parser fuzzed, ten minutes in all (SECONDS_OF_FUZZ=600)
 #   make archive    the one file that the collection puts on hosts
 #   make fresh      `make demo` twice in a fresh minimal Debian 12, from the last commit (needs root)
 #   make lab-up     only start the hosts of the demo (needs root)
 
 ARCHIVE := collections/ansible_collections/doorward/spa/roles/daemon/files/doorward.pyz
 PYTHON := .venv/bin/python
+SECONDS_OF_FUZZ := 600
 # The tests and the lab run from the source tree, whatever else is installed.
 export PYTHONPATH := $(CURDIR)/daemon:$(CURDIR)/tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-down fresh test check bench archive lab-up lab-down venv system
+.PHONY: help demo demo-down fresh test check bench fuzz archive lab-up lab-down venv system
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -35,8 +37,14 @@ test: system venv archive
 check: venv
 	@$(PYTHON) tests/run.py check
 
-bench: system venv
+bench: system venv archive
 	@$(PYTHON) bench/latency.py
+	@$(PYTHON) bench/memory.py
+	@$(PYTHON) bench/scale.py
+	@$(PYTHON) bench/flood.py
+
+fuzz: venv
+	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS_OF_FUZZ)
 
 archive: venv
 	@mkdir -p $(dir $(ARCHIVE))

@@ -61,13 +61,18 @@ CHECK = (
     Suite("ruff format", (str(BIN / "ruff"), "format", "--check", ".")),
     tool("mypy"),
     tool("lint-imports"),
-    tool("ansible-lint", "--offline", "-q", folder=COLLECTION),
+    Suite(
+        "ansible-lint",
+        ("env", f"ANSIBLE_COLLECTIONS_PATH={REPOSITORY / 'collections'}", str(BIN / "ansible-lint"), "--offline", "-q"),
+        COLLECTION,
+    ),
     tests("unit", "property", "vectors"),
 )
 ALL = (
     *CHECK,
     tests("system"),
     tests("interop"),
+    Suite("fuzz", (sys.executable, "tests/fuzz/run.py", "--seconds", "60", "--plaintexts", "50000")),
     Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True),
     tests("playbooks"),
 )

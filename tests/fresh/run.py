@@ -1,4 +1,4 @@
-"""Runs `make demo` twice in a fresh minimal Debian 12 that holds only apt, make and git, and says what it was.
+"""Runs `make demo` twice in a fresh minimal Debian 12 that holds only apt, mount, make and git, and says what it was.
 
 The system is a root file system of its own (mmdebstrap) with process and mount namespaces of its own. It shares the
 machine's network, to reach its package mirrors, and takes over the machine's settings of how to reach them: mirrors,
@@ -21,7 +21,7 @@ from lab.run import LabError, attempt, run, say
 FRESH = Path(os.environ.get("DOORWARD_FRESH", "/var/lib/doorward-fresh"))
 ROOT = FRESH / "root"
 RELEASE = "bookworm"
-PRESENT = "apt,make,git,ca-certificates"
+PRESENT = "apt,make,git,ca-certificates,mount"
 
 # How this machine reaches its mirrors: copied as it is, and empty on most machines.
 SETTINGS = (
@@ -33,7 +33,7 @@ SETTINGS = (
 )
 VARIABLES = ("proxy", "pip_", "ssl_cert", "ca_bundle")
 
-# Only what a system has when it boots; /run and /tmp are empty.
+# pivot_root, not chroot alone: under a mere chroot, a container inside would get the machine's root as its own.
 ENTER = """set -eu
 root="$1"; shift
 mount --make-rprivate /
@@ -47,7 +47,10 @@ for folder in "$@"; do
   mkdir -p "$root$folder"
   mount --bind -o ro "$folder" "$root$folder"
 done
-exec chroot "$root" /bin/sh -eu /root/what-is-done
+cd "$root"
+mkdir old-root
+pivot_root . old-root
+exec chroot . /bin/sh -euc 'umount -l /old-root; rmdir /old-root; exec /bin/sh -eu /root/what-is-done'
 """
 
 DONE = """cd /root/doorward

@@ -124,7 +124,10 @@ def down() -> None:
     for host in HOSTS.values():
         remove(host)
     network.down()
-    podman_try("system", "reset", "--force")
+    # Not `podman system reset`: it also removes networks and machines that are not the lab's.
+    podman_try("rm", "--all", "--force", "--time", "5")
+    podman_try("rmi", "--all", "--force")
+    attempt("umount", str(STORE / "storage/overlay"))
     for folder in (STATE, STORE, RUN):
         shutil.rmtree(folder, ignore_errors=True)
     left = [str(folder) for folder in (STATE, STORE, RUN) if folder.exists()]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.capture.packet import Taps
 from doorward.daemon import configuration
-from doorward.errors import CaptureError, FirewallError, HelperError, WireError
+from doorward.errors import CaptureError, FirewallError, HelperError
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.watch import TableWatch
 from doorward.privsep import privileges
 from doorward.privsep.helper import Files, Helper
 from doorward.privsep.limits import Ledger, Limits
-from doorward.values import Grant
+from doorward.values import LiveGrant
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from doorward.daemon.configuration import Configuration
     from doorward.daemon.log import Log
-    from doorward.values import Service
+    from doorward.values import Grant, Service
 
 _TICK: Final = 1.0  # seconds between two looks at the interfaces
 
@@ -126,8 +126,12 @@ class HelperProcess:
         if refusal:
             self._log.error("helper: refused %s %s: %s", grant.source, ",".join(map(str, grant.services)), refusal)
             raise FirewallError(refusal)
+        before = self._firewall.whole
         self._firewall.open(grant)
         self._ledger.record(grant, steady)
+        if self._firewall.whole is not before:  # the table was gone, and was made again for this grant
+            count = self._reopen(self._firewall)
+            self._log.error("firewall: OUR TABLE WAS REMOVED: made again for a knock, with %d live grants", count)
 
     def _restore(self, watch: TableWatch) -> None:
         """Load our table again when somebody else removed it, with what was open."""
@@ -137,13 +141,17 @@ class HelperProcess:
             made = self._firewall.prepare()
             if made is None:
                 return
-            live = self._ledger.live(time.monotonic())
-            for source, service, remaining in live:
-                self._firewall.open(Grant(source, (service,), max(1, math.ceil(remaining))))
-        except (FirewallError, WireError) as error:
+            count = self._reopen(self._firewall)
+        except FirewallError as error:
             self._log.error("firewall: OUR TABLE IS GONE and cannot be loaded again: %s", error)
         else:
-            self._log.error("firewall: OUR TABLE WAS REMOVED: %s, with %d live grants", made, len(live))
+            self._log.error("firewall: OUR TABLE WAS REMOVED: %s, with %d live grants", made, count)
+
+    def _reopen(self, firewall: Nftables) -> int:
+        """Open again what the ledger says is open, and return how much that is."""
+        live = [LiveGrant(*one) for one in self._ledger.live(time.monotonic())]
+        firewall.reopen(live)
+        return len(live)
 
     def _refresh(self) -> None:
         change = None if self._taps is None else self._taps.refresh()

@@ -107,6 +107,18 @@ class Nftables:
             self.prepare()
             self._nft.run(commands)
 
+    def reopen(self, live: Iterable[LiveGrant]) -> None:
+        """Open what was open before in a table that was just made, each for what remains of it: one transaction."""
+        elements: dict[str, list[str]] = {}
+        for grant in live:
+            name, written = _place(grant.source)
+            seconds = max(1, math.ceil(grant.remaining))
+            element = f"{written} . {ruleset.service_element(grant.service)} timeout {seconds:d}s"
+            elements.setdefault(name, []).append(element)
+        commands = [f"add element {ruleset.TABLE} {name} {{ {', '.join(some)} }}\n" for name, some in elements.items()]
+        if commands:
+            self._nft.run("".join(commands))
+
     def open_anyone(self, services: Iterable[Service], seconds: int) -> None:
         """Open `services` for every address: the console's word alone, never the network's."""
         services = tuple(services)

@@ -19,6 +19,7 @@ USERS: Final = ("doorward", "nobody")  # the first that exists; the role and the
 _CAP_LAST: Final = 63
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_KEEPCAPS, _PR_SET_DUMPABLE = 24, 38, 8, 4
 _VERSION_3: Final = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
+_SETS: Final = struct.Struct("=6I")  # struct __user_cap_data_struct twice: effective, permitted, inheritable
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -65,14 +66,33 @@ def keep_capabilities(capabilities: Iterable[int]) -> None:
 
 
 def _limit(capabilities: Iterable[int]) -> None:
-    """Set effective, permitted and inheritable to exactly these (capset(2))."""
+    """Set effective and permitted to exactly these, inheritable to none (capset(2)).
+
+    A service manager may have done it already, and have forbidden the call.
+    """
     mask = sum(1 << number for number in capabilities)
+    if _sets() == (mask, mask, 0):
+        return
     low, high = mask & 0xFFFFFFFF, mask >> 32
-    header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))
-    sets = ctypes.create_string_buffer(struct.pack("=6I", low, low, 0, high, high, 0))
-    if _LIBC.capset(header, sets):
+    sets = ctypes.create_string_buffer(_SETS.pack(low, low, 0, high, high, 0), _SETS.size)
+    if _LIBC.capset(_header(), sets):
         msg = f"capabilities cannot be given up: {os.strerror(ctypes.get_errno())}"
         raise HelperError(msg)
+
+
+def _sets() -> tuple[int, int, int]:
+    """Return effective, permitted and inheritable as masks (capget(2))."""
+    sets = ctypes.create_string_buffer(_SETS.size)
+    if _LIBC.capget(_header(), sets):
+        msg = f"capabilities cannot be read: {os.strerror(ctypes.get_errno())}"
+        raise HelperError(msg)
+    low, high = _SETS.unpack(sets.raw)[:3], _SETS.unpack(sets.raw)[3:]
+    effective, permitted, inheritable = (a | b << 32 for a, b in zip(low, high, strict=True))
+    return effective, permitted, inheritable
+
+
+def _header() -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0), 8)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -156,9 +156,13 @@ class ReplayStore:
             self._lock = None
 
 
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
 def _lock(path: Path) -> int:
     """Return the descriptor whose lock makes this process the only writer, until it ends."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -166,6 +170,11 @@ def _lock(path: Path) -> int:
         msg = "another process uses it"
         raise OSError(errno.EBUSY, msg) from None
     return descriptor
+
+
+def was_removed(path: Path) -> bool:
+    """Say whether there was a store and is none: its lock file is there, and it is not."""
+    return _lock_file(path).exists() and not path.exists()
 
 
 def rotate(path: Path, now: int, skew: int) -> Path:

@@ -306,3 +306,17 @@ def test_explain_says_what_would_happen_and_leaves_no_trace(pair: Pair, tmp_path
         send(client, content, host.ipv4)
         daemon.wait_for("reason=granted")
         assert b"reason=replay" in cli(host, *ask, stdin=content).stdout
+
+
+def test_a_store_that_somebody_removed_lets_nothing_old_in_again(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    first = knock()
+    with doorwardd(host, tmp_path) as daemon:
+        send(client, first, host.ipv4)
+        daemon.wait_for("reason=granted")
+    for name in ("replay.db", "replay.db-wal", "replay.db-shm"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+    with doorwardd(host, tmp_path) as daemon:
+        assert daemon.wait_for("WAS REMOVED")
+        send(client, first, host.ipv4)
+        daemon.wait_for("reason=replay")

@@ -39,6 +39,7 @@ class DaemonSettings:
     verbose: int = 0
     syslog_identity: str = "doorwardd"
     syslog_facility: str = "daemon"
+    audit_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "FIREWALL_FILE": Setting("firewall_file", _path),
     "FLUSH_IPT_AT_INIT": Setting("flush_at_start", convert.boolean),
     "FLUSH_IPT_AT_EXIT": Setting("flush_at_exit", convert.boolean),
+    "AUDIT_FILE": Setting("audit_file", _path),
     "VERBOSE": Setting("verbose", convert.number(0, 9)),
     "SYSLOG_IDENTITY": Setting("syslog_identity", _literal),
     "SYSLOG_FACILITY": Setting("syslog_facility", _facility),

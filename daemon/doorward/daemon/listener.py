@@ -13,9 +13,10 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from doorward import audit
+from doorward import audit, replay
 from doorward.capture.packet import PacketCapture
 from doorward.daemon import configuration
+from doorward.daemon.audit_file import AuditFile
 from doorward.errors import (
     CaptureError,
     ConfigError,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doorward.capture import Capture
-    from doorward.config.daemon import DaemonSettings
     from doorward.daemon.log import Log
     from doorward.daemon.notify import Notifier
     from doorward.gate import Verdict
@@ -96,7 +96,8 @@ class Listener:
         files, descriptors = self._power.configure()
         self._configuration = configuration.parse(options, files)
         self._capture: Capture = PacketCapture([socket.socket(fileno=descriptor) for descriptor in descriptors])
-        self._replay = _open_replay(self._configuration.settings)
+        self._replay = self._open_replay()
+        self._audit_file = self._open_audit_file()
         self._gate = self._make_gate()
         self._report()
 
@@ -165,6 +166,9 @@ class Listener:
         lost = self._log.take_lost()
         if lost:
             self._log.warning("%d lines were lost: the log is slower than what happens", lost)
+        if self._audit_file is not None and self._audit_file.failed:
+            self._log.error("%d lines could not be written to AUDIT_FILE", self._audit_file.failed)
+            self._audit_file.failed = 0
         self._notify("WATCHDOG=1")
 
     def _prune(self) -> None:
@@ -182,6 +186,30 @@ class Listener:
         except HelperError as error:
             self._lost = error
             raise FirewallError(str(error)) from error
+
+    def _open_replay(self) -> ReplayStore:
+        """Open the store; one that somebody removed while its lock stayed has forgotten what must not come again."""
+        settings = self._configuration.settings
+        try:
+            settings.replay_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"{settings.replay_file.parent} cannot be made: {error.strerror}"
+            raise DoorwardError(msg) from error
+        lost = replay.was_removed(settings.replay_file)
+        store = ReplayStore(settings.replay_file)
+        if lost:
+            age = settings.max_age or 0
+            store.raise_floor(int(time.time()) + age)
+            self._log.error("%s WAS REMOVED: knocks are refused for %d s", settings.replay_file, age)
+        return store
+
+    def _open_audit_file(self) -> AuditFile | None:
+        path = self._configuration.settings.audit_file
+        if path is None:
+            return None
+        handler = AuditFile(path)
+        self._log.write_also(handler)
+        return handler
 
     def _make_gate(self) -> Gate:
         chosen = self._configuration
@@ -220,24 +248,23 @@ class Listener:
             self._log.error("the configuration is refused, the old one stays")
         else:
             self._gate = self._make_gate()
+            self._reopen_audit_file()
             self._report()
             self._log.info("the configuration was read again")
         self._notify("READY=1\nSTATUS=listening")
+
+    def _reopen_audit_file(self) -> None:
+        try:
+            if self._audit_file is not None:
+                self._audit_file.reopen()
+        except DoorwardError as error:
+            self._log.error("%s", error)
 
     def _stop(self) -> None:
         self._capture.close()
         self._replay.close()
         self._alarm.close()
         self._log.info("stopped after %d packets: %s", self._counters.total, _counts(self._counters))
-
-
-def _open_replay(settings: DaemonSettings) -> ReplayStore:
-    try:
-        settings.replay_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"{settings.replay_file.parent} cannot be made: {error.strerror}"
-        raise DoorwardError(msg) from error
-    return ReplayStore(settings.replay_file)
 
 
 def _ports(ports: range) -> str:

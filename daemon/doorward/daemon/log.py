@@ -95,6 +95,10 @@ class Log:
         self._writer = Writer(lines, handler)
         self._writer.start()
 
+    def write_also(self, handler: logging.Handler) -> None:
+        """Write what comes from now on through `handler` too."""
+        self._writer.handlers = (*self._writer.handlers, handler)
+
     def take_lost(self) -> int:
         """Return how many lines were lost since the last call."""
         lost, self._bounded.lost = self._bounded.lost, 0

@@ -1,4 +1,4 @@
-"""AUDIT_FILE: the line of every verdict once more, chained, so that `doorward audit verify` can tell if all are there."""
+"""AUDIT_FILE: every verdict once more, chained, so that `doorward audit verify` can tell whether all are there."""
 
 from __future__ import annotations
 

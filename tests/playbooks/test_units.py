@@ -1,0 +1,358 @@
+"""The units on a real host: their sandbox, their deaths, and what a host does whose firewall or daemon fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import hosts
+from lab.plan import STATE
+from lab.run import run
+from system.test_privsep import REFUSED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lab.controller import Controller
+    from lab.trial import Trial
+
+HERE = Path(__file__).parent
+TAKEN_OVER = HERE.parent / "system/taken_over.py"
+FIREWALL = "/etc/doorward/firewall.nft"
+ARCHIVE = "/usr/lib/doorward/doorward.pyz"
+LIBRARY = "/usr/lib/doorward/taken_over.py"
+DROP_IN = "/run/systemd/system/doorwardd.service.d/taken_over.conf"
+INTRUDER = f"""[Service]
+ExecStart=
+ExecStart=/usr/bin/python3 -I -c 'import runpy, sys; sys.path.insert(0, "{ARCHIVE}"); \
+sys.argv = ["taken_over", "--listener"]; runpy.run_path("{LIBRARY}", run_name="__main__")'
+Restart=no
+"""
+RECOVERY = 2.0
+"""Seconds after a recovery in which a good knock must be granted."""
+PROBE = 0.5
+"""Seconds in which an open port of the lab surely answers."""
+
+
+@pytest.fixture
+def host(trials: dict[str, Trial]) -> Trial:
+    """The Debian 12 host, rolled out, with no window open."""
+    trial = trials["trial-12"]
+    trial.wait_until_closed()
+    return trial
+
+
+def shell(trial: Trial, script: str) -> str:
+    return trial.console("sh", "-c", script)
+
+
+def answers(trial: Trial) -> bool:
+    """Whether sshd says its name to one who asks from the controller now."""
+    place = (trial.host.address.ipv4, trial.host.ssh_port)
+    with contextlib.suppress(OSError), socket.create_connection(place, timeout=PROBE) as connection:
+        return connection.recv(4) == b"SSH-"
+    return False
+
+
+def knock(trial: Trial, source: str | None = None) -> None:
+    """Send one knock, for the controller's own address or for another."""
+    key = STATE / "keys" / trial.host.name / "controller.key"
+    file = STATE / "knock.rc"
+    file.touch(mode=0o600)
+    file.write_text(f"[default]\n{key.read_text(encoding='utf-8')}\n", encoding="utf-8")
+    what = ("-A", f"tcp/{trial.host.ssh_port}", "-D", trial.host.address.ipv4, *(("-a", source) if source else ()))
+    run(sys.executable, "-m", "doorward", "knock", "--rc-file", str(file), *what)
+
+
+def sources(trial: Trial) -> set[object]:
+    return {grant["source"] for grant in trial.grants()}
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether something comes to hold; it is looked at once more when the time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return holds()
+
+
+def let_in_after_a_knock(trial: Trial) -> bool:
+    """Whether a knock opens what does not answer without one."""
+    assert not answers(trial), "it answers without a knock"
+    knock(trial)
+    return eventually(lambda: answers(trial), RECOVERY)
+
+
+def main_pid(trial: Trial, unit: str) -> int:
+    return int(trial.console("systemctl", "show", "--property=MainPID", "--value", unit))
+
+
+def serving(trial: Trial) -> bool:
+    states = shell(trial, "systemctl is-active doorwardd.service doorward-helper.service || :").split()
+    return states == ["active", "active"]
+
+
+def loud_lines(trial: Trial, unit: str, cursor: str) -> list[str]:
+    """What a unit has said since the cursor, at priority err or louder."""
+    said = trial.console("journalctl", f"--unit={unit}", f"--after-cursor={cursor}", "--priority=err", "--output=cat")
+    return said.splitlines()
+
+
+def cursor(trial: Trial) -> str:
+    shown = trial.console("journalctl", "--lines=1", "--output=json")
+    return str(json.loads(shown)["__CURSOR"])
+
+
+# ---- sandbox ---------------------------------------------------------------------------------------------------------
+
+
+def exposure(trial: Trial, unit: str) -> float:
+    shown = trial.console("systemd-analyze", "security", "--no-pager", unit)
+    found = re.search(rf"Overall exposure level for {re.escape(unit)}: ([0-9.]+)", shown)
+    assert found, shown[-300:]
+    return float(found[1])
+
+
+def test_the_units_score_as_they_should_and_a_bare_one_is_seen_to_score_badly(host: Trial) -> None:
+    assert exposure(host, "ssh.service") > 9
+    assert exposure(host, "doorwardd.service") <= 0.5
+    assert exposure(host, "doorward-helper.service") <= 1.6
+
+
+@pytest.fixture(scope="module")
+def outcomes(trials: dict[str, Trial]) -> dict[str, str]:
+    """What an intruder achieves as the listener within the real unit."""
+    trial = trials["trial-12"]
+    began = cursor(trial)
+    hosts.inside(trial.host, "sh", "-c", f"cat > {LIBRARY}", stdin=TAKEN_OVER.read_text(encoding="utf-8"))
+    hosts.inside(trial.host, "sh", "-c", "mkdir -p ${0%/*} && cat > $0", DROP_IN, stdin=INTRUDER)
+    try:
+        shell(trial, "systemctl daemon-reload; systemctl restart doorwardd.service || :")
+        assert eventually(lambda: bool(_results(trial, began))), trial.console("journalctl", "-n50", "-udoorwardd")
+        return _results(trial, began)
+    finally:
+        shell(trial, f"rm -f {DROP_IN} {LIBRARY}; systemctl daemon-reload; systemctl restart doorwardd.service")
+
+
+def _results(trial: Trial, began: str) -> dict[str, str]:
+    said = trial.console("journalctl", "--unit=doorwardd", f"--after-cursor={began}", "--output=cat").splitlines()
+    results: list[dict[str, str]] = [json.loads(line) for line in said if line.startswith("{")]
+    return results[-1] if results else {}
+
+
+# The unit's root file system is read-only, its window is short, and it may be asked for from anywhere.
+IN_THE_UNIT = REFUSED | {"write outside its state": "OSError"}
+del IN_THE_UNIT["open for another network"]
+
+
+@pytest.mark.parametrize("attempt", IN_THE_UNIT)
+def test_a_listener_that_was_taken_over_in_its_unit_cannot(outcomes: dict[str, str], attempt: str) -> None:
+    assert outcomes[attempt] == IN_THE_UNIT[attempt]
+
+
+def test_a_listener_that_was_taken_over_in_its_unit_can_still_do_its_work(outcomes: dict[str, str]) -> None:
+    assert outcomes["open what a stanza allows"] == "done"
+
+
+def test_after_the_intruder_the_daemon_serves_again(host: Trial) -> None:
+    assert eventually(lambda: serving(host))
+    assert let_in_after_a_knock(host)
+
+
+# ---- deaths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["doorwardd.service", "doorward-helper.service"])
+def test_after_a_kill_live_grants_are_there_and_a_knock_is_granted(host: Trial, unit: str) -> None:
+    knock(host)
+    assert eventually(lambda: bool(sources(host)))
+    [mine] = sources(host)
+    before = main_pid(host, unit)
+    shell(host, f"kill -9 {before}")
+    assert mine in sources(host), "the grant outlives the kill"
+    assert eventually(lambda: main_pid(host, unit) not in (0, before) and serving(host))
+    knock(host, "203.0.113.9")
+    assert eventually(lambda: "203.0.113.9" in sources(host), RECOVERY)
+    host.wait_until_closed()
+    assert not answers(host), "the window closed in spite of the kill"
+
+
+def test_a_stopped_daemon_leaves_the_host_closed(host: Trial) -> None:
+    shell(host, "systemctl stop doorwardd.service")
+    try:
+        knock(host)
+        assert not eventually(lambda: answers(host), RECOVERY)
+        assert "policy drop" in host.console("nft", "list", "table", "inet", "doorward")
+    finally:
+        shell(host, "systemctl start doorwardd.service")
+    assert let_in_after_a_knock(host)
+
+
+def test_a_restart_of_nftables_leaves_the_host_closed_and_is_noted_loudly(host: Trial) -> None:
+    began = cursor(host)
+    with polled(host) as seen:
+        shell(host, "nft list ruleset | grep -q 'inet doorward' && systemctl restart nftables.service")
+        assert eventually(lambda: "inet doorward" in host.ruleset(), 1.0)
+        time.sleep(PROBE)
+    assert len(seen) > 10
+    assert True not in seen
+    said = loud_lines(host, "doorward-helper.service", began)
+    assert len([line for line in said if "OUR TABLE WAS REMOVED" in line]) == 1, said
+    with polled(host) as seen:
+        assert let_in_after_a_knock(host)
+        time.sleep(PROBE)
+    assert True in seen, "the poll would have seen an open port"
+
+
+@contextlib.contextmanager
+def polled(trial: Trial) -> Iterator[list[bool]]:
+    """What sshd's port answered meanwhile, asked every 20 ms or so and each time anew."""
+    seen: list[bool] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        seen.append(answers(trial))
+
+    def poll() -> None:
+        asked = []
+        while not over.wait(0.02):
+            asked.append(threading.Thread(target=ask))
+            asked[-1].start()
+        for one in asked:
+            one.join()
+
+    polling = threading.Thread(target=poll)
+    polling.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        polling.join()
+
+
+# ---- failure policies ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def broken(trial: Trial, file: str, content: str) -> Iterator[None]:
+    """Another content in place of a file's; put right at the end."""
+    shell(trial, f"mv {file} {file}.good")
+    try:
+        hosts.inside(trial.host, "sh", "-c", f"cat > {file}", stdin=content)
+        yield
+    finally:
+        shell(trial, f"mv {file}.good {file}")
+
+
+def status(trial: Trial) -> dict[str, object]:
+    shown: dict[str, object] = json.loads(trial.console("doorward", "status", "--json"))
+    return shown
+
+
+def in_force(trial: Trial) -> str:
+    return trial.console("nft", "list", "table", "inet", "doorward")
+
+
+@pytest.mark.parametrize("content", ["table inet doorward {\n nonsense\n", ""], ids=["damaged", "empty"])
+def test_with_the_policy_closed_a_firewall_file_that_does_not_load_leaves_the_host_closed_and_knocks_work(
+    host: Trial, content: str
+) -> None:
+    assert "failure_policy" not in in_force(host)
+    with broken(host, FIREWALL, content):
+        hosts.restart(host.host)
+        assert "failure_policy" in in_force(host)
+        assert not eventually(lambda: answers(host), RECOVERY)
+        said = host.console("journalctl", "--boot", "--unit=doorward-firewall-failed", "--priority=err", "--output=cat")
+        assert "the failure policy closed is in force" in said
+        assert started(host, "doorward-firewall-failed.service") < started(host, "network-pre.target")
+        assert let_in_after_a_knock(host)
+    shell(host, "systemctl restart doorward-firewall.service")
+    assert "failure_policy" not in in_force(host)
+    host.wait_until_closed()
+    assert let_in_after_a_knock(host)
+
+
+def started(trial: Trial, unit: str) -> int:
+    """When a unit was last started, in microseconds since the machine was."""
+    return int(trial.console("systemctl", "show", "--property=InactiveExitTimestampMonotonic", "--value", unit))
+
+
+def break_the_daemon(trial: Trial) -> None:
+    shell(trial, "systemctl restart doorwardd.service || :")
+    assert eventually(lambda: not serving(trial))
+
+
+def test_with_the_policy_closed_a_broken_archive_opens_nothing(host: Trial) -> None:
+    with broken(host, ARCHIVE, "broken"):
+        break_the_daemon(host)
+        assert not eventually(lambda: answers(host), RECOVERY)
+    assert eventually(lambda: serving(host))
+    assert let_in_after_a_knock(host)
+
+
+@pytest.fixture
+def opening(host: Trial, controller: Controller) -> Iterator[Trial]:
+    """The host with the failure policy open_ssh."""
+    rollout = ("doorward.spa.rollout", "--limit", host.host.name, "--extra-vars")
+    controller.playbook(*rollout, "doorward_failure_policy=open_ssh").check()
+    host.wait_until_closed()
+    yield host
+    controller.playbook(*rollout, "doorward_failure_policy=closed").check()
+
+
+def test_with_the_policy_open_ssh_what_fails_opens_ssh_until_it_is_mended(opening: Trial) -> None:
+    assert not answers(opening)
+    began = cursor(opening)
+    with broken(opening, ARCHIVE, "broken"):
+        break_the_daemon(opening)
+        assert eventually(lambda: answers(opening))
+        assert any("IS OPEN TO EVERYBODY" in line for line in loud_lines(opening, "doorwardd.service", began))
+    assert eventually(lambda: serving(opening) and not opening.grants())
+    assert not eventually(lambda: answers(opening), RECOVERY)
+
+    with broken(opening, FIREWALL, "nonsense\n"):
+        hosts.restart(opening.host)
+        assert eventually(lambda: answers(opening))
+    shell(opening, "systemctl restart doorward-firewall.service")
+    assert let_in_after_a_knock(opening)
+
+
+def test_what_was_opened_by_hand_is_not_the_policys_to_close(opening: Trial) -> None:
+    opening.console("doorward", "open", "tcp/22", "--for", "1h")
+    shell(opening, f"kill -9 {main_pid(opening, 'doorwardd.service')}")
+    assert eventually(lambda: serving(opening))
+    [grant] = opening.grants()
+    assert isinstance(grant["remaining"], float)
+    assert grant["remaining"] > 3000
+    opening.console("doorward", "close")
+
+
+# ---- a roll-out that the host does not live to see the end of --------------------------------------------------------
+
+
+def test_a_reboot_before_the_confirmation_brings_the_open_host_back(host: Trial) -> None:
+    shell(host, f"mv {FIREWALL} /root/firewall.nft; doorward firewall stop")
+    try:
+        assert answers(host), "it is open, as before its first roll-out"
+        host.console("doorward", "firewall", "apply", "/root/firewall.nft", "--deadline", "5m")
+        assert not answers(host)
+        assert status(host)["pending"] is True
+        hosts.restart(host.host)
+        assert eventually(lambda: answers(host))
+        assert status(host)["pending"] is False
+        assert shell(host, f"ls {FIREWALL} 2>/dev/null || :") == ""
+    finally:
+        shell(host, f"mv /root/firewall.nft {FIREWALL}; systemctl restart doorward-firewall.service")
+    assert eventually(lambda: serving(host))
+    assert let_in_after_a_knock(host)

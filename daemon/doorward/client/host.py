@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import fcntl
 import ipaddress
 import json
 import math
@@ -25,6 +24,7 @@ from doorward.firewall import deadman, ruleset
 from doorward.firewall.deadman import DEADLINE_MAX, DeadMansSwitch, SystemdTimer, Timer
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.nftables import ANYONE, Nftables, read_table
+from doorward.pidfile import holder
 from doorward.values import GRANT_SECONDS_MAX, FirewallMode, Grant, Service
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _status(host: Host, arguments: argparse.Namespace) -> str:
     nft = Libnftables()
     firewall = _firewall(settings, nft)
     table = read_table(nft)
-    pid = _pid(settings.pid_file)
+    pid = holder(settings.pid_file)
     found = {
         "version": __version__,
         "running": pid is not None,
@@ -333,7 +333,7 @@ def _stop(host: Host, _: argparse.Namespace) -> str:
     nft = Libnftables()
     with suppress(FirewallError):
         host.switch(nft).rollback()
-    if _pid(host.settings_or_defaults().pid_file) is None:
+    if holder(host.settings_or_defaults().pid_file) is None:
         nft.run(ruleset.REMOVE)
         return "THE HOST IS OPEN until the next boot: the table is gone"
     nft.run(ruleset.swap(ruleset.observe()))
@@ -351,20 +351,3 @@ def _listing(nft: Libnftables) -> str:
     if read_table(nft) is None:
         return ""
     return ruleset.normalised(nft.run(f"list table {ruleset.TABLE}", Output.STATELESS))
-
-
-def _pid(file: Path) -> int | None:
-    """Return the PID of the running doorwardd: it holds a lock on its PID file for as long as it lives."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        content = os.read(descriptor, 32).strip()
-        return int(content) if content.isdigit() else None
-    else:
-        return None
-    finally:
-        os.close(descriptor)

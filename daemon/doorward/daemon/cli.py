@@ -16,9 +16,9 @@ from doorward import replay
 from doorward.config import access
 from doorward.daemon import configuration, explain, processes
 from doorward.daemon.detach import detach
-from doorward.daemon.pidfile import holder
 from doorward.errors import ConfigError, DoorwardError, FirewallError
 from doorward.firewall.nftables import Nftables
+from doorward.pidfile import holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,8 +13,8 @@ from doorward.daemon.detach import leave_terminal
 from doorward.daemon.helper import HelperProcess, exit_code
 from doorward.daemon.listener import Alarm, Listener
 from doorward.daemon.notify import Notifier
-from doorward.daemon.pidfile import PidFile
 from doorward.errors import DoorwardError, HelperError
+from doorward.pidfile import PidFile
 from doorward.privsep import privileges
 
 if TYPE_CHECKING:
@@ -96,20 +96,7 @@ def hand_on(alarm: Alarm, numbers: bytes) -> None:
 
 def listener(options: argparse.Namespace) -> int:
     """Run the listener alone, as doorwardd.service does; the helper is behind a socket that systemd holds."""
-    lines = log.make(foreground=True, verbose=bool(options.verbose), identity="doorwardd", facility="daemon")
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
-            channel.connect(HELPER_SOCKET)
-            Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=Alarm()).run(lambda: None)
-    except OSError as error:
-        lines.error("doorwardd: the helper behind %s cannot be reached: %s", HELPER_SOCKET, error.strerror)
-        return 1
-    except DoorwardError as error:
-        lines.error("doorwardd: %s", error)
-        return 1
-    finally:
-        lines.close()
-    return 0
+    return _alone(options, "doorwardd", _listen)
 
 
 def helper(options: argparse.Namespace) -> int:
@@ -117,18 +104,37 @@ def helper(options: argparse.Namespace) -> int:
     if os.environ.get("LISTEN_FDS") != "1" or os.environ.get("LISTEN_PID") != str(os.getpid()):
         msg = "--helper is for doorward-helper.service, which hands it its socket"
         raise HelperError(msg)
-    lines = log.make(foreground=True, verbose=bool(options.verbose), identity="doorward-helper", facility="daemon")
+    return _alone(options, "doorward-helper", _help)
+
+
+def _alone(options: argparse.Namespace, identity: str, work: Callable[[argparse.Namespace, Log], None]) -> int:
+    """Do the work of one process with a log to the service manager; return its exit code."""
+    lines = log.make(foreground=True, verbose=bool(options.verbose), identity=identity, facility="daemon")
     try:
-        with socket.socket(fileno=_LISTEN_FDS_START) as accepting:
-            channel, _ = accepting.accept()
-        with channel, contextlib.closing(PidFile(configuration.settings(options).pid_file, _listener_pid(channel))):
-            HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
+        work(options, lines)
     except DoorwardError as error:
-        lines.error("helper: %s", error)
+        lines.error("%s: %s", identity, error)
         return 1
     finally:
         lines.close()
     return 0
+
+
+def _listen(options: argparse.Namespace, lines: Log) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+        try:
+            channel.connect(HELPER_SOCKET)
+        except OSError as error:
+            msg = f"the helper behind {HELPER_SOCKET} cannot be reached: {error.strerror}"
+            raise HelperError(msg) from error
+        Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=Alarm()).run(lambda: None)
+
+
+def _help(options: argparse.Namespace, lines: Log) -> None:
+    with socket.socket(fileno=_LISTEN_FDS_START) as accepting:
+        channel, _ = accepting.accept()
+    with channel, contextlib.closing(PidFile(configuration.settings(options).pid_file, _listener_pid(channel))):
+        HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
 
 
 def _listener_pid(channel: socket.socket) -> int:

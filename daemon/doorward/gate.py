@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
 RECENT_MAX: Final = 4096  # payloads of at most 400 bytes
+FUTURE_MAX: Final = 10_000  # a hundredth of the store
 _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
 
 
@@ -86,6 +87,7 @@ class Gate:
         self._open_grant = open_grant
         self._max_age = max_age
         self._recent: dict[bytes, int] = {}
+        self._from_the_future = 0
 
     def judge(self, datagram: Datagram, now: float) -> Verdict:
         """Return the verdict of one datagram at `now` (Unix seconds), its effect done.
@@ -172,10 +174,24 @@ class Gate:
         A packet from the future is kept until it has become too old, or it could be sent again when its time has come.
         """
         if name not in packet.new:
+            self._bound_the_future(packet.now, message)
             newest = max(packet.now, float(message.time))
             until = _FOREVER if self._max_age is None else int(newest) + 2 * self._max_age
             packet.new[name] = self._memory.remember(name, message.time, until)
         return packet.new[name]
+
+    def _bound_the_future(self, now: float, message: Message) -> None:
+        """Keep one client's keys from filling the store with what it may never forget; such a packet opens nothing.
+
+        Raises:
+            ReplayError: too many were remembered.
+        """
+        if self._max_age is None or message.time - now <= self._max_age:
+            return
+        if self._from_the_future >= FUTURE_MAX:
+            msg = f"more than {FUTURE_MAX} packets from the future"
+            raise ReplayError(msg)
+        self._from_the_future += 1
 
     def _decide(self, stanza: Stanza, packet: _Packet, message: Message) -> Verdict:
         facts = Facts(stanza, message, address(packet.datagram.origin), packet.now, self._max_age)

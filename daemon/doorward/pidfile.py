@@ -23,7 +23,8 @@ class PidFile:
         """
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            os.fchmod(self._descriptor, 0o600)  # whoever can open it can lock it, and keep the daemon from starting
         except OSError as error:
             msg = f"the PID file {path} cannot be written: {error.strerror}"
             raise DoorwardError(msg) from error
@@ -35,6 +36,10 @@ class PidFile:
             raise DoorwardError(msg) from error
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"{pid or os.getpid()}\n".encode("ascii"))
+
+    def leave(self) -> None:
+        """Let go of the file in a child that shares it, which is not to write there; the lock stays the parent's."""
+        os.close(self._descriptor)
 
     def close(self) -> None:
         """Empty the file and let go of the lock; the file stays, so that nobody locks a deleted one."""

@@ -56,6 +56,7 @@ class ReplayStore:
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
             self._open()
         except (sqlite3.Error, OSError) as error:
+            self._release()
             msg = f"the replay store {path} cannot be used: {error}; doorwardd --rotate-digest-cache makes a new one"
             raise ReplayError(msg) from error
 
@@ -151,6 +152,10 @@ class ReplayStore:
     def close(self) -> None:
         """Write everything back and let go of the file."""
         self._database.close()
+        self._release()
+
+    def _release(self) -> None:
+        """Let another process have the store."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -185,23 +190,41 @@ def rotate(path: Path, now: int, skew: int) -> Path:
     """
     old = path.with_name(path.name + "-old")
     try:
-        os.close(_lock(path))
-        if path.exists():
-            path.replace(old)
-        for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be taken for the new one's
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        store = ReplayStore(path)
-        store.raise_floor(now + skew)
-        store.close()
-        _give(path)
+        with acting_as_owner(path.parent):
+            os.close(_lock(path))
+            if path.exists():
+                path.replace(old)
+            for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be taken for the new one's
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            store = ReplayStore(path)
+            store.raise_floor(now + skew)
+            store.close()
     except OSError as error:
         msg = f"the replay store {path} cannot be put aside: {error.strerror}"
         raise ReplayError(msg) from error
     return old
 
 
-def _give(path: Path) -> None:
-    """Give the store's files to whom its folder belongs: root rotates, the listener's user writes."""
-    owner = path.parent.stat()
-    for name in path.parent.glob(path.name + "*"):
-        os.chown(name, owner.st_uid, owner.st_gid)
+@contextmanager
+def acting_as_owner(folder: Path) -> Iterator[None]:
+    """Touch files in the block as whom `folder` belongs to, where root may.
+
+    Whoever the folder belongs to can put links there; followed by root, they would make any file theirs.
+
+    Raises:
+        OSError: there is no such folder, or its owner cannot be acted as.
+    """
+    owner = folder.stat()
+    if os.geteuid() or not owner.st_uid:
+        yield
+        return
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
+    try:
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,13 @@ class TakenOver(Listener):
             "be root again": lambda: os.setresuid(0, 0, 0),
             "run a program": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606  the point is that it cannot
             "trace the helper": lambda: _call(_LIBC.ptrace, 16, os.getppid(), 0, 0),
+            "write another PID into the PID file": lambda: _write_inherited(self._configuration.settings.pid_file.name),
             "kill the helper": lambda: os.kill(os.getppid(), signal.SIGKILL),
+            "fork": os.fork,
+            "make a user namespace in a child": lambda: _call(_LIBC.syscall, 56, 0x10000011, 0, 0, 0, 0),
+            "make one by clone3": lambda: _call(_LIBC.syscall, 435, None, 0),
+            "signal itself as any process of its user": lambda: os.kill(os.getpid(), 0),
+            "start a thread": lambda: threading.Thread(target=int).start(),
             "leave its namespaces": lambda: _call(_LIBC.unshare, 0x40000000),
             "use io_uring": lambda: _call(_LIBC.syscall, 425, 8, None),
             "read /etc/shadow": Path("/etc/shadow").read_bytes,
@@ -68,6 +75,16 @@ class TakenOver(Listener):
             "open for another network": lambda: self._power.open(_grant("198.51.100.1", "tcp/22", 30)),
             "send the helper nonsense": lambda: _nonsense(self),
         }
+
+
+def _write_inherited(name: str) -> None:
+    """Write to the file of this name through a descriptor that is open already."""
+    folder = Path("/proc/self/fd")
+    opened = {link.readlink().name: int(link.name) for link in sorted(folder.iterdir()) if link.is_symlink()}
+    if "replay.db" not in opened:
+        message = "the descriptors cannot be seen"
+        raise RuntimeError(message)
+    os.write(opened[name], b"1\n")
 
 
 def _grant(source: str, service: str, seconds: int) -> Grant:
@@ -89,7 +106,7 @@ def _call(function: Callable[..., int], *arguments: Any) -> None:
 def _outcome(attempt: Callable[[], Any]) -> str:
     try:
         attempt()
-    except OSError as error:
+    except (OSError, KeyError) as error:
         return f"{type(error).__name__}"
     except FirewallError as error:
         return f"refused: {error}"

@@ -119,7 +119,19 @@ def test_prepare_loads_the_confirmed_file(ns: Namespace, tmp_path: Path) -> None
     assert "chain c" in ns.nft("list ruleset")
 
 
-@pytest.mark.parametrize("text", ["nonsense", "flush ruleset", "\xff", "x" * (1 << 21), "table ip x { }"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing",
+        "table inet doorward { }",
+        "nonsense",
+        "flush ruleset",
+        "\xff",
+        "x" * (1 << 21),
+        "table ip x { }",
+    ],
+)
 def test_a_confirmed_file_that_does_not_load_still_means_a_guard(ns: Namespace, tmp_path: Path, text: str) -> None:
     file = tmp_path / "firewall.nft"
     file.write_bytes(text.encode("latin-1"))
@@ -133,6 +145,22 @@ def test_a_confirmed_file_that_does_not_load_still_means_a_guard(ns: Namespace, 
         assert table is not None
         assert table.kind == "guard"
     assert "table ip other" in ns.nft("list ruleset")
+
+
+@pytest.mark.parametrize("text", ["", "nonsense"])
+def test_a_confirmed_file_that_does_not_load_means_the_failure_policys_table(
+    ns: Namespace, tmp_path: Path, text: str
+) -> None:
+    file, failure = tmp_path / "firewall.nft", tmp_path / "failure.nft"
+    file.write_text(text)
+    failure.write_text(f"table inet doorward {{ {ruleset.SETS} chain policy_of_failure {{ }}; }}\n")
+    with firewall(ns, FirewallMode.GUARD, file=file) as made:
+        assert f"the failure policy's {failure} is in force" in (made.prepare() or "")
+    assert "chain policy_of_failure" in ns.nft("list ruleset")
+    ns.nft("flush ruleset")
+    failure.write_text(text)
+    with firewall(ns, FirewallMode.OBSERVE, file=file) as made:
+        assert "guarded instead" in (made.prepare() or "")
 
 
 def test_a_guard_follows_what_is_to_be_guarded_and_keeps_live_grants(ns: Namespace) -> None:

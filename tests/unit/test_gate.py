@@ -9,7 +9,7 @@ import pytest
 
 from doorward import audit
 from doorward.errors import FirewallError, ReplayError
-from doorward.gate import RECENT_MAX, Gate, Verdict
+from doorward.gate import FUTURE_MAX, RECENT_MAX, Gate, Verdict
 from doorward.values import Networks, Reason, Service
 from doorward.wire.fwknop import MessageType
 from unit.making import (
@@ -167,6 +167,17 @@ def test_a_refused_packet_is_remembered_too() -> None:
     gate = Gate((stanza(),), memory, Door().open, 120)
     assert gate.judge(early, NOW + 200).reason is Reason.REPLAY
     assert min(memory.kept.values()) > NOW + 200 + 120
+
+
+def test_one_clients_packets_from_the_future_do_not_fill_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doorward.gate.FUTURE_MAX", 3)
+    assert FUTURE_MAX > 3
+    memory, door = Memory(), Door()
+    gate = Gate((stanza(),), memory, door.open, 120)
+    reasons = [gate.judge(knock(time=10**11 + number), NOW).reason for number in range(6)]
+    assert reasons == [Reason.CLOCK] * 3 + [Reason.STORE] * 3
+    assert len(memory.kept) == 3
+    assert gate.judge(knock(), NOW).granted
 
 
 def test_nothing_is_remembered_for_strangers() -> None:

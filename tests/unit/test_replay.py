@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from doorward.errors import ReplayError
-from doorward.replay import ReplayStore, rotate
+from doorward.replay import ReplayStore, acting_as_owner, rotate
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 ONE, TWO = b"\x01" * 32, b"\x02" * 32
 
@@ -201,10 +204,56 @@ def test_a_store_has_one_writer(tmp_path: Path) -> None:
     ReplayStore(path).close()
 
 
-def test_a_new_store_belongs_to_whom_its_folder_belongs(tmp_path: Path) -> None:
-    os.chown(tmp_path, 1234, 1234)
-    rotate(tmp_path / "replay.db", now=0, skew=0)
-    assert {name.stat().st_uid for name in tmp_path.iterdir()} == {1234}
+@pytest.fixture
+def anothers_folder() -> Iterator[Path]:
+    """Return a folder that belongs to another user, as the state folder does; every folder above it can be passed."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outer:  # pytest's own folder is root's alone
+        Path(outer).chmod(0o711)
+        folder = Path(outer, "state")
+        folder.mkdir(mode=0o700)
+        os.chown(folder, 1234, 1234)
+        yield folder
+
+
+def test_a_new_store_belongs_to_whom_its_folder_belongs(anothers_folder: Path) -> None:
+    rotate(anothers_folder / "replay.db", now=0, skew=0)
+    assert {name.stat().st_uid for name in anothers_folder.iterdir()} == {1234}
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+def test_a_rotation_by_root_follows_no_link_to_what_is_not_the_folders_owners(anothers_folder: Path) -> None:
+    secret = anothers_folder.parent / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    (anothers_folder / "replay.db-mine").symlink_to(secret)
+    rotate(anothers_folder / "replay.db", now=0, skew=0)
+    assert secret.stat().st_uid == 0
+    assert secret.read_text() == "root's"
+
+
+@pytest.mark.parametrize("name", ["replay.db.lock", "replay.db"])
+def test_root_makes_no_file_where_a_link_in_anothers_folder_points(anothers_folder: Path, name: str) -> None:
+    nologin = anothers_folder.parent / "nologin"
+    (anothers_folder / name).symlink_to(nologin)
+    with contextlib.suppress(ReplayError):
+        rotate(anothers_folder / "replay.db", now=0, skew=0)
+    with contextlib.suppress(ReplayError), acting_as_owner(anothers_folder):
+        ReplayStore(anothers_folder / "replay.db").close()
+    assert not nologin.exists()
+    (anothers_folder / name).unlink(missing_ok=True)
+    (anothers_folder / name).symlink_to(nologin)
+    with contextlib.suppress(ReplayError):
+        ReplayStore(anothers_folder / "replay.db").close()
+    assert nologin.exists(), "as root itself the link would have been followed"
+
+
+def test_a_store_that_could_not_be_opened_is_not_kept_from_others(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    path.write_bytes(b"damaged" * 1000)
+    with pytest.raises(ReplayError, match="not a database") as kept:  # with its traceback, the failed store lives on
+        ReplayStore(path)
+    rotate(path, now=0, skew=0)
+    assert kept.value.__traceback__
 
 
 def test_what_was_forgotten_is_not_new_again_when_the_clock_steps_back(tmp_path: Path) -> None:

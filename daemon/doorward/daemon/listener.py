@@ -190,13 +190,15 @@ class Listener:
     def _open_replay(self) -> ReplayStore:
         """Open the store; one that somebody removed while its lock stayed has forgotten what must not come again."""
         settings = self._configuration.settings
+        folder = settings.replay_file.parent
         try:
-            settings.replay_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with replay.acting_as_owner(folder):
+                lost = replay.was_removed(settings.replay_file)
+                store = ReplayStore(settings.replay_file)
         except OSError as error:
-            msg = f"{settings.replay_file.parent} cannot be made: {error.strerror}"
+            msg = f"{folder} cannot be used: {error.strerror}"
             raise DoorwardError(msg) from error
-        lost = replay.was_removed(settings.replay_file)
-        store = ReplayStore(settings.replay_file)
         if lost:
             age = settings.max_age or 0
             store.raise_floor(int(time.time()) + age)

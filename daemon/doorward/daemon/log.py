@@ -16,6 +16,7 @@ LAST_WORDS: Final = 1.0  # seconds
 _QUEUE_MAX: Final = 10_000  # lines, some 2 MB
 _FACILITIES: Final = logging.handlers.SysLogHandler.facility_names
 _SYSLOG: Final = "/dev/log"
+_SEVERITY: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}  # syslog(3); 7 is debug
 
 
 class SyslogHandler(logging.Handler):
@@ -31,7 +32,7 @@ class SyslogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        severity = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}.get(record.levelno, 7)
+        severity = _SEVERITY.get(record.levelno, 7)
         line = f"<{self._facility << 3 | severity}>{self._prefix}{self.format(record)}"
         try:
             os.write(self._socket.fileno(), line.encode("utf-8", "replace"))
@@ -43,14 +44,22 @@ class DescriptorHandler(logging.Handler):
     """Lines to a descriptor by write(2): a writer that is held up there holds no lock that the end would wait for."""
 
     def __init__(self, descriptor: int) -> None:
-        """Write to `descriptor`, which stays its owner's."""
+        """Write to `descriptor`, which stays its owner's; to the journal with the severity in front (sd-daemon(3))."""
         super().__init__()
         self._descriptor = descriptor
+        self._severities = _is_journal(descriptor)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; where nobody can read it any more, it is lost."""
+        severity = f"<{_SEVERITY.get(record.levelno, 7)}>" if self._severities else ""
         with contextlib.suppress(OSError):
-            os.write(self._descriptor, f"{self.format(record)}\n".encode("utf-8", "replace"))
+            os.write(self._descriptor, f"{severity}{self.format(record)}\n".encode("utf-8", "replace"))
+
+
+def _is_journal(descriptor: int) -> bool:
+    """Tell whether a descriptor is the one that systemd joined to the journal: JOURNAL_STREAM in systemd.exec(5)."""
+    status = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 class Writer(logging.handlers.QueueListener):

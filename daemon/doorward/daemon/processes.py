@@ -40,6 +40,7 @@ def both(options: argparse.Namespace, settings: DaemonSettings, ready: Callable[
     child = os.fork()
     if not child:
         helpers_end.close()
+        pid_file.leave()  # with it whoever takes the listener over could say whom `doorwardd -K` ends
         os._exit(_in_child(options, settings, listeners_end, alarm, ready))
     listeners_end.close()
     try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+FAILURE_FILE: Final = "failure.nft"  # beside the confirmed file; the firewall role writes both
 FILE_BYTES_MAX: Final = 1 << 20  # a rendered table is some 3 KB
 # The unspecified address stands for anybody: no grant from the network can have it (values.Grant refuses it).
 ANYONE: Final = ipaddress.IPv4Address(0)
@@ -181,21 +182,36 @@ class Nftables:
     def _load(self, present: Table | None) -> str:
         """Put the confirmed file's table, or the mode's, into the kernel and return what was done.
 
-        A file that does not load means a host that was closed: it is guarded then, whatever the mode.
+        A file that is there means a host that was closed: it is not left open, whatever the mode.
         """
         if self._file.exists():
-            try:
-                self._nft.run(ruleset.swap(table_text(self._file)))
-            except FirewallError as error:
-                self._nft.run(ruleset.swap(ruleset.guard(self._guarded())))
-                return f"{self._file} does not load ({error}): the services of OPEN_PORTS are guarded instead"
-            return f"table {ruleset.TABLE} was not there: loaded {self._file}"
+            return self._load_confirmed()
         if present is not None:
             msg = f"table {ruleset.TABLE} has no sets for grants; `doorward firewall stop` removes it"
             raise FirewallError(msg)
         guarding = self._mode is FirewallMode.GUARD
         self._nft.run(ruleset.swap(ruleset.guard(self._guarded()) if guarding else ruleset.observe()))
         return f"table {ruleset.TABLE} was not there: made the {self._mode} table"
+
+    def _load_confirmed(self) -> str:
+        """Load the confirmed table; or else the failure policy's beside it; or else guard what OPEN_PORTS names."""
+        failure = self._file.with_name(FAILURE_FILE)
+        error = self._complaint_loading(self._file)
+        if error is None:
+            return f"table {ruleset.TABLE} was not there: loaded {self._file}"
+        if failure.exists() and self._complaint_loading(failure) is None:
+            return f"{self._file} does not load ({error}): the failure policy's {failure} is in force"
+        self._nft.run(ruleset.swap(ruleset.guard(self._guarded())))
+        return f"{self._file} does not load ({error}): the services of OPEN_PORTS are guarded instead"
+
+    def _complaint_loading(self, file: Path) -> str | None:
+        """Load a file and return None, or why it does not do; an empty file loads and closes nothing."""
+        try:
+            self._nft.run(ruleset.swap(table_text(file)))
+        except FirewallError as error:
+            return str(error)
+        table = read_table(self._nft)
+        return None if table is not None and table.serves_grants else "it makes no table that serves grants"
 
     def _follow(self) -> str | None:
         """Make an existing guard table guard what is to be guarded now."""

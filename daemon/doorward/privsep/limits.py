@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from doorward.values import Grant, IPAddress, Service
 
 LIVE_MAX: Final = 128  # live services one source may have; a stanza's clients open a handful
+FORGET_FROM: Final = 1024  # sources; fewer are kept although nothing of theirs is open any more
 RATE_MAX: Final = 200  # grants in one second; ten forks on ten hosts behind one gateway make half of it
 
 
@@ -55,6 +56,7 @@ class Ledger:
         self._ends: dict[IPAddress, dict[Service, float]] = {}
         self._second = 0
         self._in_second = 0
+        self._sources_max = FORGET_FROM
 
     def refuses(self, grant: Grant, now: float) -> str | None:
         """Return why a grant would be too much at `now`, or None."""
@@ -69,11 +71,18 @@ class Ledger:
         """Keep a grant that was opened at `now`."""
         self._in_second = self._in_second + 1 if self._second == int(now) else 1
         self._second = int(now)
+        self._forget(now)
         self.adopt(grant.source, grant.services, now + grant.seconds)
 
     def adopt(self, source: IPAddress, services: Iterable[Service], end: float) -> None:
         """Keep what was found open until `end`; it is no grant of this second, however much there is of it."""
         self._ends.setdefault(source, {}).update(dict.fromkeys(services, end))
+
+    def _forget(self, now: float) -> None:
+        """Forget what is over, each time that twice as many sources are kept as were open the last time."""
+        if len(self._ends) > self._sources_max:
+            self.live(now)
+            self._sources_max = max(FORGET_FROM, 2 * len(self._ends))
 
     def live(self, now: float) -> list[tuple[IPAddress, Service, float]]:
         """Return source, service and remaining seconds of what is open at `now`; what is over is forgotten."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from doorward.values import Grant
 
 _FILES = 2
+_LONGER = 4  # times; a configuration has the whole ruleset listed, which takes seconds where others have 50 000 rules
 
 
 class RemotePower:
@@ -26,6 +27,7 @@ class RemotePower:
         """Ask on `channel`; a helper that has not answered in `patience` seconds is taken for gone."""
         channel.settimeout(patience)
         self._channel = channel
+        self._patience = patience
 
     def open(self, grant: Grant) -> None:
         """Open a grant, or raise FirewallError with the helper's reason."""
@@ -42,7 +44,11 @@ class RemotePower:
         Raises:
             RefusedConfigError: the files have problems; the old configuration stays.
         """
-        reply, descriptors = self._ask(Configure())
+        self._channel.settimeout(_LONGER * self._patience)
+        try:
+            reply, descriptors = self._ask(Configure())
+        finally:
+            self._channel.settimeout(self._patience)
         if isinstance(reply, Problems):
             _close(descriptors)
             raise RefusedConfigError(reply.text)

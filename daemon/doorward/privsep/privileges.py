@@ -55,6 +55,7 @@ def keep_only(capabilities: Iterable[int]) -> None:
     keep_capabilities(chosen)
     _limit(chosen)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)  # it holds the keys too: none of them goes into a core file
 
 
 def keep_capabilities(capabilities: Iterable[int]) -> None:

@@ -49,6 +49,8 @@ def load(text: str) -> str:
         {"doorward_fallback_sources": ["192.0.2.0/24", "192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "fd00::1"]},
         {"doorward_public_services": ["tcp/443", "udp/443", "tcp/80"]},
         {"doorward_firewall_rules": ["tcp dport 22 counter drop"], "doorward_dhcpv6": False},
+        {"firewall_failure": True},
+        {"firewall_failure": True, "doorward_firewall_mode": "guard", "firewall_services": []},
     ],
 )
 def test_the_kernel_takes_every_table_and_the_host_commands_do(variables: dict[str, Any]) -> None:

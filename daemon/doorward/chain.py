@@ -1,7 +1,7 @@
 """Audit lines that hang together: each carries a hash over itself and the line before.
 
-None can be changed, left out or moved without a trace. What is cut off at the end shows only against a hash that was
-noted elsewhere.
+None can be changed, left out or moved without a trace in the lines behind it. There is no key: a chain that was made
+anew from there on, and what is cut off at the end, show only against a hash that was noted elsewhere.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import socket
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.client import host as console_host
 from system.doorwardd import ACCESS, command, doorwardd, environment, eventually, is_open, listener, send, write
 from unit.making import KEYS, message, payload
 
@@ -320,3 +322,62 @@ def test_a_store_that_somebody_removed_lets_nothing_old_in_again(pair: Pair, tmp
         assert daemon.wait_for("WAS REMOVED")
         send(client, first, host.ipv4)
         daemon.wait_for("reason=replay")
+
+
+def console(host: Namespace, folder: Path, *words: str) -> int:
+    """Run a command of the host's console on the files of one test."""
+    parser = argparse.ArgumentParser()
+    console_host.add_commands(parser.add_subparsers(), console_host.Host(configuration=folder / "doorwardd.conf"))
+    chosen = parser.parse_args(words)
+    with host.inside():
+        return int(chosen.run(chosen))
+
+
+@pytest.mark.parametrize("who", [(), ("--from", "10.77.0.2")])
+def test_what_was_closed_by_hand_stays_closed_when_the_table_is_loaded_again(
+    pair: Pair, tmp_path: Path, who: tuple[str, ...]
+) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path, ACCESS, f"FWKNOP_RUN_DIR {tmp_path}/run;\n") as daemon:
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted")
+        assert console(host, tmp_path, "close", *who) == 0
+        assert elements(host) == []
+        send(client, knock("0.0.0.0,udp/7777"), host.ipv4)
+        daemon.wait_for("reason=granted", count=2)
+        host.nft("flush ruleset")
+        daemon.wait_for("OUR TABLE WAS REMOVED")
+        assert len(elements(host)) == 1
+        assert "7777" in elements(host)[0]
+
+
+def test_files_named_from_where_it_was_started_are_found_in_the_background_and_on_reload(
+    pair: Pair, tmp_path: Path
+) -> None:
+    host, client = pair
+    write(tmp_path / "doorwardd.conf", f"FIREWALL_FILE {tmp_path}/none.nft;\n")
+    write(tmp_path / "access.conf", ACCESS)
+    argv = host.command(*command("-c", "doorwardd.conf", "-a", "access.conf", "-r", "run"))
+    try:
+        started = subprocess.run(argv, check=False, capture_output=True, env=environment(), cwd=tmp_path, timeout=60)
+        assert started.returncode == 0, started
+        write(tmp_path / "access.conf", ACCESS.replace("tcp/22", "tcp/23"))
+        assert cli(host, "-r", str(tmp_path / "run"), "-R").returncode == 0
+        assert eventually(lambda: _opens(host, client, "0.0.0.0,tcp/23"))
+    finally:
+        assert cli(host, "-r", str(tmp_path / "run"), "-K").returncode == 0
+
+
+def _opens(host: Namespace, client: Namespace, text: str) -> bool:
+    send(client, knock(text), host.ipv4)
+    time.sleep(0.2)
+    return elements(host) != []
+
+
+def test_what_hinders_a_start_in_the_background_is_said_on_the_terminal(ns: Namespace, tmp_path: Path) -> None:
+    write(tmp_path / "access.conf", ACCESS)
+    write(tmp_path / "replay.db", "not a database" * 100)
+    arguments = ("-a", str(tmp_path / "access.conf"), "-r", str(tmp_path / "run"), "-d", str(tmp_path / "replay.db"))
+    ended = cli(ns, *arguments)
+    assert ended.returncode == 1
+    assert b"--rotate-digest-cache" in ended.stderr

@@ -11,12 +11,13 @@ import os
 import re
 import secrets
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward import __version__
+from doorward import __version__, withdrawn
 from doorward.config import access
 from doorward.config import daemon as daemon_config
 from doorward.errors import ConfigError, FirewallError, WireError
@@ -212,6 +213,7 @@ def _status(host: Host, arguments: argparse.Namespace) -> str:
         "version": __version__,
         "running": pid is not None,
         "pid": pid,
+        "pid_file": str(settings.pid_file),
         "table": table.kind if table else "absent",
         "pending": host.switch(nft).pending() is not None,
         "grants": [_grant_words(grant) for grant in firewall.grants()],
@@ -222,8 +224,9 @@ def _status(host: Host, arguments: argparse.Namespace) -> str:
 
 def _status_text(found: dict[str, Any]) -> str:
     """Return the status for people."""
+    running = f"running, PID {found['pid']}" if found["running"] else f"NOT RUNNING (by {found['pid_file']})"
     lines = [
-        f"doorwardd {found['version']}: {'running, PID ' + str(found['pid']) if found['running'] else 'NOT RUNNING'}",
+        f"doorwardd {found['version']}: {running}",
         f"table {ruleset.TABLE}: {found['table']}{', waiting to be confirmed' if found['pending'] else ''}",
         *(f"also dropping, so that grants may be void: {line}" for line in found["foreign_drops"]),
         *(f"open: {grant['source']} {grant['service']} {_remaining(grant)}" for grant in found["grants"]),
@@ -274,8 +277,14 @@ def _configured_services(settings: DaemonSettings) -> tuple[Service, ...]:
 
 
 def _close(host: Host, arguments: argparse.Namespace) -> str:
-    """Close the grants of one address, or all."""
-    firewall = _firewall(host.settings_or_defaults(), Libnftables())
+    """Close the grants of one address, or all; noted first, so that a table loaded again does not open them again."""
+    settings = host.settings_or_defaults()
+    try:
+        withdrawn.record(settings.run_folder, arguments.source, time.monotonic())
+    except OSError as error:
+        msg = f"{settings.run_folder}: {error.strerror}"
+        raise FirewallError(msg) from error
+    firewall = _firewall(settings, Libnftables())
     if arguments.source is None:
         firewall.flush()
         return "all grants are closed"

@@ -193,7 +193,7 @@ def add_route(parser: argparse.ArgumentParser) -> None:
 def route_words(arguments: argparse.Namespace) -> list[str]:
     """Return the options of add_route() that were given, as words of a command line."""
     said = {
-        "--rc-file": arguments.rc_file,
+        "--rc-file": arguments.rc_file.absolute() if arguments.rc_file else None,  # ssh runs it from anywhere
         "-n": arguments.stanza,
         "--spa-server": arguments.server,
         "--spa-port": arguments.port,

@@ -27,7 +27,7 @@ class AuditFile(logging.Handler):
             DoorwardError: it cannot be opened.
         """
         super().__init__()
-        self._path = path
+        self.path = path
         self.failed = 0
         self._previous = chain.GENESIS
         self._descriptor = -1
@@ -47,9 +47,9 @@ class AuditFile(logging.Handler):
             DoorwardError: it cannot be opened; the old one stays.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            msg = f"AUDIT_FILE {self._path} cannot be opened: {error.strerror}"
+            msg = f"AUDIT_FILE {self.path} cannot be opened: {error.strerror}"
             raise DoorwardError(msg) from error
         with self.lock or contextlib.nullcontext():
             if self._descriptor >= 0:

@@ -63,15 +63,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "-c",
         "--config-file",
-        type=Path,
+        type=_absolute,
         metavar="FILE",
         help=f"settings of the daemon (default {configuration.DEFAULT})",
     )
-    add("-a", "--access-file", type=Path, metavar="FILE", help="stanzas: who may open what (default: ACCESS_FILE)")
+    add("-a", "--access-file", type=_absolute, metavar="FILE", help="stanzas: who may open what (default: ACCESS_FILE)")
     add("-i", "--interface", metavar="NAME", help="listen on this interface only (default: on every one)")
-    add("-r", "--run-dir", type=Path, metavar="DIR", help="folder of the PID file and the replay store")
-    add("-p", "--pid-file", type=Path, metavar="FILE", help="PID file")
-    add("-d", "--digest-file", type=Path, metavar="FILE", help="replay store")
+    add("-r", "--run-dir", type=_absolute, metavar="DIR", help="folder of the PID file and the replay store")
+    add("-p", "--pid-file", type=_absolute, metavar="FILE", help="PID file")
+    add("-d", "--digest-file", type=_absolute, metavar="FILE", help="replay store")
     add("-C", "--packet-limit", type=int, default=0, metavar="N", help="end after N packets")
     add("-P", "--pcap-filter", metavar="FILTER", help="port to listen on, as 'udp port 62201'")
     add("-t", "--test", action="store_true", help="decide and log, but open nothing")
@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("--fw-flush", action="store_true", help="close every live grant")
     add("-V", "--version", action="version", version=f"doorwardd {doorward.__version__}, firewall: nftables")
     return parser
+
+
+def _absolute(text: str) -> Path:
+    """Return a path that means the same after the daemon has left its folder."""
+    return Path(text).absolute()
 
 
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:

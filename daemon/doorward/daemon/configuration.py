@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from doorward.config import access, convert, reader
@@ -88,7 +87,7 @@ def _settings(options: argparse.Namespace, content: bytes) -> daemon_config.Load
     loaded = daemon_config.parse(options.config_file or DEFAULT, content)
     chosen = loaded.settings
     if options.run_dir is not None:
-        run = options.run_dir.absolute()
+        run = options.run_dir
         chosen = replace(chosen, run_folder=run, pid_file=run / "doorwardd.pid", replay_file=run / "replay.db")
     wishes: dict[str, Any] = {
         "access_file": options.access_file,
@@ -97,11 +96,7 @@ def _settings(options: argparse.Namespace, content: bytes) -> daemon_config.Load
         "interfaces": _option("-i", daemon_config.interfaces, options.interface),
         "ports": _option("-P", convert.capture_ports, options.pcap_filter),
     }
-    given: dict[str, Any] = {
-        name: value.absolute() if isinstance(value, Path) else value
-        for name, value in wishes.items()
-        if value is not None
-    }
+    given = {name: value for name, value in wishes.items() if value is not None}
     return replace(loaded, settings=replace(chosen, **given))
 
 

@@ -9,6 +9,7 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Final
 
+from doorward import withdrawn
 from doorward.capture.packet import Taps
 from doorward.daemon import configuration
 from doorward.errors import CaptureError, FirewallError, HelperError
@@ -110,7 +111,7 @@ class HelperProcess:
         now = time.monotonic()
         for live in firewall.grants():
             if not live.source.is_unspecified and math.isfinite(live.remaining):
-                self._ledger.adopt(live.source, (live.service,), now + live.remaining)
+                self._ledger.adopt(live.source, (live.service,), now, now + live.remaining)
 
     @property
     def _guarded(self) -> frozenset[Service]:
@@ -149,6 +150,9 @@ class HelperProcess:
 
     def _reopen(self, firewall: Nftables) -> int:
         """Open again what the ledger says is open, and return how much that is."""
+        if self._current is not None:
+            for moment, source in withdrawn.read(self._current.settings.run_folder):
+                self._ledger.withdraw(source, moment)
         live = [LiveGrant(*one) for one in self._ledger.live(time.monotonic())]
         firewall.reopen(live)
         return len(live)

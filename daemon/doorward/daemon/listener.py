@@ -256,11 +256,18 @@ class Listener:
         self._notify("READY=1\nSTATUS=listening")
 
     def _reopen_audit_file(self) -> None:
+        """Go on in the file that the configuration names now, which may be another, a new one, or none."""
+        current = self._audit_file
         try:
-            if self._audit_file is not None:
-                self._audit_file.reopen()
+            if current is not None and current.path == self._configuration.settings.audit_file:
+                current.reopen()
+                return
+            self._audit_file = self._open_audit_file()
         except DoorwardError as error:
             self._log.error("%s", error)
+            return
+        if current is not None:
+            self._log.write_no_more(current)
 
     def _stop(self) -> None:
         self._capture.close()

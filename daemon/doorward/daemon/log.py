@@ -28,7 +28,11 @@ class SyslogHandler(logging.Handler):
         self._prefix = f"{identity}[{os.getpid()}]: "
         self._facility = _FACILITIES[facility]
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.connect(_SYSLOG)
+        try:
+            self._socket.connect(_SYSLOG)
+        except OSError:
+            self._socket.close()
+            raise
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -107,6 +111,11 @@ class Log:
     def write_also(self, handler: logging.Handler) -> None:
         """Write what comes from now on through `handler` too."""
         self._writer.handlers = (*self._writer.handlers, handler)
+
+    def write_no_more(self, handler: logging.Handler) -> None:
+        """Write what comes from now on without `handler`, which is closed."""
+        self._writer.handlers = tuple(kept for kept in self._writer.handlers if kept is not handler)
+        handler.close()
 
     def take_lost(self) -> int:
         """Return how many lines were lost since the last call."""

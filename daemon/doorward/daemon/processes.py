@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 from doorward.daemon import configuration, log
@@ -61,6 +62,8 @@ def _in_child(
         Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=alarm).run(ready)
     except DoorwardError as error:
         lines.error("doorwardd: %s", error)
+        if not options.foreground:  # the terminal, or nobody any more
+            print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why it does not start
         return 1
     finally:
         lines.close()

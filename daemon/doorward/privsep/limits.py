@@ -53,7 +53,7 @@ class Ledger:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._ends: dict[IPAddress, dict[Service, float]] = {}
+        self._spans: dict[IPAddress, dict[Service, tuple[float, float]]] = {}  # from when, until when
         self._second = 0
         self._in_second = 0
         self._sources_max = FORGET_FROM
@@ -62,7 +62,7 @@ class Ledger:
         """Return why a grant would be too much at `now`, or None."""
         if self._second == int(now) and self._in_second >= RATE_MAX:
             return f"more than {RATE_MAX} grants in a second"
-        live = {service for service, end in self._ends.get(grant.source, {}).items() if end > now}
+        live = {service for service, (_, end) in self._spans.get(grant.source, {}).items() if end > now}
         if len(live | set(grant.services)) > LIVE_MAX:
             return f"more than {LIVE_MAX} live services for {grant.source}"
         return None
@@ -72,23 +72,32 @@ class Ledger:
         self._in_second = self._in_second + 1 if self._second == int(now) else 1
         self._second = int(now)
         self._forget(now)
-        self.adopt(grant.source, grant.services, now + grant.seconds)
+        self.adopt(grant.source, grant.services, now, now + grant.seconds)
 
-    def adopt(self, source: IPAddress, services: Iterable[Service], end: float) -> None:
-        """Keep what was found open until `end`; it is no grant of this second, however much there is of it."""
-        self._ends.setdefault(source, {}).update(dict.fromkeys(services, end))
+    def adopt(self, source: IPAddress, services: Iterable[Service], now: float, end: float) -> None:
+        """Keep what is open from `now` until `end`; it is no grant of this second, however much there is of it."""
+        self._spans.setdefault(source, {}).update(dict.fromkeys(services, (now, end)))
+
+    def withdraw(self, source: IPAddress | None, moment: float) -> None:
+        """Forget what `source`, or with None everybody, was granted up to `moment`: it was closed by hand."""
+        for address in [source] if source is not None else list(self._spans):
+            spans = self._spans.get(address, {})
+            for service in [service for service, (begun, _) in spans.items() if begun <= moment]:
+                del spans[service]
 
     def _forget(self, now: float) -> None:
         """Forget what is over, each time that twice as many sources are kept as were open the last time."""
-        if len(self._ends) > self._sources_max:
+        if len(self._spans) > self._sources_max:
             self.live(now)
-            self._sources_max = max(FORGET_FROM, 2 * len(self._ends))
+            self._sources_max = max(FORGET_FROM, 2 * len(self._spans))
 
     def live(self, now: float) -> list[tuple[IPAddress, Service, float]]:
         """Return source, service and remaining seconds of what is open at `now`; what is over is forgotten."""
-        for source, ends in list(self._ends.items()):
-            for service in [service for service, end in ends.items() if end <= now]:
-                del ends[service]
-            if not ends:
-                del self._ends[source]
-        return [(source, service, end - now) for source, ends in self._ends.items() for service, end in ends.items()]
+        for source, spans in list(self._spans.items()):
+            for service in [service for service, (_, end) in spans.items() if end <= now]:
+                del spans[service]
+            if not spans:
+                del self._spans[source]
+        return [
+            (source, service, end - now) for source, spans in self._spans.items() for service, (_, end) in spans.items()
+        ]

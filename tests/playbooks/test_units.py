@@ -375,3 +375,16 @@ def test_what_was_opened_by_hand_is_not_the_policys_to_close(opening: Trial) -> 
     assert isinstance(grant["remaining"], float)
     assert grant["remaining"] > 3000
     opening.console("doorward", "close")
+
+
+def test_with_the_policy_open_ssh_a_firewall_file_that_does_not_load_opens_ssh_until_it_is_mended(
+    opening: Trial,
+) -> None:
+    with broken(opening, FIREWALL, "nonsense\n"):
+        hosts.restart(opening.host)
+        assert eventually(lambda: answers(opening))
+        assert "failure_policy" in in_force(opening)
+        assert "the failure policy open_ssh is in force" in failure_line(opening)
+    shell(opening, "systemctl restart doorward-firewall.service")
+    assert not eventually(lambda: answers(opening), RECOVERY)
+    assert let_in_after_a_knock(opening)

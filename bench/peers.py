@@ -225,6 +225,14 @@ def _reaped_cpu_seconds(member: int) -> float:
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
+def _smaps(pid: int) -> list[str]:
+    """Return the memory sums of a process; none of one that has ended meanwhile, as fwknopd's iptables do."""
+    try:
+        return Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
 def memory_mib(pid: int) -> dict[str, float]:
     """Return the memory of a daemon's processes together, in MiB: proportional, private and resident.
 
@@ -233,7 +241,7 @@ def memory_mib(pid: int) -> dict[str, float]:
     """
     sums = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0, "Rss": 0}
     for member in family(pid):
-        for line in Path(f"/proc/{member}/smaps_rollup").read_text().splitlines()[1:]:
+        for line in _smaps(member):
             name, kib = line.split()[:2]
             if name[:-1] in sums:
                 sums[name[:-1]] += int(kib)

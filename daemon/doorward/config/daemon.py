@@ -125,10 +125,6 @@ def _literal(text: str) -> str:
     return convert.text(text)
 
 
-def _off(text: str) -> bool:
-    return convert.boolean(text)
-
-
 def _path(text: str) -> Path:
     path = Path(convert.text(text))
     if not path.is_absolute():
@@ -181,16 +177,16 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "SYSLOG_IDENTITY": Setting("syslog_identity", _literal),
     "SYSLOG_FACILITY": Setting("syslog_facility", _facility),
     # what is off by default in fwknopd and not served here: N passes, Y is a problem
-    "ENABLE_PCAP_PROMISC": Setting("", _off),
-    "ENABLE_UDP_SERVER": Setting("", _off),
-    "ENABLE_TCP_SERVER": Setting("", _off),
-    "ENABLE_NFQ_CAPTURE": Setting("", _off),
-    "ENABLE_SPA_OVER_HTTP": Setting("", _off),
-    "ENABLE_X_FORWARDED_FOR": Setting("", _off),
-    "ENABLE_IPT_FORWARDING": Setting("", _off),
-    "ENABLE_IPT_SNAT": Setting("", _off),
-    "ENABLE_IPT_OUTPUT": Setting("", _off),
-    "ENABLE_DESTINATION_RULE": Setting("", _off),
+    "ENABLE_PCAP_PROMISC": Setting("", convert.boolean),
+    "ENABLE_UDP_SERVER": Setting("", convert.boolean),
+    "ENABLE_TCP_SERVER": Setting("", convert.boolean),
+    "ENABLE_NFQ_CAPTURE": Setting("", convert.boolean),
+    "ENABLE_SPA_OVER_HTTP": Setting("", convert.boolean),
+    "ENABLE_X_FORWARDED_FOR": Setting("", convert.boolean),
+    "ENABLE_IPT_FORWARDING": Setting("", convert.boolean),
+    "ENABLE_IPT_SNAT": Setting("", convert.boolean),
+    "ENABLE_IPT_OUTPUT": Setting("", convert.boolean),
+    "ENABLE_DESTINATION_RULE": Setting("", convert.boolean),
     "ENABLE_DIGEST_PERSISTENCE": Setting("", lambda text: not convert.boolean(text)),  # N would forget replays
 }
 UNSERVED: Final = frozenset({"PCAP_FILE", "ACCESS_FOLDER", "SNAT_TRANSLATE_IP"})

@@ -84,15 +84,6 @@ def lines(path: Path, read: bytes, problems: list[Problem]) -> list[Line]:
     return list(_lines(str(path), read, problems))
 
 
-def read(path: Path, problems: list[Problem], *, secret: bool) -> list[Line]:
-    """Return the settings of a file in order; what is wrong with a line or the file goes into `problems`."""
-    try:
-        return lines(path, content(path, secret=secret), problems)
-    except ConfigError as error:
-        problems += error.problems
-        return []
-
-
 def convert(
     settable: list[Line], settings: Mapping[str, Setting[Any]], problems: list[Problem]
 ) -> Iterator[tuple[Line, str, Any]]:

@@ -50,11 +50,9 @@ def load(options: argparse.Namespace) -> tuple[Configuration, Files]:
     Raises:
         ConfigError: every problem of both.
     """
-    settings = b""
-    if options.config_file is not None or DEFAULT.exists():
-        settings = reader.content(options.config_file or DEFAULT, secret=False)
-    chosen = _settings(options, settings).settings
-    files = Files(settings, reader.content(chosen.access_file, secret=True))
+    content = _content(options)
+    chosen = _settings(options, content).settings
+    files = Files(content, reader.content(chosen.access_file, secret=True))
     return parse(options, files), files
 
 
@@ -76,10 +74,14 @@ def settings(options: argparse.Namespace) -> DaemonSettings:
     Raises:
         ConfigError: every problem of the file.
     """
-    content = b""
-    if options.config_file is not None or DEFAULT.exists():
-        content = reader.content(options.config_file or DEFAULT, secret=False)
-    return _settings(options, content).settings
+    return _settings(options, _content(options)).settings
+
+
+def _content(options: argparse.Namespace) -> bytes:
+    """Return the bytes of the settings' file; the default one need not be there."""
+    if options.config_file is None and not DEFAULT.exists():
+        return b""
+    return reader.content(options.config_file or DEFAULT, secret=False)
 
 
 def _settings(options: argparse.Namespace, content: bytes) -> daemon_config.Loaded:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from doorward.privsep.messages import Reply, Request
+    from doorward.values import IPAddress
 
 T = TypeVar("T")
 SALT: Final = bytes(8)
@@ -160,13 +161,14 @@ def _ipv6_by_scapy(packet: bytes) -> Datagram | None:
     return _udp_by_scapy(packet[: 40 + header.plen], 40, mapped[0], header)
 
 
-def _udp_by_scapy(packet: bytes, offset: int, origin: object, header: IP | IPv6) -> Datagram | None:
+def _udp_by_scapy(packet: bytes, offset: int, origin: IPAddress, header: IP | IPv6) -> Datagram | None:
     if len(packet) < offset + 8:
         return None
     udp = UDP(packet[offset : offset + 8])
     if udp.len != len(packet) - offset:
         return None
-    assert str(origin) == header.src
+    # As bytes: an IPv4-compatible address (::1.2.3.4) has two texts.
+    assert origin.packed == _packed(header.src)
     ends = (address(_packed(header.src)), address(_packed(header.dst)))
     return Datagram(packet[offset + 8 :], ends[0].packed, ends[1].packed, udp.sport, udp.dport)
 

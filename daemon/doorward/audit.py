@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from doorward.gate import Verdict
+    from doorward.values import Grant
 
 LINES_PER_SECOND: Final = 50  # of each kind; a person with a wrong key makes one or two
 _CHEAP: Final = (Reason.MALFORMED, Reason.NO_STANZA, Reason.EXPIRED, Reason.HMAC, Reason.REPLAY)
@@ -35,8 +36,23 @@ def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "source", str(verdict.grant.source)
         yield "services", ",".join(map(str, verdict.grant.services))
         yield "seconds", str(verdict.grant.seconds)
+        yield from _conditions(verdict.grant)
+    if verdict.execution is not None:
+        yield "source", str(verdict.execution.source)
+        yield "command", "cycle" if verdict.execution.command is None else verdict.execution.command
     if verdict.detail:
         yield "detail", verdict.detail
+
+
+def _conditions(grant: Grant) -> Iterator[tuple[str, str]]:
+    """Yield where a grant leads, and what it asks of a connection."""
+    if grant.nat is not None:
+        host = "this-host" if grant.nat.target is None else str(grant.nat.target)
+        yield "nat", f"{host},{'*' if grant.nat.port is None else grant.nat.port}"
+    if grant.os is not None:
+        yield "os", grant.os
+    if grant.destination is not None:
+        yield "destination", str(grant.destination)
 
 
 def _quote(value: str) -> str:

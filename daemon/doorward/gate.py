@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from doorward import policy
 from doorward.crypto import symmetric
-from doorward.errors import AuthenticationError, FirewallError, ReplayError, WireError
-from doorward.policy import Denial, Facts
-from doorward.values import Grant, Reason, address
+from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, WireError
+from doorward.policy import Abilities, Denial, Facts
+from doorward.values import Execution, Grant, Reason, address
 from doorward.wire import fwknop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doorward.config.stanza import Stanza
-    from doorward.values import Datagram
+    from doorward.values import Datagram, SymmetricKeys
     from doorward.wire.fwknop import Message
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
 RECENT_MAX: Final = 4096  # payloads of at most 400 bytes
 FUTURE_MAX: Final = 10_000  # a hundredth of the store
+NO_ABILITIES: Final = Abilities()
 _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
 
 
@@ -42,6 +43,7 @@ class Verdict:
     stanza: int | None = None
     user: str | None = None
     grant: Grant | None = None
+    execution: Execution | None = None
     detail: str = ""
 
     @property
@@ -64,28 +66,53 @@ class _Way:
     """One stanza with what is prepared for its packets."""
 
     stanza: Stanza
+    keys: SymmetricKeys
     everywhere: bool  # SOURCE and DESTINATION hold every address
     verify: symmetric.Verifier
+
+
+def refuse_execution(execution: Execution) -> None:
+    """Stand for doorward-exec where there is none.
+
+    Raises:
+        HelperError: always.
+    """
+    msg = f"nothing runs commands here, and stanza {execution.stanza} needs it"
+    raise HelperError(msg)
 
 
 class Gate:
     """The decision with its effects passed in: where packets are remembered and how a grant takes effect."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what a decision rests on and what it may cause, each named
         self,
         stanzas: tuple[Stanza, ...],
         memory: Memory,
         open_grant: Callable[[Grant], None],
         max_age: int | None,
+        *,
+        abilities: Abilities = NO_ABILITIES,
+        execute: Callable[[Execution], None] = refuse_execution,
     ) -> None:
-        """Decide by `stanzas` in their order; `max_age` in seconds, None turns ageing off."""
+        """Decide by `stanzas` in their order; `max_age` in seconds, None turns ageing off.
+
+        `execute` hands an execution over and raises HelperError where nobody takes it.
+        """
         self._ways = tuple(
-            _Way(stanza, stanza.source.everywhere and stanza.destination.everywhere, symmetric.Verifier(stanza.keys))
+            _Way(
+                stanza,
+                stanza.keys,
+                stanza.source.everywhere and stanza.destination.everywhere,
+                symmetric.Verifier(stanza.keys),
+            )
             for stanza in stanzas
+            if stanza.keys is not None
         )
         self._memory = memory
         self._open_grant = open_grant
         self._max_age = max_age
+        self._abilities = abilities
+        self._execute = execute
         self._recent: dict[bytes, int] = {}
         self._from_the_future = 0
 
@@ -126,7 +153,7 @@ class Gate:
                     reason, number = Reason.HMAC, stanza.number
                 continue
             packet = packet or _Packet(datagram, now, {})
-            verdict = self._admit(stanza, packet, sealed)
+            verdict = self._admit(way, packet, sealed)
             if packet.new:
                 self._keep_recent(payload, stanza.number)
             if verdict.reason in _FINAL:
@@ -135,18 +162,19 @@ class Gate:
                 furthest = verdict
         return furthest or Verdict(reason, datagram, number)
 
-    def _admit(self, stanza: Stanza, packet: _Packet, sealed: bytes) -> Verdict:
+    def _admit(self, way: _Way, packet: _Packet, sealed: bytes) -> Verdict:
         """Return the verdict of the stanza whose HMAC key made the packet."""
-        outcome = self._unseal(stanza, packet, sealed)
+        stanza = way.stanza
+        outcome = self._unseal(way.keys, packet, sealed)
         if isinstance(outcome, Denial):
             return Verdict(outcome.reason, packet.datagram, stanza.number, detail=outcome.detail)
         return self._decide(stanza, packet, outcome)
 
-    def _unseal(self, stanza: Stanza, packet: _Packet, sealed: bytes) -> Message | Denial:
+    def _unseal(self, keys: SymmetricKeys, packet: _Packet, sealed: bytes) -> Message | Denial:
         """Return the message of an authentic packet that was never seen before; it is remembered from here on."""
         try:
             blob = symmetric.decode(sealed)
-            plaintext = symmetric.decrypt(blob, stanza.keys)
+            plaintext = symmetric.decrypt(blob, keys)
         except (WireError, AuthenticationError) as error:
             return Denial(Reason.DECRYPTION, str(error))
         try:
@@ -194,16 +222,28 @@ class Gate:
         self._from_the_future += 1
 
     def _decide(self, stanza: Stanza, packet: _Packet, message: Message) -> Verdict:
-        facts = Facts(stanza, message, address(packet.datagram.origin), packet.now, self._max_age)
+        origin, destination = address(packet.datagram.origin), address(packet.datagram.destination)
+        facts = Facts(stanza, message, origin, destination, packet.now, self._max_age, self._abilities)
         decision = policy.decide(facts)
         verdict = Verdict(Reason.GRANTED, packet.datagram, stanza.number, message.user)
         if isinstance(decision, Denial):
             return replace(verdict, reason=decision.reason, detail=decision.detail)
-        verdict = replace(verdict, grant=decision)
+        if isinstance(decision, Execution):
+            return self._do_execute(replace(verdict, execution=decision), decision)
+        return self._do_open(replace(verdict, grant=decision), decision)
+
+    def _do_open(self, verdict: Verdict, grant: Grant) -> Verdict:
         try:
-            self._open_grant(decision)
+            self._open_grant(grant)
         except FirewallError as error:
             return replace(verdict, reason=Reason.FIREWALL, detail=str(error))
+        return verdict
+
+    def _do_execute(self, verdict: Verdict, execution: Execution) -> Verdict:
+        try:
+            self._execute(execution)
+        except HelperError as error:
+            return replace(verdict, reason=Reason.COMMAND, detail=str(error))
         return verdict
 
 
@@ -211,4 +251,4 @@ def _concerns(stanza: Stanza, datagram: Datagram) -> bool:
     return datagram.origin in stanza.source and datagram.destination in stanza.destination
 
 
-_FINAL: Final = frozenset({Reason.GRANTED, Reason.FIREWALL, Reason.STORE, Reason.REPLAY})
+_FINAL: Final = frozenset({Reason.GRANTED, Reason.FIREWALL, Reason.COMMAND, Reason.STORE, Reason.REPLAY})

@@ -5,19 +5,33 @@ The order is fwknopd's (server/incoming_spa.c), so that its logs and ours tell t
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from doorward.values import Grant, IPAddress, Reason, Service
-from doorward.wire.fwknop import Access, Message, MessageType, parse_access
+from doorward.errors import WireError
+from doorward.values import Execution, Grant, IPAddress, Nat, Protocol, Reason, Service
+from doorward.wire.fwknop import Message, MessageType, parse_access, parse_command, parse_nat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from doorward.config.stanza import Stanza
+    from doorward.config.stanza import Stanza, Target
 
 CLOCK_SECONDS: Final = 30 * 86400  # nobody's packet is a month on its way; a host without a battery is years off
-_SERVED: Final = frozenset({MessageType.ACCESS, MessageType.ACCESS_TIMEOUT})
+LOCAL_NAT: Final = frozenset({MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT})
+FORWARD: Final = frozenset({MessageType.NAT, MessageType.NAT_TIMEOUT})
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What doorwardd.conf lets stanzas do: lead connections elsewhere, give them another source."""
+
+    forwarding: bool = False  # ENABLE_IPT_FORWARDING
+    local_nat: bool = False  # ENABLE_IPT_LOCAL_NAT
+    snat: bool = False  # ENABLE_IPT_SNAT
+    snat_source: IPAddress | None = None  # SNAT_TRANSLATE_IP
+    destination_rule: bool = False  # ENABLE_DESTINATION_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +41,10 @@ class Facts:
     stanza: Stanza
     message: Message
     origin: IPAddress
+    destination: IPAddress
     now: float
     max_age: int | None
+    abilities: Abilities = Abilities()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +55,55 @@ class Denial:
     detail: str = ""
 
 
-def decide(facts: Facts) -> Grant | Denial:
+def decide(facts: Facts) -> Grant | Execution | Denial:
     """Return what one stanza makes of one authentic message."""
     for check in CHECKS:
         denial = check(facts)
         if denial is not None:
             return denial
+    if facts.stanza.cycle is not None or facts.message.type is MessageType.COMMAND:
+        return _execution(facts)
+    try:
+        return _grant(facts)
+    except WireError as error:  # what no packet filter could express, such as NAT from one family to the other
+        return Denial(Reason.TARGET, str(error))
+
+
+def _grant(facts: Facts) -> Grant:
     access = parse_access(facts.message.text)
-    return Grant(access.source or facts.origin, _unique(access.services), window(facts.stanza, facts.message))
+    services, nat = _unique(access.services), _nat(facts)
+    return Grant(
+        access.source or facts.origin,
+        services if nat is None else services[:1],  # fwknopd too leads only the first elsewhere
+        window(facts.stanza, facts.message),
+        nat,
+        facts.stanza.require_os,
+        facts.destination if facts.abilities.destination_rule else None,
+    )
+
+
+def _execution(facts: Facts) -> Execution:
+    stanza, message = facts.stanza, facts.message
+    command = parse_command(message.text) if message.type is MessageType.COMMAND else None
+    return Execution(
+        stanza=stanza.number,
+        source=_wanted_source(facts) or facts.origin,
+        origin=facts.origin,
+        destination=facts.destination,
+        seconds=_cycle_window(facts),
+        made=message.time,
+        service=None if command else parse_access(message.text).services[0],
+        client_timeout=message.timeout or 0,
+        command=command.command if command else None,
+    )
+
+
+def _cycle_window(facts: Facts) -> int:
+    """Return the seconds until the closing command: the client's wish up to MAX_FW_TIMEOUT, or CMD_CYCLE_TIMER."""
+    cycle = facts.stanza.cycle
+    if facts.message.timeout or cycle is None or cycle.seconds is None:
+        return window(facts.stanza, facts.message)
+    return cycle.seconds
 
 
 def window(stanza: Stanza, message: Message) -> int:
@@ -74,9 +131,18 @@ def _age(facts: Facts) -> Denial | None:
 
 
 def _kind(facts: Facts) -> Denial | None:
-    if facts.message.type in _SERVED:
-        return None
-    return Denial(Reason.UNSUPPORTED, f"message type {int(facts.message.type)} is not served here")
+    """Deny a kind of request that the stanza, or the daemon's settings, do not serve."""
+    kind, stanza, abilities = facts.message.type, facts.stanza, facts.abilities
+    if kind is MessageType.COMMAND and stanza.commands is None:
+        return Denial(Reason.UNSUPPORTED, "commands are not enabled (ENABLE_CMD_EXEC)")
+    forced = stanza.forwarding.force is not None
+    if kind in FORWARD | LOCAL_NAT and not forced and not (abilities.forwarding or abilities.local_nat):
+        return Denial(Reason.UNSUPPORTED, "NAT is not enabled (ENABLE_IPT_FORWARDING, ENABLE_IPT_LOCAL_NAT)")
+    if kind in FORWARD and not forced and not abilities.forwarding:
+        return Denial(Reason.UNSUPPORTED, "forwarding is not enabled (ENABLE_IPT_FORWARDING)")
+    if kind in LOCAL_NAT and not forced and not abilities.local_nat:
+        return Denial(Reason.UNSUPPORTED, "local NAT is not enabled (ENABLE_IPT_LOCAL_NAT)")
+    return None
 
 
 def _source(facts: Facts) -> Denial | None:
@@ -84,7 +150,7 @@ def _source(facts: Facts) -> Denial | None:
 
     fwknopd tests SOURCE against the packet's origin only; then whoever may knock could let in the whole world.
     """
-    source = _access(facts).source
+    source = _wanted_source(facts)
     if source is None and facts.stanza.require_source_address:
         return Denial(Reason.SOURCE_REQUIRED, "0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address")
     if source is not None and source.packed not in facts.stanza.source:
@@ -101,16 +167,103 @@ def _username(facts: Facts) -> Denial | None:
 
 def _services(facts: Facts) -> Denial | None:
     """Deny unless every requested service is allowed on its own; RESTRICT_PORTS wins over OPEN_PORTS."""
-    for service in _access(facts).services:
-        if service in facts.stanza.restrict_ports:
-            return Denial(Reason.SERVICES, f"{service} is in RESTRICT_PORTS")
-        if facts.stanza.open_ports is not None and service not in facts.stanza.open_ports:
-            return Denial(Reason.SERVICES, f"{service} is not in OPEN_PORTS")
+    if facts.message.type is MessageType.COMMAND:
+        return None
+    refusal = refused_service(facts.stanza, parse_access(facts.message.text).services)
+    return None if refusal is None else Denial(Reason.SERVICES, refusal)
+
+
+def refused_service(stanza: Stanza, services: Iterable[Service]) -> str | None:
+    """Return why a stanza does not open one of `services`, or None where it opens all of them."""
+    for service in services:
+        if service in stanza.restrict_ports:
+            return f"{service} is in RESTRICT_PORTS"
+        if stanza.open_ports is not None and service not in stanza.open_ports:
+            return f"{service} is not in OPEN_PORTS"
     return None
 
 
-def _access(facts: Facts) -> Access:
-    return parse_access(facts.message.text)
+def _target(facts: Facts) -> Denial | None:
+    """Deny a NAT target that the stanza does not allow."""
+    if facts.message.nat_access is None or facts.stanza.forwarding.force is not None or facts.stanza.cycle is not None:
+        return None
+    wanted = parse_nat(facts.message.nat_access)
+    protocol = parse_access(facts.message.text).services[0].protocol
+    if facts.message.type in LOCAL_NAT:
+        refusal = refused_service(facts.stanza, [Service(protocol, wanted.port)])
+    else:
+        target = target_address(facts.stanza, wanted.host)
+        refusal = (
+            f"{wanted.host} is no address, and no name in NAT_TARGETS"
+            if target is None
+            else refused_target(facts.stanza, target, wanted.port, protocol)
+        )
+    return None if refusal is None else Denial(Reason.TARGET, refusal)
 
 
-CHECKS: Final[tuple[Callable[[Facts], Denial | None], ...]] = (_age, _kind, _source, _username, _services)
+def refused_target(stanza: Stanza, target: IPAddress, port: int, protocol: Protocol) -> str | None:
+    """Return why a stanza does not forward to `target`:`port`, or None where it does.
+
+    What NAT_TARGETS names is allowed; without it OPEN_PORTS and RESTRICT_PORTS hold for the target's port too.
+    """
+    targets = stanza.forwarding.targets
+    if targets is None:
+        return refused_service(stanza, [Service(protocol, port)])
+    return None if any(_covers(one, target, port) for one in targets) else f"{target},{port} is not in NAT_TARGETS"
+
+
+def target_address(stanza: Stanza, host: str) -> IPAddress | None:
+    """Return the address of a NAT host: one as it is written, or a name that NAT_TARGETS resolved beforehand."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        named = (one for one in stanza.forwarding.targets or () if one.name == host.lower() and one.addresses)
+        return next((one.addresses[0] for one in named), None)
+
+
+def _covers(target: Target, address: IPAddress, port: int) -> bool:
+    return (address.packed in target.networks or address in target.addresses) and target.port in {None, port}
+
+
+def _nat(facts: Facts) -> Nat | None:
+    """Return where an allowed grant leads, None where it stays what it is."""
+    forwarding, kind = facts.stanza.forwarding, facts.message.type
+    if forwarding.force is not None:
+        return forwarded(facts.stanza, facts.abilities, *forwarding.force)
+    if facts.message.nat_access is None:
+        return None
+    wanted = parse_nat(facts.message.nat_access)
+    if kind in LOCAL_NAT:
+        return Nat(None, wanted.port)
+    target = target_address(facts.stanza, wanted.host)
+    if target is None:  # _target() has seen to it
+        msg = f"{wanted.host} is no address"
+        raise WireError(msg)
+    return forwarded(facts.stanza, facts.abilities, target, wanted.port)
+
+
+def forwarded(stanza: Stanza, abilities: Abilities, target: IPAddress, port: int) -> Nat:
+    """Return how a stanza forwards to a target: FORCE_SNAT before SNAT_TRANSLATE_IP before masquerading, as fwknopd."""
+    forwarding = stanza.forwarding
+    if target.is_loopback and not forwarding.everything:
+        return Nat(None, port)
+    translate = forwarding.snat is not None or forwarding.masquerade or abilities.snat
+    snat = forwarding.snat or (None if forwarding.masquerade else abilities.snat_source)
+    return Nat(
+        target,
+        None if forwarding.everything else port,
+        everything=forwarding.everything,
+        rewrite=forwarding.rewrite,
+        snat=snat if translate else None,
+        masquerade=translate and snat is None,
+    )
+
+
+def _wanted_source(facts: Facts) -> IPAddress | None:
+    """Return the source that the message names; None is the packet's origin."""
+    if facts.message.type is MessageType.COMMAND:
+        return parse_command(facts.message.text).source
+    return parse_access(facts.message.text).source
+
+
+CHECKS: Final[tuple[Callable[[Facts], Denial | None], ...]] = (_age, _kind, _source, _username, _services, _target)

@@ -24,6 +24,7 @@ HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
 GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _SERVICE = re.compile(r"(tcp|udp)/(\d{1,5})", re.ASCII)
+_OS = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)  # IFNAMSIZ - 1, as the kernel's fingerprints have it
 
 
 class Reason(str, enum.Enum):
@@ -37,6 +38,8 @@ class Reason(str, enum.Enum):
     EXPIRED = "expired"  # the stanza's ACCESS_EXPIRE has passed
     HMAC = "hmac"  # no stanza's HMAC key made it
     DECRYPTION = "decryption"  # authentic, but the encryption key does not fit
+    BUSY = "busy"  # more OpenPGP packets than gpg can take just now: not looked at, not remembered
+    SIGNATURE = "signature"  # decrypted, but not signed well by anybody the stanza names
     DECODE = "decode"  # the digest or a field inside is not what the format allows
     REPLAY = "replay"  # authentic, and seen before
     CLOCK = "clock"  # made so long ago or ahead that a clock must be wrong: this host's or the client's
@@ -47,8 +50,10 @@ class Reason(str, enum.Enum):
     SOURCE = "source"  # the address to be let in lies outside the stanza's SOURCE
     UNSUPPORTED = "unsupported"  # a kind of request that the stanza or this daemon does not serve
     SERVICES = "services"  # a requested service is not allowed
+    TARGET = "target"  # the stanza does not lead connections where the packet wants them
     STORE = "store"  # the replay store failed: nothing may be granted
     FIREWALL = "firewall"  # decided, but the packet filter refused
+    COMMAND = "command"  # decided, but the command could not be started
     INTERNAL = "internal"  # a bug of ours; nothing opened
     GRANTED = "granted"  # the door is open
 
@@ -124,15 +129,64 @@ class Datagram(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Nat:
+    """Where the connections of a grant are led (fwknop's NAT access).
+
+    `target` None is this host under another port's number, a ghost service: `port` is where it listens. With a
+    `target` connections to the granted service go through this host to `target`:`port`. `everything` (FORWARD_ALL)
+    leads every protocol and port of the source, `port` is then None. `rewrite` False (DISABLE_DNAT) lets through what
+    is addressed to the target already and rewrites nothing. On their way connections get `snat` as their source, or
+    with `masquerade` the address of the interface they leave by.
+    """
+
+    target: IPAddress | None
+    port: int | None
+    everything: bool = False
+    rewrite: bool = True
+    snat: IPAddress | None = None
+    masquerade: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what leads nowhere, or in two directions."""
+        if (self.port is None) != self.everything:
+            msg = "a NAT target has a port, unless everything is led there"
+            raise WireError(msg)
+        if self.port is not None and not 1 <= self.port <= PORT_MAX:
+            msg = f"port {self.port} is outside 1 to {PORT_MAX}"
+            raise WireError(msg)
+        if self.target is None and (self.everything or not self.rewrite or self.snat is not None or self.masquerade):
+            msg = "what stays on this host is neither forwarded nor given another source"
+            raise WireError(msg)
+        if self.target is not None and (self.target.is_unspecified or self.target.is_multicast):
+            msg = f"{self.target} is no address to lead connections to"
+            raise WireError(msg)
+        if self.snat is not None and self.masquerade:
+            msg = "a connection gets one source"
+            raise WireError(msg)
+        versions = {one.version for one in (self.target, self.snat) if one is not None}
+        if len(versions) > 1:
+            msg = "NAT stays within one family of addresses"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
-    """An opening: `source` may start new connections to `services` for `seconds` from now."""
+    """An opening: `source` may start new connections to `services` for `seconds` from now.
+
+    With `nat` they are led elsewhere; with `os` only those count whose first packet looks like that system's (a genre
+    of nftables' fingerprints); with `destination` only those to that address of this host.
+    """
 
     source: IPAddress
     services: tuple[Service, ...]
     seconds: int
+    nat: Nat | None = None
+    os: str | None = None
+    destination: IPAddress | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no firewall could express."""
+        self._check_conditions()
         if not self.services:
             msg = "a grant opens at least one service"
             raise WireError(msg)
@@ -142,6 +196,34 @@ class Grant:
         if self.source.is_unspecified:
             msg = "a grant needs an address, not the unspecified one"
             raise WireError(msg)
+
+    def _check_conditions(self) -> None:
+        others = (self.nat.target if self.nat is not None else None, self.destination)
+        if any(other is not None and other.version != self.source.version for other in others):
+            msg = "source, destination and NAT target are of one family of addresses"
+            raise WireError(msg)
+        if self.os is not None and _OS.fullmatch(self.os) is None:
+            msg = f"{self.os[:40]!r} is no name of an operating system"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What doorward-exec is asked to do for one stanza: run its command cycle, or the client's own command.
+
+    `command` None is the cycle; it closes after `seconds`. `service` is the first one asked for. `made` is the packet's
+    own time in Unix seconds, `client_timeout` what it asked for in seconds.
+    """
+
+    stanza: int
+    source: IPAddress
+    origin: IPAddress
+    destination: IPAddress
+    seconds: int
+    made: int
+    service: Service | None = None
+    client_timeout: int = 0
+    command: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

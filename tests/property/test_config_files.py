@@ -66,14 +66,15 @@ def network(packed: bytes) -> IPNetwork:
 
 def written(stanza: Stanza, mark: str, blank: str, end: str) -> str:
     """Return the stanza as a person could write it."""
-    hmac_key = stanza.keys.hmac_key
-    assert hmac_key is not None
+    keys = stanza.keys
+    assert keys is not None
+    assert keys.hmac_key is not None
     values = {
         "SOURCE": str(stanza.source),
-        "KEY_BASE64": base64.b64encode(stanza.keys.key.reveal()).decode(),
-        "HMAC_KEY_BASE64": base64.b64encode(hmac_key.reveal()).decode(),
-        "HMAC_DIGEST_TYPE": stanza.keys.hmac_digest.label,
-        "ENCRYPTION_MODE": stanza.keys.mode.name,
+        "KEY_BASE64": base64.b64encode(keys.key.reveal()).decode(),
+        "HMAC_KEY_BASE64": base64.b64encode(keys.hmac_key.reveal()).decode(),
+        "HMAC_DIGEST_TYPE": keys.hmac_digest.label,
+        "ENCRYPTION_MODE": keys.mode.name,
         "OPEN_PORTS": ", ".join(map(str, stanza.open_ports or ())),
         "RESTRICT_PORTS": ",".join(map(str, stanza.restrict_ports)),
         "FW_ACCESS_TIMEOUT": str(stanza.fw_access_timeout),
@@ -212,4 +213,6 @@ def test_a_source_that_begins_with_colons_keeps_them(mark: str) -> None:
     """`::1.2.3.4` without its colons would be another address, and of the other family."""
     text = f"SOURCE{mark}::1.2.3.4\nKEY a\n"
     assert str(access.parse(FILE, text.encode()).stanzas[0].source) == "::102:304/128"
-    assert access.parse(FILE, f"SOURCE ANY\nKEY{mark}:a\n".encode()).stanzas[0].keys.key == Secret(b":a")
+    keys = access.parse(FILE, f"SOURCE ANY\nKEY{mark}:a\n".encode()).stanzas[0].keys
+    assert keys is not None
+    assert keys.key == Secret(b":a")

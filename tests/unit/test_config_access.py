@@ -15,6 +15,9 @@ from doorward.values import DigestType, EncryptionMode, Secret, Service
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from doorward.config.stanza import Stanza
+    from doorward.values import SymmetricKeys
+
 KEY = base64.b64encode(b"k" * 32).decode()
 HMAC = base64.b64encode(b"h" * 64).decode()
 GOOD = f"SOURCE ANY\nKEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC}\n"
@@ -34,6 +37,12 @@ def problems(folder: Path, text: str | bytes, mode: int = 0o600) -> list[str]:
     return [str(problem).removeprefix(str(path)) for problem in raised.value.problems]
 
 
+def keys(stanza: Stanza) -> SymmetricKeys:
+    """Return the keys of a stanza that has some."""
+    assert stanza.keys is not None
+    return stanza.keys
+
+
 def test_both_spellings_say_the_same(tmp_path: Path) -> None:
     new = access.load(write(tmp_path, GOOD + "OPEN_PORTS tcp/22, udp/53\nFW_ACCESS_TIMEOUT 12\n")).stanzas
     old = access.load(
@@ -44,8 +53,8 @@ def test_both_spellings_say_the_same(tmp_path: Path) -> None:
         )
     ).stanzas
     assert len(new) == len(old) == 1
-    assert new[0].keys.key == old[0].keys.key == Secret(b"k" * 32)
-    assert new[0].keys.hmac_key == old[0].keys.hmac_key == Secret(b"h" * 64)
+    assert keys(new[0]).key == keys(old[0]).key == Secret(b"k" * 32)
+    assert keys(new[0]).hmac_key == keys(old[0]).hmac_key == Secret(b"h" * 64)
     assert new[0].open_ports == old[0].open_ports == frozenset({Service.parse("tcp/22"), Service.parse("udp/53")})
     assert new[0].fw_access_timeout == old[0].fw_access_timeout == 12
 
@@ -61,7 +70,7 @@ def test_every_variable_reaches_its_field(tmp_path: Path) -> None:
     assert bytes([198, 51, 100, 8]) not in stanza.source
     assert bytes([203, 0, 113, 5]) in stanza.destination
     assert stanza.restrict_ports == frozenset({Service.parse("udp/1")})
-    assert (stanza.keys.hmac_digest, stanza.keys.mode) == (DigestType.SHA512, EncryptionMode.CTR)
+    assert (keys(stanza).hmac_digest, keys(stanza).mode) == (DigestType.SHA512, EncryptionMode.CTR)
     assert (stanza.fw_access_timeout, stanza.max_fw_timeout) == (5, 60)
     assert (stanza.require_username, stanza.require_source_address) == ("alice", True)
     assert stanza.expires == 1924905600

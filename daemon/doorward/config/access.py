@@ -153,7 +153,7 @@ def _keys(draft: _Draft, values: dict[str, Any], problems: list[Problem]) -> Sym
 def _warnings(stanza: Stanza) -> list[str]:
     where = f"{stanza.path}:{stanza.line}: "
     warnings = []
-    if stanza.keys.hmac_key is None:
+    if stanza.keys is not None and stanza.keys.hmac_key is None:
         warnings.append(where + "no HMAC key: packets are not authenticated before they are decrypted")
     if not stanza.require_source_address:
         warnings.append(where + "REQUIRE_SOURCE_ADDRESS is not set: whoever relays a packet first gets the opening")

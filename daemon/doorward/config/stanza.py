@@ -8,10 +8,78 @@ from typing import TYPE_CHECKING, Final
 from doorward.values import ANYWHERE, Networks, Service
 
 if TYPE_CHECKING:
-    from doorward.values import SymmetricKeys
+    from pathlib import Path
+
+    from doorward.values import DigestType, IPAddress, Secret, SymmetricKeys
 
 WINDOW_DEFAULT: Final = 30  # seconds, fwknopd's DEF_FW_ACCESS_TIMEOUT
 WINDOW_MAX_DEFAULT: Final = 300  # seconds, fwknopd's DEF_MAX_FW_TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPgp:
+    """How the packets of a stanza are decrypted and whose signature they need (GPG_*).
+
+    `home` is where the administrator keeps the keyring; gpg works on a copy. `fingerprints` are 40 upper-case hex
+    digits, `remote_ids` the last 8 or 16 of them. `password` None is a key without one (GPG_ALLOW_NO_PW).
+    """
+
+    decrypt_id: str
+    home: Path
+    exe: Path | None = None
+    password: Secret | None = None
+    require_signature: bool = True
+    ignore_signature_errors: bool = False
+    remote_ids: frozenset[str] = frozenset()
+    fingerprints: frozenset[str] = frozenset()
+    hmac_key: Secret | None = None
+    hmac_digest: DigestType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Whether and as whom a client's own commands run (ENABLE_CMD_EXEC, ENABLE_CMD_SUDO_EXEC).
+
+    `user` None is the least privileged account that there is; `shell` lets a shell read the command.
+    """
+
+    user: str | None = None
+    group: str | None = None
+    sudo: bool = False
+    sudo_user: str | None = None
+    sudo_group: str | None = None
+    shell: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """Commands in the packet filter's place (CMD_CYCLE_*). `close` None (NONE) never closes: `seconds` is None too."""
+
+    open: str
+    close: str | None
+    seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One of NAT_TARGETS: addresses, or a name as it was resolved when the file was read. `port` None is any."""
+
+    networks: Networks
+    port: int | None
+    name: str | None = None
+    addresses: tuple[IPAddress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Where a stanza leads connections, whatever the packet wants. `targets` None allows every address."""
+
+    force: tuple[IPAddress, int] | None = None  # FORCE_NAT
+    snat: IPAddress | None = None  # FORCE_SNAT
+    masquerade: bool = False  # FORCE_MASQUERADE
+    everything: bool = False  # FORWARD_ALL
+    rewrite: bool = True  # not DISABLE_DNAT
+    targets: tuple[Target, ...] | None = None  # NAT_TARGETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +87,14 @@ class Stanza:
     """Who may open what, from where, for how long. Windows in seconds, `expires` in Unix seconds.
 
     `open_ports` None allows every service that `restrict_ports` does not name. `number` counts from 1, as in the logs.
+    One of `keys` and `openpgp` is there, or both.
     """
 
     number: int
     path: str
     line: int
     source: Networks
-    keys: SymmetricKeys
+    keys: SymmetricKeys | None
     destination: Networks = ANYWHERE
     open_ports: frozenset[Service] | None = None
     restrict_ports: frozenset[Service] = frozenset()
@@ -34,3 +103,8 @@ class Stanza:
     require_username: str | None = None
     require_source_address: bool = False
     expires: int | None = None
+    openpgp: OpenPgp | None = None
+    commands: Commands | None = None
+    cycle: Cycle | None = None
+    forwarding: Forwarding = Forwarding()
+    require_os: str | None = None

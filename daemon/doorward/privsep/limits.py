@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from doorward import policy
+from doorward.policy import Abilities
+from doorward.values import Service
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from doorward.config.stanza import Stanza
-    from doorward.values import Grant, IPAddress, Service
+    from doorward.values import Grant, IPAddress
+
+NO_ABILITIES: Final = Abilities()
 
 LIVE_MAX: Final = 128  # live services one source may have; a stanza's clients open a handful
 FORGET_FROM: Final = 1024  # sources; fewer are kept although nothing of theirs is open any more
@@ -21,28 +27,44 @@ class Limits:
     """The stanzas as the helper read them; no key is used."""
 
     stanzas: tuple[Stanza, ...]
+    abilities: Abilities = NO_ABILITIES
 
     def refuses(self, grant: Grant, now: float) -> str | None:
         """Return why no stanza allows a grant at `now` (Unix seconds), or None where one does."""
-        reasons = [_refusal(stanza, grant, now) for stanza in self.stanzas]
+        reasons = [_refusal(stanza, self.abilities, grant, now) for stanza in self.stanzas]
         return None if None in reasons else f"no stanza allows it: {', '.join(dict.fromkeys(map(str, reasons)))}"
 
 
-def _refusal(stanza: Stanza, grant: Grant, now: float) -> str | None:
+def _refusal(stanza: Stanza, abilities: Abilities, grant: Grant, now: float) -> str | None:
     if stanza.expires is not None and now >= stanza.expires:
         return "expired"
+    if stanza.cycle is not None:
+        return "commands in the packet filter's place"
     if grant.source.packed not in stanza.source:
         return f"source {grant.source}"
     if grant.seconds > max(stanza.fw_access_timeout, stanza.max_fw_timeout):
         return f"window {grant.seconds}"
-    return _refused_service(stanza, grant.services)
+    if grant.os != stanza.require_os or (grant.destination is not None) != abilities.destination_rule:
+        return "another system or destination"
+    return policy.refused_service(stanza, grant.services) or _refused_nat(stanza, abilities, grant)
 
 
-def _refused_service(stanza: Stanza, services: Iterable[Service]) -> str | None:
-    for service in services:
-        if service in stanza.restrict_ports or (stanza.open_ports is not None and service not in stanza.open_ports):
-            return f"service {service}"
-    return None
+def _refused_nat(stanza: Stanza, abilities: Abilities, grant: Grant) -> str | None:
+    """Return why a stanza does not lead connections where a grant does, or None."""
+    force = stanza.forwarding.force
+    if force is not None:
+        return None if grant.nat == policy.forwarded(stanza, abilities, *force) else "not the target of FORCE_NAT"
+    nat, protocol = grant.nat, grant.services[0].protocol
+    if nat is None:
+        return None
+    if nat.target is None:
+        allowed = abilities.local_nat or abilities.forwarding
+        return policy.refused_service(stanza, [Service(protocol, nat.port or 0)]) if allowed else "local NAT"
+    if not abilities.forwarding:
+        return "forwarding"
+    if nat != policy.forwarded(stanza, abilities, nat.target, nat.port or 1):
+        return "another way of NAT"
+    return None if nat.port is None else policy.refused_target(stanza, nat.target, nat.port, protocol)
 
 
 class Ledger:

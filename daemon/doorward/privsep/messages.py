@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import HelperError, WireError
-from doorward.values import Grant, Protocol, Service, unmap
+from doorward.values import Grant, IPAddress, Nat, Protocol, Service, unmap
 
 MESSAGE_MAX: Final = 60_000  # bytes, under the default send buffer of a Unix socket
 SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
 _OPEN: Final = struct.Struct("!16sIB")  # source (IPv4 mapped), seconds, number of services
 _SERVICE: Final = struct.Struct("!BH")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
+_HAS_NAT, _EVERYTHING, _AS_IS, _MASQUERADE = 1, 2, 4, 8  # bits of a grant's conditions
+_CONDITIONS: Final = 1 + 3 * 16 + 2  # bytes: bits, destination, NAT target, its source, port; a system's name behind
+_NO_NAT: Final = Nat(None, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,29 @@ def _decode_text(content: bytes) -> str:
 
 
 def _encode_grant(grant: Grant) -> bytes:
-    source = grant.source.packed if grant.source.version == 6 else _MAPPED + grant.source.packed  # noqa: PLR2004
-    head = _OPEN.pack(source, grant.seconds, len(grant.services))
-    return head + b"".join(_SERVICE.pack(service.protocol, service.port) for service in grant.services)
+    head = _OPEN.pack(_packed(grant.source), grant.seconds, len(grant.services))
+    services = b"".join(_SERVICE.pack(service.protocol, service.port) for service in grant.services)
+    return head + services + _encode_conditions(grant)
+
+
+def _encode_conditions(grant: Grant) -> bytes:
+    """Return what a plain grant does not have, nothing for a plain grant."""
+    if grant.nat is None and grant.os is None and grant.destination is None:
+        return b""
+    nat = grant.nat or _NO_NAT
+    flags = sum(
+        bit
+        for bit, said in (
+            (_HAS_NAT, grant.nat),
+            (_EVERYTHING, nat.everything),
+            (_AS_IS, not nat.rewrite),
+            (_MASQUERADE, nat.masquerade),
+        )
+        if said
+    )
+    addresses = b"".join(map(_packed_or_none, (grant.destination, nat.target, nat.snat)))
+    port = 0 if grant.nat is None else nat.port or 0
+    return bytes([flags]) + addresses + port.to_bytes(2, "big") + (grant.os or "").encode("ascii")
 
 
 def _decode_grant(content: bytes) -> Grant:
@@ -123,15 +146,55 @@ def _decode_grant(content: bytes) -> Grant:
     if len(content) < _OPEN.size:
         raise _unknown(content)
     source, seconds, count = _OPEN.unpack_from(content)
-    if not 1 <= count <= SERVICES_MAX or len(content) != _OPEN.size + count * _SERVICE.size:
+    end = _OPEN.size + count * _SERVICE.size
+    if not 1 <= count <= SERVICES_MAX or len(content) < end:
         raise _unknown(content)
     try:
-        pairs = _SERVICE.iter_unpack(content[_OPEN.size :])
+        pairs = _SERVICE.iter_unpack(content[_OPEN.size : end])
         services = tuple(Service(Protocol(number), port) for number, port in pairs)
-        return Grant(ipaddress.ip_address(unmap(source)), services, seconds)
+        grant = Grant(_address(source), services, seconds, *_decode_conditions(content[end:]))
     except (ValueError, WireError) as error:
         msg = f"a grant that cannot be: {error}"
         raise HelperError(msg) from error
+    if _encode_grant(grant) != content:  # a second spelling of the same grant
+        raise _unknown(content)
+    return grant
+
+
+def _decode_conditions(content: bytes) -> tuple[Nat | None, str | None, IPAddress | None]:
+    """Return NAT, operating system and destination of a grant."""
+    if not content:
+        return None, None, None
+    if len(content) < _CONDITIONS:
+        raise _unknown(content)
+    flags, (destination, target, snat) = content[0], (content[place : place + 16] for place in (1, 17, 33))
+    nat = None
+    if flags & _HAS_NAT:
+        nat = Nat(
+            _address_or_none(target),
+            int.from_bytes(content[49:51], "big") or None,
+            everything=bool(flags & _EVERYTHING),
+            rewrite=not flags & _AS_IS,
+            snat=_address_or_none(snat),
+            masquerade=bool(flags & _MASQUERADE),
+        )
+    return nat, content[_CONDITIONS:].decode("ascii") or None, _address_or_none(destination)
+
+
+def _packed(address: IPAddress) -> bytes:
+    return address.packed if address.version == 6 else _MAPPED + address.packed  # noqa: PLR2004
+
+
+def _packed_or_none(address: IPAddress | None) -> bytes:
+    return bytes(16) if address is None else _packed(address)
+
+
+def _address(packed: bytes) -> IPAddress:
+    return ipaddress.ip_address(unmap(packed))
+
+
+def _address_or_none(packed: bytes) -> IPAddress | None:
+    return _address(packed) if any(packed) else None
 
 
 def _unknown(content: bytes) -> HelperError:

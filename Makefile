@@ -4,8 +4,10 @@
 #   make demo-down  remove all of it
 #   make test       every test there is, with their counts in the last line (needs root)
 #   make check      the fast part of it: style, types, import contracts, unit tests
+#   make tutorial   the commands of fwknop's old tutorials against doorwardd, and what each of them shows (needs root)
 #   make bench      doorwardd and its peers on the same work (needs root)
 #   make fuzz       every parser fuzzed, ten minutes in all (SECONDS_OF_FUZZ=600)
+#   make docs       the tables of docs/configuration.md, from the code's own
 #   make archive    the one file that the collection puts on hosts
 #   make fresh      `make demo` twice in a fresh minimal Debian 12, from the last commit (needs root)
 #   make lab-up     only start the hosts of the demo (needs root)
@@ -17,7 +19,7 @@ SECONDS_OF_FUZZ := 600
 export PYTHONPATH := $(CURDIR)/daemon:$(CURDIR)/tests
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo demo-down fresh test check bench fuzz archive lab-up lab-down venv system
+.PHONY: help demo demo-down fresh test check bench fuzz docs archive lab-up lab-down venv system
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -37,6 +39,9 @@ test: system venv archive
 check: venv
 	@$(PYTHON) tests/run.py check
 
+tutorial: system venv
+	@$(PYTHON) tests/tutorial/run.py
+
 bench: system venv archive
 	@$(PYTHON) bench/latency.py
 	@$(PYTHON) bench/memory.py
@@ -45,6 +50,9 @@ bench: system venv archive
 
 fuzz: venv
 	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS_OF_FUZZ)
+
+docs: venv
+	@$(PYTHON) -m documented
 
 archive: venv
 	@mkdir -p $(dir $(ARCHIVE))

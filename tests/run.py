@@ -71,9 +71,10 @@ CHECK = (
 ALL = (
     *CHECK,
     tests("system"),
-    tests("interop"),
+    tests("interop", "tutorial"),
+    tests("versions"),
     # One seed: the same commit gives the same answer. `make fuzz` takes a new one each time.
-    Suite("fuzz", (sys.executable, "tests/fuzz/run.py", "--seconds", "60", "--plaintexts", "50000", "--seed", "1")),
+    Suite("fuzz", (sys.executable, "tests/fuzz/run.py", "--seconds", "60", "--plaintexts", "300000", "--seed", "1")),
     Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True),
     tests("playbooks"),
 )

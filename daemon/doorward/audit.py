@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from doorward.values import Grant
 
 LINES_PER_SECOND: Final = 50  # of each kind; a person with a wrong key makes one or two
-_CHEAP: Final = (Reason.MALFORMED, Reason.NO_STANZA, Reason.EXPIRED, Reason.HMAC, Reason.REPLAY)
+# What strangers can cause; the last three where a stanza has no HMAC key, or as fast as whoever has one wants to.
+CHEAP: Final = (
+    Reason.MALFORMED,
+    Reason.NO_STANZA,
+    Reason.EXPIRED,
+    Reason.HMAC,
+    Reason.REPLAY,
+    Reason.DECRYPTION,
+    Reason.BUSY,
+    Reason.SIGNATURE,
+)
 
 
 def line(verdict: Verdict) -> str:
     """Return the audit line of a verdict."""
-    return " ".join(f"{key}={_quote(value)}" for key, value in _pairs(verdict))
+    return " ".join(f"{key}={quote(value)}" for key, value in _pairs(verdict))
 
 
 def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
@@ -55,7 +65,7 @@ def _conditions(grant: Grant) -> Iterator[tuple[str, str]]:
         yield "destination", str(grant.destination)
 
 
-def _quote(value: str) -> str:
+def quote(value: str) -> str:
     """Return a value that no blank, quote or control character can break out of."""
     plain = value and not any(char in ' "\\=' or not char.isprintable() for char in value)
     return value if plain and value.isascii() else json.dumps(value)
@@ -70,7 +80,7 @@ class Limiter:
     def __init__(self, lines_per_second: int = LINES_PER_SECOND) -> None:
         """Admit so many lines of each kind between two summaries."""
         self._most = lines_per_second
-        self._seen = dict.fromkeys(_CHEAP, 0)
+        self._seen = dict.fromkeys(CHEAP, 0)
 
     def admits(self, reason: Reason) -> bool:
         """Count one verdict and say whether its line is written."""
@@ -86,5 +96,5 @@ class Limiter:
             for reason, seen in self._seen.items()
             if seen > self._most
         ]
-        self._seen = dict.fromkeys(_CHEAP, 0)
+        self._seen = dict.fromkeys(CHEAP, 0)
         return lines

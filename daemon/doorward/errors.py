@@ -41,8 +41,16 @@ class CaptureError(DoorwardError):
     """Packets cannot be received from the configured place."""
 
 
+class OpenPgpError(DoorwardError):
+    """gpg is missing, refuses, or its keys do not fit what was asked."""
+
+
 class ClientError(DoorwardError):
     """The client cannot do what was asked; the text is for the person who asked."""
+
+
+class RootError(ClientError):
+    """The client cannot do what was asked, since only root may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,23 +7,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from doorward import policy
-from doorward.crypto import symmetric
+from doorward.crypto import openpgp, symmetric
+from doorward.crypto.openpgp import Status, Unsealed
 from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, WireError
 from doorward.policy import Abilities, Denial, Facts
-from doorward.values import Execution, Grant, Reason, address
+from doorward.values import DigestType, Execution, Grant, Reason, address
 from doorward.wire import fwknop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from doorward.config.stanza import Stanza
+    from doorward.config.stanza import OpenPgp, Stanza
     from doorward.values import Datagram, SymmetricKeys
     from doorward.wire.fwknop import Message
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
-RECENT_MAX: Final = 4096  # payloads of at most 400 bytes
+RECENT_MAX: Final = 4096  # payloads, most of 200 bytes, none of more than 1500
 FUTURE_MAX: Final = 10_000  # a hundredth of the store
 NO_ABILITIES: Final = Abilities()
+_HQ: Final = fwknop.GPG_PREFIX
 _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
 
 
@@ -32,6 +34,13 @@ class Memory(Protocol):
 
     def remember(self, packet: bytes, made: int, until: int) -> bool:
         """Keep a packet and return whether it was new."""
+
+
+class Unsealer(Protocol):
+    """Who decrypts OpenPGP messages; the answers go to Gate.resume()."""
+
+    def submit(self, how: OpenPgp, blob: bytes, *, authentic: bool) -> int | None:
+        """Return the number under which the answer will come, or None where there is no room for another message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,25 @@ class _Packet:
     datagram: Datagram
     now: float
     new: dict[bytes, bool]
+    under_way: bool = False  # gpg has looked at it
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An OpenPGP packet that waits for its plaintext; `place` is the way that it is on."""
+
+    packet: _Packet
+    place: int
+    furthest: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenPgpWay:
+    """One stanza with what is prepared for its OpenPGP packets."""
+
+    stanza: Stanza
+    how: OpenPgp
+    verify: symmetric.Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,40 +121,75 @@ class Gate:
         *,
         abilities: Abilities = NO_ABILITIES,
         execute: Callable[[Execution], None] = refuse_execution,
+        unsealer: Unsealer | None = None,
     ) -> None:
         """Decide by `stanzas` in their order; `max_age` in seconds, None turns ageing off.
 
-        `execute` hands an execution over and raises HelperError where nobody takes it.
+        `execute` hands an execution over and raises HelperError where nobody takes it. Without an `unsealer` OpenPGP
+        packets are not looked at.
         """
         self._ways = tuple(
             _Way(
                 stanza,
                 stanza.keys,
                 stanza.source.everywhere and stanza.destination.everywhere,
-                symmetric.Verifier(stanza.keys),
+                symmetric.Verifier(stanza.keys.hmac_key, stanza.keys.hmac_digest),
             )
             for stanza in stanzas
             if stanza.keys is not None
         )
+        self._openpgp_ways = tuple(
+            _OpenPgpWay(one, how, symmetric.Verifier(how.hmac_key, how.hmac_digest or DigestType.SHA256, _HQ))
+            for one, how in ((stanza, stanza.openpgp) for stanza in stanzas)
+            if how is not None
+        )
+        self._unsealer = unsealer
+        self._pending: dict[int, _Pending] = {}
         self._memory = memory
         self._open_grant = open_grant
         self._max_age = max_age
         self._abilities = abilities
         self._execute = execute
         self._recent: dict[bytes, int] = {}
+        self._strangers: dict[bytes, int] = {}
         self._from_the_future = 0
 
     def judge(self, datagram: Datagram, now: float) -> Verdict:
+        """Return what take() returns, for gates whose verdicts wait for nobody; one that would have to is BUSY."""
+        verdict = self.take(datagram, now)
+        return next(self.give_up()) if verdict is None else verdict
+
+    def take(self, datagram: Datagram, now: float) -> Verdict | None:
         """Return the verdict of one datagram at `now` (Unix seconds), its effect done.
 
-        An error that nobody foresaw opens nothing and ends nothing: it becomes a verdict of its own.
+        None where it waits for its plaintext: the verdict then comes from resume(), or give_up(). An error that nobody
+        foresaw opens nothing and ends nothing: it becomes a verdict of its own.
         """
         try:
             return self._judge(datagram, now)
         except Exception as error:  # noqa: BLE001  one packet must not end the daemon, and must not pass in silence
             return Verdict(Reason.INTERNAL, datagram, detail=f"{type(error).__name__}: {error}")
 
-    def _judge(self, datagram: Datagram, now: float) -> Verdict:  # noqa: C901  a call a stanza would cost as much as its MAC
+    def resume(self, number: int, answer: Unsealed | str | None) -> Verdict | None:
+        """Return the verdict of a packet that waited, None where it waits for another keyring now, or is none of ours.
+
+        `answer` is what came out of it, or why gpg refuses it, or None where nobody has looked at it.
+        """
+        pending = self._pending.pop(number, None)
+        if pending is None:
+            return None
+        try:
+            return self._continue(pending, answer)
+        except Exception as error:  # noqa: BLE001  as in take()
+            return Verdict(Reason.INTERNAL, pending.packet.datagram, detail=f"{type(error).__name__}: {error}")
+
+    def give_up(self) -> Iterator[Verdict]:
+        """Yield a verdict for every packet that still waits: nobody will look at it."""
+        while self._pending:
+            pending = self._pending.pop(next(iter(self._pending)))
+            yield self._missed(pending, "it was not looked at before doorwardd read its files again, or ended")
+
+    def _judge(self, datagram: Datagram, now: float) -> Verdict | None:  # noqa: C901  a call a stanza would cost as much as its MAC
         """Return the verdict; the loop is what a flood runs through, and makes nothing until it must."""
         payload = datagram.payload
         try:
@@ -160,7 +223,120 @@ class Gate:
                 return verdict
             if furthest is None or _RANK[verdict.reason] > _RANK[furthest.reason]:
                 furthest = verdict
-        return furthest or Verdict(reason, datagram, number)
+        furthest = furthest or Verdict(reason, datagram, number)
+        if self._openpgp_ways:
+            return self._judge_openpgp(packet or _Packet(datagram, now, {}), 0, furthest)
+        return furthest
+
+    def _judge_openpgp(self, packet: _Packet, start: int, furthest: Verdict) -> Verdict | None:
+        """Return the verdict of a packet from the way at `start` on, or None where it waits for its plaintext."""
+        for place, way in enumerate(self._openpgp_ways[start:], start):
+            verdict = self._try(way, packet)
+            if isinstance(verdict, int):
+                self._pending[verdict] = _Pending(packet, place, furthest)
+                return None
+            if verdict.reason in _FINAL:
+                return verdict
+            furthest = _further(furthest, verdict)
+        return furthest
+
+    def _try(self, way: _OpenPgpWay, packet: _Packet) -> Verdict | int:
+        """Return the number under which a packet waits for its plaintext, or why it does not."""
+        stanza, datagram = way.stanza, packet.datagram
+        if not _concerns(stanza, datagram):
+            return Verdict(Reason.NO_STANZA, datagram)
+        if stanza.expires is not None and packet.now >= stanza.expires:
+            return Verdict(Reason.EXPIRED, datagram, stanza.number)
+        seen = None if packet.under_way else self._seen(datagram.payload)
+        if seen is not None:
+            return Verdict(Reason.REPLAY, datagram, seen)
+        outcome = self._submit(way, packet)
+        if isinstance(outcome, int):
+            return outcome
+        return Verdict(outcome.reason, datagram, stanza.number, detail=outcome.detail)
+
+    def _submit(self, way: _OpenPgpWay, packet: _Packet) -> int | Denial:
+        """Have gpg look at a packet that the stanza's HMAC key made, or at any packet where it has none."""
+        payload = packet.datagram.payload
+        sealed = way.verify(payload)
+        if sealed is None:
+            return Denial(Reason.HMAC)
+        try:
+            blob = openpgp.decode(sealed)
+        except WireError as error:
+            return Denial(Reason.DECRYPTION, str(error))
+        authentic = way.how.hmac_key is not None
+        number = None if self._unsealer is None else self._unsealer.submit(way.how, blob, authentic=authentic)
+        if number is None:
+            self._forget(packet)
+            return Denial(Reason.BUSY)
+        packet.under_way = True
+        self._keep_seen(way, payload)
+        return number
+
+    def _seen(self, payload: bytes) -> int | None:
+        """Return the stanza for which gpg looked at a payload a short time ago."""
+        number = self._recent.get(payload)
+        return self._strangers.get(_short(payload)) if number is None else number
+
+    def _keep_seen(self, way: _OpenPgpWay, payload: bytes) -> None:
+        """Keep that gpg looks at a payload, so that sending it again costs no second run.
+
+        What strangers can make pushes out nothing but what strangers could have made.
+        """
+        if way.how.hmac_key is not None:
+            self._keep_recent(payload, way.stanza.number)
+            return
+        if len(self._strangers) >= RECENT_MAX:
+            del self._strangers[next(iter(self._strangers))]
+        self._strangers[_short(payload)] = way.stanza.number
+
+    def _continue(self, pending: _Pending, answer: Unsealed | str | None) -> Verdict | None:
+        packet, way = pending.packet, self._openpgp_ways[pending.place]
+        if answer is None:
+            return self._missed(pending, "gpg could not look at it")
+        outcome = Denial(Reason.DECRYPTION, answer) if isinstance(answer, str) else self._read(way, packet, answer)
+        if isinstance(outcome, Denial):
+            verdict = Verdict(outcome.reason, packet.datagram, way.stanza.number, detail=outcome.detail)
+        else:
+            verdict = self._decide(way.stanza, packet, outcome)
+        if verdict.reason in _FINAL:
+            return verdict
+        return self._judge_openpgp(packet, pending.place + 1, _further(pending.furthest, verdict))
+
+    def _missed(self, pending: _Pending, text: str) -> Verdict:
+        """Return the verdict of a packet that nobody looked at."""
+        self._forget(pending.packet)
+        number = self._openpgp_ways[pending.place].stanza.number
+        return Verdict(Reason.BUSY, pending.packet.datagram, number, detail=text)
+
+    def _forget(self, packet: _Packet) -> None:
+        """Forget that gpg looked at a packet, where it did not or not with every keyring: it may be sent again."""
+        if packet.under_way and not packet.new:
+            self._recent.pop(packet.datagram.payload, None)
+            self._strangers.pop(_short(packet.datagram.payload), None)
+
+    def _read(self, way: _OpenPgpWay, packet: _Packet, unsealed: Unsealed) -> Message | Denial:
+        """Return the message of a plaintext that the right person signed, and that was never seen before.
+
+        What names it in the memory is its plaintext: the same session keys in another order, or with another header,
+        are other bytes around the same message. Nothing is remembered before the signature has been looked at, or
+        whoever has the public key could fill the memory.
+        """
+        if not fwknop.is_plaintext(unsealed.plaintext):
+            return Denial(Reason.DECRYPTION, "the plaintext does not begin as one does")
+        refusal = _refused_signature(way.how, unsealed)
+        if refusal is not None:
+            return Denial(Reason.SIGNATURE, refusal)
+        try:
+            message = fwknop.parse(unsealed.plaintext)
+        except WireError as error:
+            return Denial(Reason.DECODE, str(error))
+        try:
+            new = self._is_new(hashlib.sha256(unsealed.plaintext).digest(), packet, message)
+        except ReplayError as error:
+            return Denial(Reason.STORE, str(error))
+        return message if new else Denial(Reason.REPLAY)
 
     def _admit(self, way: _Way, packet: _Packet, sealed: bytes) -> Verdict:
         """Return the verdict of the stanza whose HMAC key made the packet."""
@@ -223,7 +399,8 @@ class Gate:
 
     def _decide(self, stanza: Stanza, packet: _Packet, message: Message) -> Verdict:
         origin, destination = address(packet.datagram.origin), address(packet.datagram.destination)
-        facts = Facts(stanza, message, origin, destination, packet.now, self._max_age, self._abilities)
+        forwarded = None if packet.datagram.forwarded is None else address(packet.datagram.forwarded)
+        facts = Facts(stanza, message, origin, destination, packet.now, self._max_age, self._abilities, forwarded)
         decision = policy.decide(facts)
         verdict = Verdict(Reason.GRANTED, packet.datagram, stanza.number, message.user)
         if isinstance(decision, Denial):
@@ -245,6 +422,31 @@ class Gate:
         except HelperError as error:
             return replace(verdict, reason=Reason.COMMAND, detail=str(error))
         return verdict
+
+
+def _further(one: Verdict, other: Verdict) -> Verdict:
+    """Return the refusal that came further, the first of two that came as far."""
+    return other if _RANK[other.reason] > _RANK[one.reason] else one
+
+
+def _short(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()[:16]
+
+
+def _refused_signature(how: OpenPgp, unsealed: Unsealed) -> str | None:
+    """Return why a signature does not count, or None (server/incoming_spa.c, handle_gpg_sigs)."""
+    signature = unsealed.signature
+    if not how.require_signature:
+        return None
+    if signature is None:
+        return "not signed"
+    if signature.status is not Status.GOOD and not how.ignore_signature_errors:
+        return f"{signature.status}: signed by {signature.fingerprint}"
+    if how.fingerprints and not signature.is_one_of(how.fingerprints):
+        return f"signed by {signature.fingerprint}, which GPG_FINGERPRINT_ID does not name"
+    if how.remote_ids and not signature.is_one_of(how.remote_ids):
+        return f"signed by {signature.fingerprint}, which GPG_REMOTE_ID does not name"
+    return None
 
 
 def _concerns(stanza: Stanza, datagram: Datagram) -> bool:

@@ -36,7 +36,10 @@ class Abilities:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision rests on. `now` in Unix seconds, `max_age` in seconds or None where ageing is off."""
+    """All that a decision rests on. `now` in Unix seconds, `max_age` in seconds or None where ageing is off.
+
+    `forwarded` is whom a trusted proxy speaks for; it counts in the origin's place where the message names no source.
+    """
 
     stanza: Stanza
     message: Message
@@ -45,6 +48,7 @@ class Facts:
     now: float
     max_age: int | None
     abilities: Abilities = Abilities()
+    forwarded: IPAddress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def _grant(facts: Facts) -> Grant:
     access = parse_access(facts.message.text)
     services, nat = _unique(access.services), _nat(facts)
     return Grant(
-        access.source or facts.origin,
+        access.source or facts.forwarded or facts.origin,
         services if nat is None else services[:1],  # fwknopd too leads only the first elsewhere
         window(facts.stanza, facts.message),
         nat,
@@ -87,7 +91,7 @@ def _execution(facts: Facts) -> Execution:
     command = parse_command(message.text) if message.type is MessageType.COMMAND else None
     return Execution(
         stanza=stanza.number,
-        source=_wanted_source(facts) or facts.origin,
+        source=_wanted_source(facts) or facts.forwarded or facts.origin,
         origin=facts.origin,
         destination=facts.destination,
         seconds=_cycle_window(facts),
@@ -133,16 +137,20 @@ def _age(facts: Facts) -> Denial | None:
 def _kind(facts: Facts) -> Denial | None:
     """Deny a kind of request that the stanza, or the daemon's settings, do not serve."""
     kind, stanza, abilities = facts.message.type, facts.stanza, facts.abilities
-    if kind is MessageType.COMMAND and stanza.commands is None:
-        return Denial(Reason.UNSUPPORTED, "commands are not enabled (ENABLE_CMD_EXEC)")
-    forced = stanza.forwarding.force is not None
-    if kind in FORWARD | LOCAL_NAT and not forced and not (abilities.forwarding or abilities.local_nat):
-        return Denial(Reason.UNSUPPORTED, "NAT is not enabled (ENABLE_IPT_FORWARDING, ENABLE_IPT_LOCAL_NAT)")
-    if kind in FORWARD and not forced and not abilities.forwarding:
-        return Denial(Reason.UNSUPPORTED, "forwarding is not enabled (ENABLE_IPT_FORWARDING)")
-    if kind in LOCAL_NAT and not forced and not abilities.local_nat:
-        return Denial(Reason.UNSUPPORTED, "local NAT is not enabled (ENABLE_IPT_LOCAL_NAT)")
-    return None
+    forced, only = stanza.forwarding.force is not None, stanza.forwarding.only
+    nat, chosen = kind in FORWARD | LOCAL_NAT, not forced
+    refused = {
+        "commands are not enabled (ENABLE_CMD_EXEC)": kind is MessageType.COMMAND and stanza.commands is None,
+        "the stanza does not forward (ENABLE_FORWARD_ACCESS)": kind in FORWARD and only is False,
+        "the stanza only forwards (ENABLE_FORWARD_ACCESS)": bool(only) and chosen and not nat,
+        "NAT and REQUIRE_OS do not go together": nat and stanza.require_os is not None,
+        "NAT is not enabled (ENABLE_IPT_FORWARDING, ENABLE_IPT_LOCAL_NAT)": nat
+        and chosen
+        and not (abilities.forwarding or abilities.local_nat),
+        "forwarding is not enabled (ENABLE_IPT_FORWARDING)": kind in FORWARD and chosen and not abilities.forwarding,
+        "local NAT is not enabled (ENABLE_IPT_LOCAL_NAT)": kind in LOCAL_NAT and chosen and not abilities.local_nat,
+    }
+    return next((Denial(Reason.UNSUPPORTED, why) for why, so in refused.items() if so), None)
 
 
 def _source(facts: Facts) -> Denial | None:
@@ -153,8 +161,9 @@ def _source(facts: Facts) -> Denial | None:
     source = _wanted_source(facts)
     if source is None and facts.stanza.require_source_address:
         return Denial(Reason.SOURCE_REQUIRED, "0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address")
-    if source is not None and source.packed not in facts.stanza.source:
-        return Denial(Reason.SOURCE, f"{source} is not in SOURCE")
+    named = source or facts.forwarded  # the origin was found in SOURCE already
+    if named is not None and named.packed not in facts.stanza.source:
+        return Denial(Reason.SOURCE, f"{named} is not in SOURCE")
     return None
 
 
@@ -178,7 +187,7 @@ def refused_service(stanza: Stanza, services: Iterable[Service]) -> str | None:
     for service in services:
         if service in stanza.restrict_ports:
             return f"{service} is in RESTRICT_PORTS"
-        if stanza.open_ports is not None and service not in stanza.open_ports:
+        if stanza.open_ports is not None and not stanza.any_ports and service not in stanza.open_ports:
             return f"{service} is not in OPEN_PORTS"
     return None
 
@@ -193,23 +202,26 @@ def _target(facts: Facts) -> Denial | None:
         refusal = refused_service(facts.stanza, [Service(protocol, wanted.port)])
     else:
         target = target_address(facts.stanza, wanted.host)
-        refusal = (
-            f"{wanted.host} is no address, and no name in NAT_TARGETS"
-            if target is None
-            else refused_target(facts.stanza, target, wanted.port, protocol)
-        )
+        if target is None:
+            refusal = f"{wanted.host} is no address, and no name in NAT_TARGETS"
+        elif target.version != (_wanted_source(facts) or facts.forwarded or facts.origin).version:
+            refusal = f"{target} is of another family than the source"
+        else:
+            port = None if facts.stanza.forwarding.everything else wanted.port
+            refusal = refused_target(facts.stanza, target, port, protocol)
     return None if refusal is None else Denial(Reason.TARGET, refusal)
 
 
-def refused_target(stanza: Stanza, target: IPAddress, port: int, protocol: Protocol) -> str | None:
-    """Return why a stanza does not forward to `target`:`port`, or None where it does.
+def refused_target(stanza: Stanza, target: IPAddress, port: int | None, protocol: Protocol) -> str | None:
+    """Return why a stanza does not forward to `target`:`port`, or None where it does; `port` None is all of them.
 
     What NAT_TARGETS names is allowed; without it OPEN_PORTS and RESTRICT_PORTS hold for the target's port too.
     """
     targets = stanza.forwarding.targets
     if targets is None:
-        return refused_service(stanza, [Service(protocol, port)])
-    return None if any(_covers(one, target, port) for one in targets) else f"{target},{port} is not in NAT_TARGETS"
+        return None if port is None else refused_service(stanza, [Service(protocol, port)])
+    refused = f"{target},{'*' if port is None else port} is not in NAT_TARGETS"
+    return None if any(_covers(one, target, port) for one in targets) else refused
 
 
 def target_address(stanza: Stanza, host: str) -> IPAddress | None:
@@ -221,7 +233,7 @@ def target_address(stanza: Stanza, host: str) -> IPAddress | None:
         return next((one.addresses[0] for one in named), None)
 
 
-def _covers(target: Target, address: IPAddress, port: int) -> bool:
+def _covers(target: Target, address: IPAddress, port: int | None) -> bool:
     return (address.packed in target.networks or address in target.addresses) and target.port in {None, port}
 
 

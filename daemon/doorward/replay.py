@@ -54,11 +54,19 @@ class ReplayStore:
             self._lock = _lock(path)
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
-            self._open()
+            self._open_or_close()
         except (sqlite3.Error, OSError) as error:
             self._release()
             msg = f"the replay store {path} cannot be used: {error}; doorwardd --rotate-digest-cache makes a new one"
             raise ReplayError(msg) from error
+
+    def _open_or_close(self) -> None:
+        """Leave no connection behind where the file is none of ours."""
+        try:
+            self._open()
+        except sqlite3.Error:
+            self._database.close()
+            raise
 
     def _open(self) -> None:
         self._database.execute("PRAGMA journal_mode = WAL")

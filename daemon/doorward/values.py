@@ -72,12 +72,39 @@ class Protocol(enum.IntEnum):
         """Return `tcp` or `udp`."""
         return self.name.lower()
 
+    def __format__(self, spec: str) -> str:
+        """Return the name, or with a specification such as `d` the number: Python 3.10 formats the name with it."""
+        return format(int(self), spec) if spec else str(self)
+
 
 class FirewallMode(str, enum.Enum):
     """What doorwardd loads where no table is there yet and no FIREWALL_FILE was confirmed."""
 
     GUARD = "guard"  # new connections to the services of OPEN_PORTS are dropped unless granted
     OBSERVE = "observe"  # grants are recorded, nothing is closed
+
+    def __str__(self) -> str:
+        """Return the word itself."""
+        return self.value
+
+
+class FirewallBackend(str, enum.Enum):
+    """What holds the grants."""
+
+    NFTABLES = "nftables"
+    IPTABLES = "iptables"  # iptables, ip6tables and ipset, for hosts that live on them
+
+    def __str__(self) -> str:
+        """Return the word itself."""
+        return self.value
+
+
+class LogStyle(str, enum.Enum):
+    """Which lines a verdict has in the log."""
+
+    DOORWARD = "doorward"  # one line of ours
+    FWKNOP = "fwknop"  # the lines that fwknopd would have written
+    BOTH = "both"
 
     def __str__(self) -> str:
         """Return the word itself."""
@@ -118,6 +145,9 @@ class Service:
 class Datagram(NamedTuple):
     """One received payload and what its headers say. Addresses are packed: 4 or 16 bytes, never IPv4-mapped.
 
+    `protocol` is the IANA number of what carried it. ICMP has no ports: `origin_port` is 0 there, `destination_port`
+    256 times the type and the code, as NetFlow has it. `forwarded` is whom a trusted proxy speaks for.
+
     A named tuple, not a dataclass: one is made for every packet of a flood, and this costs a third.
     """
 
@@ -126,6 +156,33 @@ class Datagram(NamedTuple):
     destination: bytes
     origin_port: int
     destination_port: int
+    protocol: int = 17
+    forwarded: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Carriers:
+    """What passive capture takes for knocks: ports of UDP and TCP, ICMP of both families.
+
+    `icmp` is every type, `echo` only echo requests and replies. Of `syn`, TCP ports that a server of ours reads, only a
+    first segment counts: what follows it reaches the server too.
+    """
+
+    udp: tuple[range, ...] = ()
+    tcp: tuple[range, ...] = ()
+    syn: tuple[range, ...] = ()
+    icmp: bool = False
+    echo: bool = False
+
+    def __str__(self) -> str:
+        """Return what is listened on: `udp 62201, tcp 80-90, icmp`."""
+        ports = [f"{name} {_ports(span)}" for name in ("udp", "tcp") for span in getattr(self, name)]
+        ports += [f"tcp {_ports(span)} (first segments)" for span in self.syn]
+        return ", ".join([*ports, *(["icmp"] if self.icmp else ["icmp echo"] if self.echo else [])]) or "nothing"
+
+
+def _ports(ports: range) -> str:
+    return str(ports.start) if len(ports) == 1 else f"{ports.start}-{ports.stop - 1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +217,17 @@ class Nat:
         if self.target is not None and (self.target.is_unspecified or self.target.is_multicast):
             msg = f"{self.target} is no address to lead connections to"
             raise WireError(msg)
+        if self.snat is not None and (self.snat.is_unspecified or self.snat.is_multicast):
+            msg = f"{self.snat} is no source that a connection could have"
+            raise WireError(msg)
         if self.snat is not None and self.masquerade:
             msg = "a connection gets one source"
             raise WireError(msg)
-        versions = {one.version for one in (self.target, self.snat) if one is not None}
+        ends = tuple(one for one in (self.target, self.snat) if one is not None)
+        if any(one.version == 6 and (one.ipv4_mapped or one.scope_id) for one in ends):  # noqa: PLR2004  6 = IPv6
+            msg = "an IPv4-mapped address, or one of a single link, is no address to lead connections to"
+            raise WireError(msg)
+        versions = {one.version for one in ends}
         if len(versions) > 1:
             msg = "NAT stays within one family of addresses"
             raise WireError(msg)
@@ -225,14 +289,46 @@ class Execution:
     client_timeout: int = 0
     command: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what no stanza asks for."""
+        if self.stanza < 1 or not 1 <= self.seconds <= GRANT_SECONDS_MAX:
+            msg = f"no execution for stanza {self.stanza} and {self.seconds} s"
+            raise WireError(msg)
+        if self.made < 0 or not 0 <= self.client_timeout <= GRANT_SECONDS_MAX:
+            msg = f"no execution was made at {self.made} for {self.client_timeout} s"
+            raise WireError(msg)
+        if (self.service is None) != bool(self.command):
+            msg = "an execution is for a service, or has a command"
+            raise WireError(msg)
+
 
 @dataclass(frozen=True, slots=True)
 class LiveGrant:
-    """One element that the packet filter holds now; `remaining` in seconds."""
+    """One service of a grant that the packet filter holds now; `remaining` in seconds.
+
+    `service` None stands for all of them, where `nat` leads everything to one target.
+    """
 
     source: IPAddress
-    service: Service
+    service: Service | None
     remaining: float
+    nat: Nat | None = None
+    os: str | None = None
+    destination: IPAddress | None = None
+
+    @classmethod
+    def of(cls, grant: Grant) -> tuple[LiveGrant, ...]:
+        """Return what a grant opens, one for each service."""
+        everything = grant.nat is not None and grant.nat.everything
+        services = (None,) if everything else tuple(dict.fromkeys(grant.services))
+        return tuple(
+            cls(grant.source, service, grant.seconds, grant.nat, grant.os, grant.destination) for service in services
+        )
+
+    @property
+    def place(self) -> tuple[Service | None, str | None, IPAddress | None, bool]:
+        """What one source has at most one grant for: another one for the same takes its place."""
+        return self.service, self.os, self.destination, self.nat is not None
 
 
 class Secret:

@@ -25,7 +25,7 @@ for folder in ("daemon", "tests"):
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fuzz.targets import Target
+    from fuzz.target import Target
 
 LONGEST = 4096  # bytes of an input
 SLOWEST = 20  # seconds that one input may take before it counts as a hang
@@ -71,11 +71,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def fuzz_all(options: argparse.Namespace) -> int:
     """Fuzz every chosen target, some at a time, and print what became of each."""
-    from fuzz import plaintexts  # noqa: PLC0415  after the path is set
-    from fuzz.targets import TARGETS  # noqa: PLC0415
+    from fuzz.targets import TARGETS  # noqa: PLC0415  after the path is set
 
     names = options.target or list(TARGETS)
-    sys.stdout.write(plaintexts.report(options.plaintexts, seed=options.seed) if options.plaintexts else "")
+    sys.stdout.write(_behind_the_crypto(options) if options.plaintexts else "")
     sys.stdout.flush()
     seconds = max(1, options.seconds * options.jobs // len(names))
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -84,6 +83,12 @@ def fuzz_all(options: argparse.Namespace) -> int:
     sys.stdout.write("".join(f"=== {outcome.name}\n{outcome.log[-6000:]}\n" for outcome in failed))
     sys.stdout.write("\n".join(map(str, outcomes)) + f"\n{len(outcomes)} targets, {len(failed)} failed\n")
     return 1 if failed else 0
+
+
+def _behind_the_crypto(options: argparse.Namespace) -> str:
+    from fuzz import plaintexts  # noqa: PLC0415  after the path is set
+
+    return plaintexts.report(options.plaintexts, options.seed, options.jobs)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -153,7 +158,8 @@ def fuzz_here(name: str, flags: Sequence[str]) -> int:
 
 
 def _target(name: str) -> Target:
-    from fuzz.targets import TARGETS, Target  # noqa: PLC0415  imports all of doorward, instrumented in a child
+    from fuzz.target import Target  # noqa: PLC0415
+    from fuzz.targets import TARGETS  # noqa: PLC0415  imports all of doorward, instrumented in a child
 
     return Target(_fault, (b"tcp/9",)) if name == PLANTED else TARGETS[name]
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.packet import Raw
-
-from doorward.capture import frames
-from doorward.client import host
-from doorward.config import access, daemon, fwknoprc
+from doorward.client import host, spelling
+from doorward.config import access, daemon, files, fwknoprc
+from doorward.config.stanza import Commands
 from doorward.crypto import symmetric
+from doorward.daemon import commands
 from doorward.errors import AuthenticationError, ConfigError, FirewallError, HelperError, Problem, WireError
 from doorward.firewall import ruleset
 from doorward.gate import Gate
+from doorward.policy import Abilities
 from doorward.privsep import messages
 from doorward.values import (
     GRANT_SECONDS_MAX,
-    Datagram,
     DigestType,
     EncryptionMode,
+    Execution,
     Grant,
     Protocol,
     Reason,
@@ -36,6 +32,8 @@ from doorward.values import (
     address,
 )
 from doorward.wire import fwknop
+from fuzz import arrivals
+from fuzz.target import Target
 from unit.making import KEYS, NOW, Door, Memory, datagram, payload, stanza
 from vectors.packets import CLIENT, VERDICTS
 
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from doorward.privsep.messages import Reply, Request
-    from doorward.values import IPAddress
 
 T = TypeVar("T")
 SALT: Final = bytes(8)
@@ -51,15 +48,6 @@ PATH: Final = "the file"
 LONGEST_PROBLEM: Final = 600  # characters
 BARE_KEYS: Final = tuple(SymmetricKeys(KEYS.key, None, mode=mode) for mode in EncryptionMode)
 NEVER_AUTHENTIC: Final = frozenset({Reason.MALFORMED, Reason.HMAC, Reason.DECRYPTION, Reason.DECODE})
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One parser: `run` raises when its promise is broken. `words` are what a generator would hardly guess."""
-
-    run: Callable[[bytes], None]
-    seeds: tuple[bytes, ...]
-    words: tuple[str, ...] = ()
 
 
 def any_payload(content: bytes) -> None:
@@ -112,7 +100,10 @@ def any_plaintext(content: bytes) -> None:
     again = fwknop.serialize(made)
     assert fwknop.parse(again) == made
     assert fwknop.serialize(fwknop.parse(again)) == again
-    verdict = Gate((stanza(),), Memory(), Door().open, None).judge(datagram(_sealed(content)), NOW)
+    served = Gate(
+        (stanza(commands=Commands()),), Memory(), Door().open, None, abilities=EVERYTHING, execute=lambda _: None
+    )
+    verdict = served.judge(datagram(_sealed(content)), NOW)
     assert verdict.reason not in {Reason.INTERNAL, Reason.DECODE, Reason.HMAC, Reason.DECRYPTION}, verdict
 
 
@@ -130,52 +121,6 @@ def any_fields(content: bytes) -> None:
     kind = kinds[content[0] % len(kinds)] if content else kinds[0]
     body = b"0123456789012345:" + content[1:]
     any_plaintext(body + b":" + fwknop.digest_text(kind, body))
-
-
-def any_frame(content: bytes) -> None:
-    """A frame is read as scapy reads its headers."""
-    assert frames.parse(content) == read_by_scapy(content)
-
-
-def read_by_scapy(packet: bytes) -> Datagram | None:
-    """Return what the headers say to scapy: RFC 791, 8200 and 768 for whole datagrams, without link padding."""
-    version = packet[0] >> 4 if packet else 0
-    if version == 4 and len(packet) >= 20:
-        return _ipv4_by_scapy(packet)
-    return _ipv6_by_scapy(packet) if version == 6 and len(packet) >= 40 else None
-
-
-def _ipv4_by_scapy(packet: bytes) -> Datagram | None:
-    header = IP(packet[:20])
-    whole = not header.flags.MF and header.frag == 0 and header.proto == 17 and header.ihl >= 5
-    if not whole or header.len > len(packet):
-        return None
-    return _udp_by_scapy(packet[: header.len], header.ihl * 4, address(packet[12:16]), header)
-
-
-def _ipv6_by_scapy(packet: bytes) -> Datagram | None:
-    header = IPv6(packet[:40])
-    mapped = [address(packet[8:24]), address(packet[24:40])]
-    if header.nh != 17 or 40 + header.plen > len(packet) or any(getattr(ip, "ipv4_mapped", None) for ip in mapped):
-        return None
-    return _udp_by_scapy(packet[: 40 + header.plen], 40, mapped[0], header)
-
-
-def _udp_by_scapy(packet: bytes, offset: int, origin: IPAddress, header: IP | IPv6) -> Datagram | None:
-    if len(packet) < offset + 8:
-        return None
-    udp = UDP(packet[offset : offset + 8])
-    if udp.len != len(packet) - offset:
-        return None
-    # As bytes: an IPv4-compatible address (::1.2.3.4) has two texts.
-    assert origin.packed == _packed(header.src)
-    ends = (address(_packed(header.src)), address(_packed(header.dst)))
-    return Datagram(packet[offset + 8 :], ends[0].packed, ends[1].packed, udp.sport, udp.dport)
-
-
-def _packed(text: str) -> bytes:
-    """Return the packed address of scapy's text."""
-    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
 
 
 def any_access(content: bytes) -> None:
@@ -235,6 +180,58 @@ def _decodes_exactly(decode: Callable[[bytes], Request | Reply], content: bytes)
     assert messages.encode(message) == content
 
 
+def any_order(content: bytes) -> None:
+    """What doorward-exec reads is an order whose bytes say it once, or an error."""
+    try:
+        order = messages.decode_order(content)
+    except HelperError:
+        return
+    assert messages.encode_order(order) == content
+
+
+def any_answers(content: bytes) -> None:
+    """What the helper has read of files travels in bytes that say it once."""
+    try:
+        recorded = files.Files.decode(content)
+    except HelperError:
+        return
+    assert recorded.encode() == content
+    _loads_or_complains(lambda: access.parse(Path(PATH), ACCESS, None, recorded), ACCESS)
+
+
+def any_includes(content: bytes) -> None:
+    """Files that include one another give stanzas or problems, however they do it; NUL stands between two files."""
+    first, *others = content.split(b"\0")
+    named = {(b"f", f"{Path(PATH).parent / f'{number}.conf'}"): text for number, text in enumerate(others)}
+    folders = {(b"d", str(Path(PATH).parent / "d")): b"\0".join(f"{number}.conf".encode() for number in range(9))}
+    problems = _problems(lambda: access.parse(Path(PATH), first, None, files.Files({**named, **folders})))
+    for problem in problems:
+        assert problem.text.replace("\t", " ").isprintable(), problem
+        assert len(problem.text) < LONGEST_PROBLEM, problem
+
+
+def any_options(content: bytes) -> None:
+    """A command line is refused, or said in one spelling that is read as itself; NUL stands between two words."""
+    words = [os.fsdecode(word) for word in content.split(b"\0")]
+    try:
+        said = spelling.read(words)
+    except ValueError:
+        return
+    assert all(word.name.startswith("-") for word in said), said
+    assert spelling.read([str(word) for word in said]) == said
+
+
+def any_argv(content: bytes) -> None:
+    """A command of the administrator is refused, or keeps its arguments whatever the packet's values are."""
+    text = content.decode("utf-8", "replace")
+    try:
+        words = commands.words(text)
+    except HelperError:
+        return
+    for execution in EXECUTIONS:
+        assert len(commands.of_cycle(text, execution)) == len(words)
+
+
 def any_table_text(content: bytes) -> None:
     """A table text is refused with its line, or taken together with what a swap puts before it."""
     text = content.decode("utf-8", "replace")
@@ -272,6 +269,7 @@ def _argument(read: Callable[[str], T], text: str) -> T | None:
         return None
 
 
+EVERYTHING: Final = Abilities(forwarding=True, local_nat=True)
 KEY_LINES: Final = b"KEY_BASE64 " + b"QUFB" * 8 + b"\nHMAC_KEY_BASE64 " + b"QkJC" * 16 + b"\n"
 ACCESS: Final = b"SOURCE ANY\nOPEN_PORTS tcp/22, udp/53\n" + KEY_LINES
 GRANT: Final = Grant(address(bytes([192, 0, 2, 7])), (Service(Protocol.TCP, 22), Service(Protocol.UDP, 53)), 30)
@@ -288,13 +286,25 @@ TIMED: Final = b"""table inet doorward {
 """
 
 
+EXECUTIONS: Final = (
+    Execution(1, GRANT.source, GRANT.source, GRANT.source, 30, 1_800_000_000, GRANT.services[0]),
+    Execution(1, GRANT6.source, GRANT.source, GRANT.source, 30, 1_800_000_000, None, 60, "id; $(id) '"),
+)
+_ORDERS: Final = (
+    *(messages.encode_order(messages.Execute(one, bytes(messages.MARK_BYTES))) for one in EXECUTIONS),
+    messages.encode_order(messages.Report(granted=True, line="verdict=granted")),
+    messages.encode_order(messages.Reread()),
+)
+_INCLUDES: Final = (
+    b"%include 0.conf\n\0" + ACCESS,
+    b"%include_folder d\n\0" + ACCESS + b"\0%include 0.conf\n",
+    b"SOURCE ANY\n%include_keys 0.conf\n\0" + KEY_LINES,
+)
+_ANSWERS: Final = (files.Files({(b"f", "/a"): ACCESS, (b"u", "nobody"): b"1"}).encode(), files.Files().encode())
+
+
 def _plaintexts() -> Iterable[bytes]:
     return (packet.plaintext for packet in CLIENT)
-
-
-def _frames() -> Iterable[bytes]:
-    for made in (IP(src="192.0.2.1", dst="192.0.2.2"), IP(options=b"\1" * 8), IPv6(src="2001:db8::1")):
-        yield bytes(made / UDP(sport=1, dport=62201) / Raw(payload()))
 
 
 def _body(plaintext: bytes) -> bytes:
@@ -309,17 +319,18 @@ TARGETS: Final = {
     "sealed": Target(any_sealed, tuple(_plaintexts())),
     "plaintext": Target(any_plaintext, tuple(_plaintexts())),
     "fields": Target(any_fields, tuple(map(_body, _plaintexts()))),
-    "frame": Target(any_frame, tuple(_frames())),
-    "access": Target(any_access, (ACCESS, ACCESS * 2), (*access.SETTINGS, *access.UNSERVED, "__CHANGEME__", "ANY")),
+    "access": Target(
+        any_access, (ACCESS, ACCESS * 2), (*access.SETTINGS, *access.DIRECTIVES, *access.REFUSED, "__CHANGEME__", "ANY")
+    ),
     "daemon": Target(
         any_daemon,
         (b"VERBOSE 1;\nFWKNOP_RUN_DIR /run/x;\nDIGEST_DB_FILE $FWKNOP_RUN_DIR/d;\n", b"PCAP_FILTER udp port 62201;\n"),
-        (*daemon.SETTINGS, *daemon.UNSERVED, *daemon.INERT),
+        (*daemon.SETTINGS, *daemon.INERT),
     ),
     "fwknoprc": Target(
         any_fwknoprc,
         (b"[default]\n" + KEY_LINES, b"ACCESS tcp/22\n[one]\nSPA_SERVER x\nALLOW_IP source\n" + KEY_LINES),
-        (*fwknoprc._SETTINGS, "[default]"),  # noqa: SLF001  the names are what a generator cannot guess
+        (*fwknoprc.SETTINGS, "[default]"),
     ),
     "request": Target(any_request, tuple(map(messages.encode, (messages.Open(GRANT), messages.Open(GRANT6))))),
     "reply": Target(any_reply, (b"c", b"d", b"pa:1: x", b"rno")),
@@ -329,4 +340,14 @@ TARGETS: Final = {
         ("define", "include", "flush ruleset", "table inet doorward {", '"', "\\\n"),
     ),
     "words": Target(any_words, (b"15m", b"tcp/22", b"2001:db8::1")),
+    "options": Target(
+        any_options,
+        (b"-A\0tcp/22\0-s\0-k\0host", b"-A\0tcp/6543\0--NAT-access\0host:110\0--NAT-local\0-a\0192.0.2.1\0-D\0host"),
+        ("--NAT-access", "--NAT-local", "--gpg-recip", "--NAT-rand-port", "-w"),
+    ),
+    "includes": Target(any_includes, _INCLUDES, (*access.SETTINGS, *access.DIRECTIVES)),
+    "answers": Target(any_answers, _ANSWERS),
+    "order": Target(any_order, _ORDERS),
+    "argv": Target(any_argv, (b"echo $SRC '$PORT x' \"$DST\"", b"a\\ b $IP$IP $TIMEOUT $PROTO")),
+    **arrivals.TARGETS,
 }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from doorward.config import access, convert, daemon, fwknoprc
 from doorward.config.reader import LINE_MAX, PROBLEMS_MAX
-from doorward.config.stanza import Stanza
+from doorward.config.stanza import Cycle, Forwarding, Stanza, Target
 from doorward.errors import ConfigError, DoorwardError
 from doorward.values import (
     ANYWHERE,
@@ -29,11 +29,20 @@ from doorward.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from doorward.config.profile import Profile
 
 services = st.builds(Service, st.sampled_from(Protocol), st.integers(1, 65535))
 secrets = st.binary(min_size=1, max_size=32)
 FILE = Path("the file")
+words = st.text("abc/$ -'\"IP", min_size=2, max_size=20).map(str.strip).filter(bool)
+addresses = st.ip_addresses()
+targets = st.builds(
+    lambda address, port: Target(Networks.of([network(address.packed)]), port),
+    addresses,
+    st.none() | st.integers(1, 65535),
+)
 
 
 def stanzas() -> st.SearchStrategy[Stanza]:
@@ -57,6 +66,17 @@ def stanzas() -> st.SearchStrategy[Stanza]:
         max_fw_timeout=st.integers(1, 8_388_608),
         require_source_address=st.booleans(),
         expires=st.integers(1, 10**12 - 1),
+        cycle=st.none() | st.builds(Cycle, words, words, st.integers(1, 8_388_608)),
+        forwarding=st.builds(
+            Forwarding,
+            st.none() | st.tuples(addresses, st.integers(1, 65535)),
+            rewrite=st.booleans(),
+            everything=st.booleans(),
+            targets=st.none() | st.lists(targets, min_size=1, max_size=3).map(tuple),
+            only=st.none() | st.booleans(),
+        ),
+        require_os=st.none() | st.sampled_from(["Linux", "Windows", "OpenBSD", "Mac-OS"]),
+        any_ports=st.booleans(),
     )
 
 
@@ -79,10 +99,34 @@ def written(stanza: Stanza, mark: str, blank: str, end: str) -> str:
         "RESTRICT_PORTS": ",".join(map(str, stanza.restrict_ports)),
         "FW_ACCESS_TIMEOUT": str(stanza.fw_access_timeout),
         "MAX_FW_TIMEOUT": str(stanza.max_fw_timeout),
-        "REQUIRE_SOURCE_ADDRESS": "Y" if stanza.require_source_address else "N",
+        "REQUIRE_SOURCE_ADDRESS": yes_no(stanza.require_source_address),
         "ACCESS_EXPIRE_EPOCH": str(stanza.expires),
-    }
+        "DISABLE_DNAT": yes_no(not stanza.forwarding.rewrite),
+        "FORWARD_ALL": yes_no(stanza.forwarding.everything),
+        "PERMIT_CLIENT_PORTS": yes_no(stanza.any_ports),
+    } | dict(rare(stanza))
     return "".join(f"{blank}{name}{mark}{blank}{value}{blank}{end}" for name, value in values.items())
+
+
+def yes_no(said: bool) -> str:  # noqa: FBT001  it is what is written
+    return "Y" if said else "N"
+
+
+def rare(stanza: Stanza) -> Iterator[tuple[str, str]]:
+    """Yield what stands only in some stanzas."""
+    cycle, forwarding = stanza.cycle, stanza.forwarding
+    if cycle is not None:
+        yield "CMD_CYCLE_OPEN", cycle.open
+        yield "CMD_CYCLE_CLOSE", str(cycle.close)
+        yield "CMD_CYCLE_TIMER", str(cycle.seconds)
+    if forwarding.force is not None:
+        yield "FORCE_NAT", "{} {}".format(*forwarding.force)
+    if forwarding.targets is not None:
+        yield "NAT_TARGETS", ", ".join(f"[{target.networks}]:{target.port or '*'}" for target in forwarding.targets)
+    if forwarding.only is not None:
+        yield "ENABLE_FORWARD_ACCESS", yes_no(forwarding.only)
+    if stanza.require_os is not None:
+        yield "REQUIRE_OS", stanza.require_os
 
 
 @given(
@@ -97,7 +141,7 @@ def test_stanzas_are_read_as_they_were_written(made: list[Stanza], mark: str, bl
     assert [replace(stanza, number=1, path="", line=1) for stanza in read] == made
 
 
-def profile(content: bytes) -> fwknoprc.Profile:
+def profile(content: bytes) -> Profile:
     return fwknoprc.parse(content, "rc").profile()
 
 

@@ -11,21 +11,68 @@ from hypothesis import strategies as st
 
 from doorward.errors import HelperError
 from doorward.privsep import messages
-from doorward.privsep.messages import MESSAGE_MAX, Configuration, Configure, Done, Open, Problems, Refused
-from doorward.values import GRANT_SECONDS_MAX, Grant, Protocol, Service
+from doorward.privsep.messages import (
+    MESSAGE_MAX,
+    Configuration,
+    Configure,
+    Done,
+    Execute,
+    Open,
+    Problems,
+    Refused,
+    Report,
+    Reread,
+)
+from doorward.values import GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, Service
 
 if TYPE_CHECKING:
-    from doorward.privsep.messages import Reply, Request
+    from doorward.privsep.messages import Order, Reply, Request
+    from doorward.values import IPAddress
 
 # An IPv4-mapped IPv6 source is no source that any packet can ask for; on this wire it is the IPv4 address itself.
 sources = st.ip_addresses().filter(lambda ip: not ip.is_unspecified and not getattr(ip, "ipv4_mapped", None))
 services = st.builds(Service, st.sampled_from(Protocol), st.integers(1, 65535))
-grants = st.builds(
-    Grant,
-    sources,
-    st.lists(services, min_size=1, max_size=messages.SERVICES_MAX).map(tuple),
-    st.integers(1, GRANT_SECONDS_MAX),
-)
+
+
+def addresses(version: int) -> st.SearchStrategy[IPAddress]:
+    """Draw addresses of one family that connections can be led to."""
+    drawn = st.ip_addresses(v=4) if version == 4 else st.ip_addresses(v=6)
+    unmapped = drawn.filter(lambda ip: not getattr(ip, "ipv4_mapped", None))
+    return unmapped.filter(lambda ip: not ip.is_unspecified and not ip.is_multicast)
+
+
+@st.composite
+def nats(draw: st.DrawFn, version: int) -> Nat:
+    """Draw where a grant leads, in every way that there is."""
+    ports = st.integers(1, 65535)
+    if draw(st.booleans()):
+        return Nat(None, draw(ports))
+    everything, source = draw(st.booleans()), draw(st.sampled_from(["snat", "masquerade", ""]))
+    return Nat(
+        draw(addresses(version)),
+        None if everything else draw(ports),
+        everything=everything,
+        rewrite=draw(st.booleans()),
+        snat=draw(addresses(version)) if source == "snat" else None,
+        masquerade=source == "masquerade",
+    )
+
+
+@st.composite
+def drawn_grants(draw: st.DrawFn) -> Grant:
+    """Draw grants with every condition that one can have."""
+    source = draw(sources)
+    return Grant(
+        source,
+        tuple(draw(st.lists(services, min_size=1, max_size=messages.SERVICES_MAX))),
+        draw(st.integers(1, GRANT_SECONDS_MAX)),
+        draw(st.none() | nats(source.version)),
+        draw(st.none() | st.from_regex(r"[A-Za-z0-9@+-]{1,15}", fullmatch=True)),
+        draw(st.none() | addresses(source.version)),
+    )
+
+
+grants = drawn_grants()
 requests = st.just(Configure()) | st.builds(Open, grants)
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
 replies = st.sampled_from([Configuration(), Done()]) | st.builds(Problems, texts) | st.builds(Refused, texts)
@@ -74,3 +121,68 @@ def test_a_grant_to_the_unspecified_address_is_refused(address: str) -> None:
     assert messages.decode_request(good)
     with pytest.raises(HelperError):
         messages.decode_request(good[:1] + packed.rjust(16, b"\0") + good[17:])
+
+
+executions = st.builds(
+    Execution,
+    st.integers(1, 2**32 - 1),
+    sources,
+    sources,
+    sources,
+    st.integers(1, GRANT_SECONDS_MAX),
+    st.integers(0, 2**63),
+    services,
+    st.integers(0, GRANT_SECONDS_MAX),
+) | st.builds(
+    Execution,
+    st.integers(1, 99),
+    sources,
+    sources,
+    sources,
+    st.integers(1, 99),
+    st.integers(0, 99),
+    command=st.text(st.characters(codec="utf-8"), min_size=1, max_size=300),
+)
+marks = st.binary(min_size=messages.MARK_BYTES, max_size=messages.MARK_BYTES)
+orders = st.just(Reread()) | st.builds(Report, st.booleans(), texts) | st.builds(Execute, executions, marks)
+
+
+@given(orders)
+def test_every_order_survives_the_way_there(order: Order) -> None:
+    assert messages.decode_order(messages.encode_order(order)) == order
+
+
+@given(executions, marks, st.binary(min_size=1, max_size=4))
+def test_an_execution_that_is_cut_or_has_more_behind_it_is_not_that_execution(
+    execution: Execution, mark: bytes, more: bytes
+) -> None:
+    content = messages.encode_order(Execute(execution, mark))
+    for wrong in (*(content[:length] for length in range(len(content))), content + more, b"R" + more):
+        try:
+            order = messages.decode_order(wrong)
+        except HelperError:
+            continue
+        assert isinstance(order, Execute)
+        assert execution.command  # a command has no end but the message's
+        assert order.execution.command != execution.command
+
+
+@given(requests, replies, orders)
+def test_no_order_is_a_request_or_a_reply(request: Request, reply: Reply, order: Order) -> None:
+    for other in (messages.encode(request), messages.encode(reply)):
+        with pytest.raises(HelperError):
+            messages.decode_order(other)
+    with pytest.raises(HelperError):
+        messages.decode_request(messages.encode_order(order))
+    with pytest.raises(HelperError):
+        messages.decode_reply(messages.encode_order(order))
+
+
+@given(st.binary(max_size=200))
+def test_whatever_bytes_come_an_order_is_made_of_them_or_a_helper_error(content: bytes) -> None:
+    for wrong in (content, b"E" + content, b"G" + content, b"D" + content):
+        try:
+            order = messages.decode_order(wrong)
+        except HelperError:
+            continue
+        assert messages.encode_order(order) == wrong

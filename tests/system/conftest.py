@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 def _root() -> None:
     """Fail, not skip, where the tests cannot be meant: a skipped suite looks like a passed one."""
     assert netns.capable(), "the system tests make network namespaces and need root"
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder of root's that every account can reach; tmp_path is for root alone."""
+    with tempfile.TemporaryDirectory(prefix="doorward-") as made:
+        path = Path(made)
+        path.chmod(0o711)
+        yield path
 
 
 @pytest.fixture

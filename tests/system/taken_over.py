@@ -17,19 +17,22 @@ import struct
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from doorward.capture.udp import UdpCapture
 from doorward.daemon import cli, processes
 from doorward.daemon.listener import Listener
 from doorward.errors import DoorwardError, FirewallError
-from doorward.values import Grant, Service
+from doorward.values import Grant, Nat, Service
 
 if TYPE_CHECKING:
     import selectors
     from collections.abc import Callable
 
 ALLOWED = ("192.0.2.7", "tcp/22", 30)
+TARGET = ipaddress.ip_address("10.0.0.5")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -38,12 +41,17 @@ class TakenOver(Listener):
 
     def _serve(self, selector: selectors.BaseSelector) -> None:
         del selector
-        tap = self._capture._current  # type: ignore[attr-defined]
+        tap = next(iter(self._captures._captures.values()))._sockets[0]  # type: ignore[attr-defined]
         print(json.dumps({name: _outcome(attempt) for name, attempt in self._attempts(tap).items()}), flush=True)
         time.sleep(0.1)
 
     def _attempts(self, tap: socket.socket) -> dict[str, Callable[[], Any]]:
+        server = next(one for one in self._captures._captures.values() if isinstance(one, UdpCapture))._socket
         return {
+            "connect the UDP server's socket": lambda: server.connect(("192.0.2.1", 9)),
+            "send on the UDP server's socket": lambda: server.sendto(b"x", ("192.0.2.1", 9)),
+            "write on the UDP server's socket": lambda: os.write(server.fileno(), b"x"),
+            "change the UDP server's socket": lambda: server.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1),
             "open an INET socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
             "open an INET6 socket": lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM),
             "open a PACKET socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
@@ -73,8 +81,14 @@ class TakenOver(Listener):
             "open another port": lambda: self._power.open(_grant("192.0.2.7", "tcp/23", 30)),
             "open a longer window": lambda: self._power.open(_grant("192.0.2.7", "tcp/22", 301)),
             "open for another network": lambda: self._power.open(_grant("198.51.100.1", "tcp/22", 30)),
+            "lead connections to another port": lambda: self._power.open(_leading(Nat(None, 22))),
+            "lead connections to another host": lambda: self._power.open(_leading(Nat(TARGET, 22))),
             "send the helper nonsense": lambda: _nonsense(self),
         }
+
+
+def _leading(nat: Nat) -> Grant:
+    return replace(_grant(*ALLOWED), nat=nat)
 
 
 def _write_inherited(name: str) -> None:

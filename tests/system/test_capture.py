@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+import fcntl
 import itertools
 import select
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from scapy.layers.inet import IP, UDP, IPOption_NOP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
 from scapy.layers.inet6 import IPv6ExtHdrFragment as FragmentHeader
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
 from doorward.errors import CaptureError
+from doorward.values import Carriers
 from system import netns
 from system.capturing import PacketCapture
+from system.doorwardd import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +65,11 @@ def ethernet(client: Namespace, host: Namespace, packet: Packet) -> bytes:
     return bytes(Ether(src=mac(client), dst=mac(host)) / packet)
 
 
+def wait_until_reachable(client: Namespace, host: Namespace) -> None:
+    """Wait until a switch forwards to an interface that has just come up: what is sent before comes late or never."""
+    assert eventually(lambda: not client.run("ping", "-c1", "-W1", host.ipv4, check=False).returncode)
+
+
 def until_last(capture: PacketCapture, seconds: float = 10) -> list[Datagram]:
     """Return all datagrams before the one that carries LAST."""
     seen: list[Datagram] = []
@@ -80,7 +89,15 @@ def test_a_knock_to_a_port_where_nobody_listens_is_received(pair: Pair, capture:
     (datagram,) = until_last(capture)
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     origin, destination = (client.ipv4, host.ipv4) if family == 4 else (client.ipv6, host.ipv6)
-    assert datagram == (KNOCK, socket.inet_pton(kind, origin), socket.inet_pton(kind, destination), 40000, PORT)
+    assert datagram == (
+        KNOCK,
+        socket.inet_pton(kind, origin),
+        socket.inet_pton(kind, destination),
+        40000,
+        PORT,
+        17,
+        None,
+    )
     assert capture.receive() is None
 
 
@@ -255,6 +272,90 @@ def test_a_vlan_or_bridge_above_the_interface_shows_a_knock_once(pair: Pair) -> 
     capture.close()
 
 
+def test_a_promiscuous_capture_hears_knocks_to_other_hardware_and_unknown_vlans(pair: Pair) -> None:
+    host, client = pair
+    packet = IP(src=client.ipv4, dst=host.ipv4) / UDP(sport=1, dport=PORT) / Raw(KNOCK)
+    packet6 = IPv6(src=client.ipv6, dst=host.ipv6) / UDP(sport=1, dport=PORT) / Raw(KNOCK)
+    ours, others = (Ether(src=mac(client), dst=address) for address in (mac(host), "02:00:00:00:00:01"))
+    frames = {
+        "another host's": others / packet,
+        "a VLAN without an interface": ours / Dot1Q(vlan=5) / packet,
+        "a VLAN without an interface, IPv6": ours / Dot1Q(vlan=5) / packet6,
+        "two VLANs": ours / Dot1AD(vlan=6) / Dot1Q(vlan=5) / packet,
+        "two VLANs, IPv6": ours / Dot1Q(vlan=6) / Dot1Q(vlan=5) / packet6,
+    }
+    with host.inside():
+        captures = [PacketCapture([range(PORT, PORT + 1)], promiscuous=promiscuous) for promiscuous in (False, True)]
+    for what, frame in frames.items():
+        send_raw(client, bytes(frame))
+        send(client, host, LAST)
+        # LAST comes through another socket, and may be read before what waits already
+        heard = [[one.payload for one in (*until_last(capture), *iter(capture.receive, None))] for capture in captures]
+        assert heard == [[], [KNOCK]], what
+    for capture in captures:
+        capture.close()
+
+
+def test_a_priority_tag_is_no_vlan(pair: Pair, capture: PacketCapture) -> None:
+    host, client = pair
+    packet = IP(src=client.ipv4, dst=host.ipv4) / UDP(sport=1, dport=PORT) / Raw(KNOCK)
+    send_raw(client, bytes(Ether(src=mac(client), dst=mac(host)) / Dot1Q(vlan=0, prio=5) / packet))
+    send(client, host, LAST)
+    assert [datagram.payload for datagram in until_last(capture)] == [KNOCK]
+
+
+def promiscuity(host: Namespace, device: str) -> int:
+    return int(host.run("ip", "-d", "link", "show", device).stdout.partition("promiscuity ")[2].split()[0])
+
+
+@pytest.mark.parametrize("interfaces", [[], ["eth0", "eth7"]])
+def test_interfaces_become_promiscuous_when_they_come_and_no_longer_are_when_it_is_over(
+    pair: Pair, interfaces: list[str]
+) -> None:
+    host, _ = pair
+    before = promiscuity(host, "eth0")
+    with host.inside():
+        capture = PacketCapture([range(PORT, PORT + 1)], interfaces, promiscuous=True)
+        assert promiscuity(host, "eth0") == before + 1
+        host.run("ip", "link", "add", "eth7", "type", "veth", "peer", "name", "other")
+        capture.refresh()
+        assert promiscuity(host, "eth7") == 1
+        assert promiscuity(host, "other") == (0 if interfaces else 1)
+        host.run("ip", "link", "del", "eth7")
+        capture.refresh()
+        capture.listen(Carriers(udp=(range(PORT, PORT + 1),)), interfaces)
+        assert promiscuity(host, "eth0") == before
+        capture.listen(Carriers(udp=(range(PORT, PORT + 1),)), interfaces, promiscuous=True)
+        assert promiscuity(host, "eth0") == before + 1
+        capture.close()
+        capture.end()
+        assert promiscuity(host, "eth0") == before
+
+
+def test_a_knock_through_a_tunnel_without_a_link_header_is_received(ns: Namespace) -> None:
+    with ns.inside(), Path("/dev/net/tun").open("r+b", buffering=0) as tunnel:
+        fcntl.ioctl(tunnel, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x1001))  # TUNSETIFF: IFF_TUN, IFF_NO_PI
+        ns.run("ip", "addr", "add", "10.99.0.1/24", "dev", "tun0")
+        ns.run("ip", "link", "set", "tun0", "up")
+        every, named = (PacketCapture([range(PORT, PORT + 1)], interfaces) for interfaces in ([], ["tun0"]))
+        header = IP(src="10.99.0.2", dst="10.99.0.1") / UDP(sport=1, dport=PORT)
+        tunnel.write(bytes(header / Raw(KNOCK)))
+        tunnel.write(bytes(header / Raw(LAST)))
+        for capture in (every, named):
+            assert [datagram.payload for datagram in until_last(capture)] == [KNOCK]
+            capture.close()
+
+
+def test_two_named_interfaces_are_heard_at_once(pair: Pair) -> None:
+    host, client = pair
+    with host.inside():
+        capture = PacketCapture([range(PORT, PORT + 1)], ["lo", "eth0"])
+    send(host, host, KNOCK)
+    send(client, host, LAST)
+    assert [datagram.payload for datagram in until_last(capture)] == [KNOCK]
+    capture.close()
+
+
 def test_only_named_interfaces_are_heard(pair: Pair) -> None:
     host, client = pair
     with host.inside():
@@ -279,6 +380,7 @@ def test_a_named_interface_that_is_missing_is_said_once_and_nothing_is_heard_unt
         host.run("ip", "link", "set", "eth0", "down")
         host.run("ip", "link", "set", "eth0", "name", "eth9")
         host.run("ip", "link", "set", "eth9", "up")
+        wait_until_reachable(client, host)
         assert (named.refresh() or "").startswith("capture: eth9 is there with index")
         send(client, host, LAST)
         assert until_last(named) == []
@@ -302,6 +404,7 @@ def test_an_interface_that_goes_and_comes_back_with_a_new_index_is_heard_again()
             assert capture.refresh() == "capture: eth0 is not there: waiting for it"
             host.run("ip", "link", "add", "br7", "type", "bridge")  # takes an index, so that eth0 gets another
             netns.plug(host, switch)
+            wait_until_reachable(client, host)
             send(client, host, KNOCK)
             assert capture.receive() is None
             assert (capture.refresh() or "").startswith("capture: eth0 is there with index")

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).with_name("taken_over.py")
 ACCESS = f"SOURCE 192.0.2.0/24\n{KEY}\n{HMAC_KEY}\nOPEN_PORTS tcp/22\n"
 REFUSED = {
+    "connect the UDP server's socket": "PermissionError",
+    "send on the UDP server's socket": "PermissionError",
+    "write on the UDP server's socket": "OSError",  # EDESTADDRREQ: it has no peer, and connect is refused
+    "change the UDP server's socket": "PermissionError",
     "open an INET socket": "PermissionError",
     "open an INET6 socket": "PermissionError",
     "open a PACKET socket": "PermissionError",
@@ -49,9 +53,11 @@ REFUSED = {
     "read /etc/shadow": "PermissionError",
     "read access.conf": "PermissionError",
     "write outside its state": "PermissionError",
-    "open another port": "refused: no stanza allows it: service tcp/23",
+    "open another port": "refused: no stanza allows it: tcp/23 is not in OPEN_PORTS",
     "open a longer window": "refused: no stanza allows it: window 301",
     "open for another network": "refused: no stanza allows it: source 198.51.100.1",
+    "lead connections to another port": "refused: no stanza allows it: local NAT",
+    "lead connections to another host": "refused: no stanza allows it: forwarding",
     "send the helper nonsense": "it ended",
 }
 
@@ -60,7 +66,10 @@ REFUSED = {
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("taken_over")
     write(folder / "access.conf", ACCESS)
-    write(folder / "doorwardd.conf", f"FIREWALL_FILE {folder}/none.nft;\n")
+    write(
+        folder / "doorwardd.conf",
+        f"FIREWALL_FILE {folder}/none.nft;\nENABLE_UDP_SERVER Y\nUDPSERV_PORT 53\nPCAP_FILTER udp port 62201\n",
+    )
     files = ("-c", str(folder / "doorwardd.conf"), "-a", str(folder / "access.conf"), "-r", str(folder / "run"))
     with netns.network("host") as (host,):
         ended = host.run(sys.executable, str(SCRIPT), "-f", *files, env=environment(), check=False)
@@ -87,13 +96,13 @@ def status(pid: int) -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def test_the_listener_has_no_capability_and_the_helper_has_two(pair: Pair, tmp_path: Path) -> None:
+def test_the_listener_has_no_capability_and_the_helper_has_three(pair: Pair, tmp_path: Path) -> None:
     with doorwardd(pair[0], tmp_path) as daemon:
         (listener,) = processes(daemon.process.pid)
         theirs, ours = status(listener), status(daemon.process.pid)
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(theirs[name], 16) == 0, name
-    assert int(ours["CapEff"], 16) == int(ours["CapBnd"], 16) == 1 << 12 | 1 << 13
+    assert int(ours["CapEff"], 16) == int(ours["CapBnd"], 16) == 1 << 10 | 1 << 12 | 1 << 13
     assert (theirs["Seccomp"], theirs["NoNewPrivs"], ours["NoNewPrivs"]) == ("2", "1", "1")
     assert "0" not in theirs["Uid"].split()
     assert theirs["Groups"] == ""

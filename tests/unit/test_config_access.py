@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward import policy
 from doorward.config import access
+from doorward.config.daemon import DaemonSettings
+from doorward.config.stanza import Commands, Cycle, OpenPgp
 from doorward.errors import ConfigError
 from doorward.values import DigestType, EncryptionMode, Secret, Service
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from doorward.config.stanza import Stanza
     from doorward.values import SymmetricKeys
 
@@ -84,9 +87,74 @@ def test_stanzas_keep_their_order_and_their_line(tmp_path: Path) -> None:
 
 MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "an unknown name": (GOOD + "OPEN_PORT tcp/22\n", [":4: unknown name 'OPEN_PORT'"]),
-    "a name of fwknop that is not served": (
-        GOOD + "ENABLE_CMD_EXEC Y\n",
-        [":4: ENABLE_CMD_EXEC is not served by this version"],
+    "a name of fwknop 1.9 that is not served": (
+        GOOD + "INTERNAL_NET_ACCESS 10.0.0.0/8\n",
+        [":4: INTERNAL_NET_ACCESS is not served: write NAT_TARGETS"],
+    ),
+    "a user that is none": (
+        GOOD + "ENABLE_CMD_EXEC Y\nCMD_EXEC_USER no-such-user\n",
+        [":5: CMD_EXEC_USER: there is no user no-such-user"],
+    ),
+    "a group that is none": (
+        GOOD + "CMD_SUDO_EXEC_GROUP no-such-group\n",
+        [":4: CMD_SUDO_EXEC_GROUP: there is no group no-such-group"],
+    ),
+    "a cycle without its end": (GOOD + "CMD_CYCLE_OPEN /bin/a\n", [":4: CMD_CYCLE_CLOSE is missing"]),
+    "a cycle without its begin": (GOOD + "CMD_CYCLE_CLOSE /bin/a\n", [":4: CMD_CYCLE_OPEN is missing"]),
+    "a cycle without a timer": (
+        GOOD + "CMD_CYCLE_OPEN /bin/a\nCMD_CYCLE_CLOSE /bin/b\n",
+        [":4: CMD_CYCLE_TIMER is missing"],
+    ),
+    "a timer without a cycle": (GOOD + "CMD_CYCLE_TIMER 5\n", [":4: CMD_CYCLE_TIMER without CMD_CYCLE_OPEN"]),
+    "SNAT without NAT": (GOOD + "FORCE_SNAT 10.0.0.1\n", [":4: FORCE_SNAT needs FORCE_NAT or FORWARD_ALL"]),
+    "masquerading without NAT": (
+        GOOD + "FORCE_MASQUERADE Y\n",
+        [":4: FORCE_MASQUERADE needs FORCE_NAT or FORWARD_ALL"],
+    ),
+    "a NAT target without a port": (GOOD + "FORCE_NAT 10.0.0.1\n", [":4: FORCE_NAT: '10.0.0.1' is not ADDRESS PORT"]),
+    "a NAT target by name": (GOOD + "FORCE_NAT web1 22\n", [":4: FORCE_NAT: 'web1' is not an address"]),
+    "targets without ports": (
+        GOOD + "NAT_TARGETS 10.0.0.1\n",
+        [":4: NAT_TARGETS: '10.0.0.1' is not HOST:PORT, NETWORK:PORT or [IPV6]:PORT, with * for every port"],
+    ),
+    "a system that is none": (
+        GOOD + "REQUIRE_OS Linux 6\n",
+        [":4: REQUIRE_OS: 'Linux 6' is no name of an operating system"],
+    ),
+    "sequences of ports": (
+        GOOD + "DATA_COLLECT_MODE ENCRYPT_SEQUENCE\n",
+        [":4: DATA_COLLECT_MODE: 'ENCRYPT_SEQUENCE' is none of PCAP, FILE_PCAP, ULOG_PCAP: no sequences of ports here"],
+    ),
+    "no port for clients and none listed": (
+        GOOD + "PERMIT_CLIENT_PORTS N\n",
+        [":4: PERMIT_CLIENT_PORTS N without OPEN_PORTS: nothing could be opened"],
+    ),
+    "OpenPGP without a password": (
+        "SOURCE ANY\nGPG_DECRYPT_ID AABBCCDD\nGPG_REMOTE_ID AABBCCDD\n",
+        [":2: OpenPGP needs GPG_DECRYPT_PW or GPG_ALLOW_NO_PW Y"],
+    ),
+    "OpenPGP without anybody's signature": (
+        "SOURCE ANY\nGPG_DECRYPT_ID AABBCCDD\nGPG_DECRYPT_PW x\n",
+        [":1: nobody's signature counts: GPG_FINGERPRINT_ID or GPG_REMOTE_ID is missing"],
+    ),
+    "OpenPGP without a key": (
+        "SOURCE ANY\nGPG_DECRYPT_PW x\nGPG_DISABLE_SIG Y\n",
+        [":2: GPG_DECRYPT_ID is missing: whose packets are decrypted?"],
+    ),
+    "a fingerprint that is none": (
+        "SOURCE ANY\nGPG_DECRYPT_ID A\nGPG_DECRYPT_PW x\nGPG_FINGERPRINT_ID ABCD\n",
+        [":4: GPG_FINGERPRINT_ID: 'ABCD' is not a fingerprint of 40 hex digits"],
+    ),
+    "the password of OpenPGP as HMAC key": (
+        "SOURCE ANY\nGPG_DECRYPT_ID A\nGPG_DECRYPT_PW abc\nGPG_DISABLE_SIG Y\nHMAC_KEY abc\n",
+        [":5: the HMAC key equals the encryption key"],
+    ),
+    "asymmetric without OpenPGP": (
+        "SOURCE ANY\nKEY abc\nENCRYPTION_MODE Asymmetric\n",
+        [
+            ":3: ENCRYPTION_MODE Asymmetric without GPG_DECRYPT_ID",
+            ":3: ENCRYPTION_MODE Asymmetric beside a KEY, which nothing would use",
+        ],
     ),
     "bad base64": (GOOD.replace(KEY, "a*b"), [":2: KEY_BASE64: is not base64"]),
     "base64 with unused bits set": (GOOD.replace(KEY, "YWJ"), [":2: KEY_BASE64: is not base64"]),
@@ -106,13 +174,19 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "a key of 33 bytes": ("SOURCE ANY\nKEY " + "k" * 33 + "\n", [":1: an encryption key has 1 to 32 bytes, not 33"]),
     "no stanza": ("# nothing\n", [": has no stanza: nobody could get in"]),
     "an empty file": ("", [": has no stanza: nobody could get in"]),
-    "a stanza without a key": ("SOURCE ANY\n", [":1: the stanza has no KEY or KEY_BASE64"]),
+    "a stanza without a key": (
+        "SOURCE ANY\n",
+        [":1: the stanza has no KEY or KEY_BASE64, and no GPG_DECRYPT_ID with a password"],
+    ),
     "the placeholder": (GOOD.replace(KEY, "__CHANGEME__"), [":2: KEY_BASE64: still has the placeholder __CHANGEME__"]),
     "a name without a value": (GOOD + "OPEN_PORTS\n", [":4: 'OPEN_PORTS' has no value"]),
     "a value that is only a semicolon": (GOOD + "OPEN_PORTS ;\n", [":4: 'OPEN_PORTS' has no value"]),
     "text after the end of a value": (
         "SOURCE ANY\nKEY abc;def\n",
-        [":2: KEY: text after ';', where a value ends", ":1: the stanza has no KEY or KEY_BASE64"],
+        [
+            ":2: KEY: text after ';', where a value ends",
+            ":1: the stanza has no KEY or KEY_BASE64, and no GPG_DECRYPT_ID with a password",
+        ],
     ),
     "true for Y": (
         GOOD + "REQUIRE_SOURCE_ADDRESS true\n",
@@ -216,3 +290,100 @@ def test_reading_stops_after_a_hundred_problems(tmp_path: Path) -> None:
     found = problems(tmp_path, "x\n" * 5000)
     assert len(found) == 101
     assert found[-1] == ":100: too many problems, reading stops here"
+
+
+def stanza_of(folder: Path, text: str, settings: DaemonSettings | None = None) -> Stanza:
+    return access.load(write(folder, text), settings).stanzas[0]
+
+
+def test_commands_cycles_and_forwarding_reach_their_fields(tmp_path: Path) -> None:
+    text = (
+        "ENABLE_CMD_EXEC Y\nCMD_EXEC_USER nobody\nCMD_EXEC_SHELL Y\nENABLE_CMD_SUDO_EXEC Y\nCMD_SUDO_EXEC_USER root\n"
+        "CMD_CYCLE_OPEN /bin/open $IP\nCMD_CYCLE_CLOSE /bin/close\nCMD_CYCLE_TIMER 9\nFORCE_NAT 10.0.0.5 22\n"
+        "FORCE_SNAT 10.0.0.1\nREQUIRE_OS Linux\n"
+        "NAT_TARGETS 10.1.0.0/24:443, [2001:db8::5]:22, LOCALHOST:80, 10.0.0.9:*\n"
+    )
+    stanza = stanza_of(tmp_path, GOOD + text)
+    shown = Commands("nobody", None, sudo=True, sudo_user="root", shell=True)  # noqa: S604  nothing is run
+    assert stanza.commands == shown
+    assert stanza.cycle == Cycle("/bin/open $IP", "/bin/close", 9, "nobody")
+    forwarding, one = stanza.forwarding, ipaddress.ip_address
+    assert (forwarding.force, forwarding.snat) == ((one("10.0.0.5"), 22), one("10.0.0.1"))
+    targets = forwarding.targets or ()
+    assert [(str(target.networks), target.port, target.name) for target in targets] == [
+        ("10.1.0.0/24", 443, None),
+        ("2001:db8::5/128", 22, None),
+        ("", 80, "localhost"),
+        ("10.0.0.9/32", None, None),
+    ]
+    assert set(targets[2].addresses) & {one("127.0.0.1"), one("::1")}
+    assert stanza.require_os == "Linux"
+
+
+def test_a_cycle_that_never_closes_needs_no_timer(tmp_path: Path) -> None:
+    assert stanza_of(tmp_path, GOOD + "CMD_CYCLE_OPEN /bin/a\nCMD_CYCLE_CLOSE NONE\n").cycle == Cycle(
+        "/bin/a", None, None
+    )
+
+
+def test_the_users_of_a_cycle_count_without_commands_of_clients(tmp_path: Path) -> None:
+    text = "CMD_EXEC_USER nobody\nCMD_EXEC_GROUP nobody\nCMD_CYCLE_OPEN /bin/a\nCMD_CYCLE_CLOSE NONE\n"
+    read = access.load(write(tmp_path, GOOD + text))
+    assert read.stanzas[0].commands is None
+    assert read.stanzas[0].cycle == Cycle("/bin/a", None, None, "nobody", "nogroup")
+    assert "taken for the group nogroup of the user nobody" in "\n".join(read.warnings)
+
+
+def test_openpgp_reaches_its_fields_and_its_defaults(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "pubring.gpg").write_bytes(b"p")
+    (home / "secring.gpg").write_bytes(b"s")
+    (home / "secring.gpg").chmod(0o600)
+    text = (
+        "SOURCE ANY\nGPG_DECRYPT_ID AABBCCDD\nGPG_DECRYPT_PW secret\nGPG_REMOTE_ID 0x11223344,5566778899aabbcc\n"
+        f"GPG_FINGERPRINT_ID {'ABCD ' * 10}, {'12' * 20}\nHMAC_KEY abc\nHMAC_DIGEST_TYPE sha512\n"
+    )
+    stanza = stanza_of(tmp_path, text, DaemonSettings(gpg_home=home))
+    assert stanza.keys is None
+    assert stanza.openpgp == OpenPgp(
+        "AABBCCDD",
+        home,
+        Path("/usr/bin/gpg"),
+        Secret(b"secret"),
+        remote_ids=frozenset({"11223344", "5566778899AABBCC"}),
+        fingerprints=frozenset({"ABCD" * 10, "12" * 20}),
+        hmac_key=Secret(b"abc"),
+        hmac_digest=DigestType.SHA512,
+    )
+    both = f"{text}KEY sym\nGPG_DISABLE_SIG Y\nGPG_REQUIRE_SIG Y\nGPG_HOME_DIR {home}\n"
+    stanza = stanza_of(tmp_path, both)
+    assert keys(stanza).hmac_key == Secret(b"abc")
+    assert stanza.openpgp is not None
+    assert stanza.openpgp.require_signature, "both set: signatures are checked, as in fwknopd"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("FORCE_NAT 10.0.0.5 22", "FORCE_NAT needs ENABLE_IPT_FORWARDING or ENABLE_IPT_LOCAL_NAT"),
+        ("FORWARD_ALL Y", "FORWARD_ALL needs ENABLE_IPT_FORWARDING or ENABLE_IPT_LOCAL_NAT"),
+        ("ENABLE_FORWARD_ACCESS Y", "ENABLE_FORWARD_ACCESS needs ENABLE_IPT_FORWARDING"),
+    ],
+)
+def test_what_needs_the_daemons_permission_is_refused_without_it(tmp_path: Path, line: str, said: str) -> None:
+    path = write(tmp_path, f"{GOOD}{line}\n")
+    with pytest.raises(ConfigError, match=said):
+        access.load(path, DaemonSettings())
+    assert access.load(path, DaemonSettings(forwarding=True)).stanzas
+    assert access.load(path).stanzas, "without settings only what the file says alone is judged"
+
+
+def test_names_of_fwknop_1_9_keep_their_meaning(tmp_path: Path) -> None:
+    text = "OPEN_PORTS tcp/22\nPERMIT_CLIENT_PORTS Y\nENABLE_FORWARD_ACCESS N\nDATA_COLLECT_MODE PCAP\n"
+    read = access.load(write(tmp_path, GOOD + text))
+    (stanza,) = read.stanzas
+    assert (stanza.any_ports, stanza.forwarding.only) == (True, False)
+    assert policy.refused_service(stanza, [Service.parse("tcp/80")]) is None
+    assert stanza.open_ports == frozenset({Service.parse("tcp/22")}), "what a guard table closes"
+    assert ":7: DATA_COLLECT_MODE is not used" in "\n".join(read.warnings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,6 @@ from doorward.config import daemon
 from doorward.config.daemon import DaemonSettings
 from doorward.errors import ConfigError
 from doorward.values import FirewallMode
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def load(folder: Path, text: str) -> daemon.Loaded:
@@ -50,7 +48,7 @@ def test_every_variable_reaches_its_field(tmp_path: Path) -> None:
     """
     settings = load(tmp_path, text).settings
     assert settings.interfaces == ("eth0", "eth1")
-    assert settings.ports == range(10000, 65536)
+    assert settings.carriers.udp == (range(10000, 65536),)
     assert settings.max_age == 60
     assert [str(settings.run_folder), str(settings.pid_file)] == ["/run/other", "/run/other/pid"]
     assert str(settings.replay_file) == "/var/lib/other.db"
@@ -78,7 +76,7 @@ def test_grants_survive_a_restart_unless_a_flush_is_written(tmp_path: Path) -> N
 def test_a_name_without_a_meaning_here_is_named_in_a_warning(tmp_path: Path) -> None:
     loaded = load(tmp_path, "\nPCAP_LOOP_SLEEP 100000;\n")
     assert loaded.warnings == (
-        f"{tmp_path}/doorwardd.conf:2: PCAP_LOOP_SLEEP has no meaning for doorwardd and is not used",
+        f"{tmp_path}/doorwardd.conf:2: PCAP_LOOP_SLEEP has no effect: the kernel wakes the daemon for each packet",
     )
 
 
@@ -86,23 +84,45 @@ MISTAKES = {
     "PCAP_INTERFACE eth0;": ":1: unknown name 'PCAP_INTERFACE'",
     "PCAP_INTF a/b;": ":1: PCAP_INTF: 'a/b' is not an interface name",
     "PCAP_INTF abcdefghijklmnop;": ":1: PCAP_INTF: 'abcdefghijklmnop' is not an interface name",
-    "PCAP_FILTER tcp port 1;": ":1: PCAP_FILTER: 'tcp port 1' is not 'udp port N' or 'udp dst portrange N-M'",
+    "PCAP_FILTER host h;": (
+        ":1: PCAP_FILTER: 'host h' is none of 'udp port N', 'tcp port N', 'udp dst portrange N-M', 'icmp'"
+    ),
     "PCAP_FILTER udp port 0;": ":1: PCAP_FILTER: '0' is not a number from 1 to 65535",
     "PCAP_FILTER udp portrange 9-8;": ":1: PCAP_FILTER: 'udp portrange 9-8' is an empty range",
     "MAX_SPA_PACKET_AGE 0;": ":1: MAX_SPA_PACKET_AGE: '0' is not a number from 1 to 100000",
     "FIREWALL_MODE open;": ":1: FIREWALL_MODE: 'open' is none of guard, observe",
     "FIREWALL_FILE table.nft;": ":1: FIREWALL_FILE: 'table.nft' is not an absolute path",
     "SYSLOG_FACILITY LOG_KERN;": ":1: SYSLOG_FACILITY: 'LOG_KERN' is neither LOG_DAEMON nor LOG_LOCAL0 to LOG_LOCAL7",
-    "ENABLE_UDP_SERVER Y;": ":1: ENABLE_UDP_SERVER Y is not served by this version",
-    "ENABLE_DIGEST_PERSISTENCE N;": ":1: ENABLE_DIGEST_PERSISTENCE N is not served by this version",
+    "ENABLE_NFQ_CAPTURE Y;": (
+        ":1: ENABLE_NFQ_CAPTURE Y is refused: packets are taken from interfaces (PCAP_INTF) or by a server of "
+        "ours, never "
+        "from a queue"
+    ),
+    "ENABLE_DIGEST_PERSISTENCE N;": (
+        ":1: ENABLE_DIGEST_PERSISTENCE N is refused: after a restart every packet of the last minutes could "
+        "be sent again"
+    ),
+    "TRUSTED_PROXIES ANY;": ":1: TRUSTED_PROXIES: ANY would believe everybody about who they are",
+    "FIREWALL_BACKEND pf;": ":1: FIREWALL_BACKEND: 'pf' is none of nftables, iptables",
+    "LOG_STYLE syslog;": ":1: LOG_STYLE: 'syslog' is none of doorward, fwknop, both",
+    "CMD_EXEC_TIMEOUT 0;": ":1: CMD_EXEC_TIMEOUT: '0' is not a number from 1 to 3600",
+    "SNAT_TRANSLATE_IP gw;": ":1: SNAT_TRANSLATE_IP: 'gw' is not an address",
+    "ACCESS_ALERTS root@example.org, -bs;": ":1: ACCESS_ALERTS: '-bs' is not a mail address",
+    "ACCESS_FOLDER clients;": ":1: ACCESS_FOLDER: 'clients' is not an absolute path",
     "FWKNOP_PID_FILE $NOWHERE/pid;": ":1: FWKNOP_PID_FILE: '$NOWHERE/pid' is not an absolute path",
-    "PCAP_FILE /tmp/x.pcap;": ":1: PCAP_FILE is not served by this version",
+    "PCAP_FILE x.pcap;": ":1: PCAP_FILE: 'x.pcap' is not an absolute path",
+}
+ALONE = {  # mistakes that another line makes good
+    "ENABLE_X_FORWARDED_FOR Y;": (
+        ":1: ENABLE_X_FORWARDED_FOR needs TRUSTED_PROXIES: whose word is taken for who speaks?"
+    ),
+    "SMTP_SERVER mail.example.org;": ":1: SMTP_SERVER without ACCESS_ALERTS: nobody gets the mail",
 }
 
 
-@pytest.mark.parametrize("text", MISTAKES)
+@pytest.mark.parametrize("text", [*MISTAKES, *ALONE])
 def test_a_mistake_is_reported_with_its_line(text: str, tmp_path: Path) -> None:
-    assert problems(tmp_path, text + "\n") == [MISTAKES[text]]
+    assert problems(tmp_path, text + "\n") == [(MISTAKES | ALONE)[text]]
 
 
 def test_all_mistakes_are_reported_in_one_run(tmp_path: Path) -> None:
@@ -111,3 +131,82 @@ def test_all_mistakes_are_reported_in_one_run(tmp_path: Path) -> None:
 
 def test_switches_that_are_off_in_fwknopd_may_be_written(tmp_path: Path) -> None:
     assert load(tmp_path, "ENABLE_UDP_SERVER N;\nENABLE_DIGEST_PERSISTENCE Y;\n").settings == DaemonSettings()
+
+
+def test_what_other_parts_need_reaches_its_field(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        ENABLE_FIREWD_FORWARDING Y;
+        ENABLE_IPT_LOCAL_NAT Y;
+        ENABLE_IPT_SNAT Y;
+        SNAT_TRANSLATE_IP 192.0.2.1;
+        ENABLE_DESTINATION_RULE Y;
+        ENABLE_PCAP_PROMISC Y;
+        ENABLE_UDP_SERVER Y;
+        UDPSERV_PORT 1234;
+        ENABLE_TCP_SERVER Y;
+        ENABLE_SPA_OVER_HTTP Y;
+        ENABLE_X_FORWARDED_FOR Y;
+        TRUSTED_PROXIES 10.0.0.1;
+        PCAP_FILE /tmp/x.pcap;
+        FIREWALL_BACKEND iptables;
+        LOG_STYLE fwknop;
+        ACCESS_FOLDER /etc/doorward/clients;
+        GPG_HOME_DIR /root/keys;
+        CMD_EXEC_TIMEOUT 20;
+        ACCESS_ALERTS root@localhost, ops@example.org;
+        ALERT_EVENTS denied;
+        SMTP_SERVER [::1]:2525;
+        """,
+    ).settings
+    assert (settings.forwarding, settings.local_nat, settings.snat, str(settings.snat_source)) == (
+        True,
+        True,
+        True,
+        "192.0.2.1",
+    )
+    assert (settings.destination_rule, settings.promiscuous, settings.http, settings.forwarded_for) == (True,) * 4
+    assert (settings.udp_server, settings.tcp_server, settings.capture) == (1234, 62201, False)
+    assert (str(settings.proxies), str(settings.pcap_file)) == ("10.0.0.1/32", "/tmp/x.pcap")  # noqa: S108  nothing is written there
+    assert (settings.backend.value, settings.log_style.value) == ("iptables", "fwknop")
+    assert (str(settings.access_folder), str(settings.gpg_home)) == ("/etc/doorward/clients", "/root/keys")
+    assert settings.command_seconds == 20
+    assert settings.alerts is not None
+    assert settings.alerts.addresses == ("root@localhost", "ops@example.org")
+    assert (settings.alerts.granted, settings.alerts.denied, settings.alerts.smtp_server) == (False, True, "[::1]:2525")
+
+
+def test_a_file_named_fwknopd_conf_keeps_fwknopds_habits(tmp_path: Path) -> None:
+    settings = daemon.parse(tmp_path / "fwknopd.conf", b"").settings
+    assert (settings.syslog_identity, settings.log_style.value) == ("fwknopd", "both")
+    assert settings.access_file == tmp_path / "access.conf"
+    chosen = daemon.parse(tmp_path / "fwknopd.conf", b"SYSLOG_IDENTITY me;\nLOG_STYLE doorward;\n").settings
+    assert (chosen.syslog_identity, chosen.log_style.value) == ("me", "doorward")
+    ours = daemon.parse(tmp_path / "doorwardd.conf", b"").settings
+    assert (ours.syslog_identity, ours.log_style.value) == ("doorwardd", "doorward")
+
+
+def test_what_iptables_name_says_counts_more_than_firewallds(tmp_path: Path) -> None:
+    for text in ("ENABLE_IPT_SNAT N;\nENABLE_FIREWD_SNAT Y;\n", "ENABLE_FIREWD_SNAT Y;\nENABLE_IPT_SNAT N;\n"):
+        loaded = load(tmp_path, text)
+        assert not loaded.settings.snat
+        assert "ENABLE_FIREWD_SNAT is not used beside ENABLE_IPT_SNAT" in loaded.warnings[0]
+
+
+def test_later_files_count_more_and_name_their_own_lines(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.conf", tmp_path / "b.conf"
+    read = daemon.parse(first, b"VERBOSE 1;\nMAX_SPA_PACKET_AGE 60;\n", [(second, b"VERBOSE 2;\n")]).settings
+    assert (read.verbose, read.max_age) == (2, 60)
+    with pytest.raises(ConfigError) as raised:
+        daemon.parse(first, b"VERBOSE x;\n", [(second, b"\nNOTHING 1;\n")])
+    assert [str(problem).split(": ")[0] for problem in raised.value.problems] == [f"{first}:1", f"{second}:2"]
+
+
+def test_every_name_of_fwknopd_is_known(tmp_path: Path) -> None:
+    """The names are those that its own template shows; unknown ones would be problems."""
+    shipped = Path("/etc/fwknop/fwknopd.conf").read_text()
+    names = re.findall(r"^#?([A-Z][A-Z_]{4,})\s+\S+;", shipped, re.MULTILINE)
+    assert len(names) > 60
+    assert not set(names) - {*daemon.SETTINGS, *daemon.INERT}
+    assert daemon.parse(tmp_path / "x", shipped.encode()).warnings == ()

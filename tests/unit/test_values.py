@@ -12,6 +12,7 @@ from doorward.errors import WireError
 from doorward.values import (
     ANYWHERE,
     Grant,
+    Nat,
     Networks,
     Protocol,
     Reason,
@@ -79,6 +80,18 @@ def test_membership_follows_the_mask_in_both_families() -> None:
     for outside in ("192.0.2.128", "198.51.100.8", "2001:db8:8000::1", "::c000:207f"):
         assert ipaddress.ip_address(outside).packed not in chosen
     assert (str(chosen), str(ANYWHERE)) == ("192.0.2.0/25, 198.51.100.9/32, 2001:db8::/33", "ANY")
+
+
+def test_a_protocol_is_written_as_its_name_or_as_its_number() -> None:
+    assert (f"{Protocol.TCP}", f"{Protocol.TCP:d}", str(Protocol.UDP)) == ("tcp", "6", "udp")
+
+
+@pytest.mark.parametrize("target", ["::ffff:192.0.2.7", "fe80::1%eth0", "ff02::1", "224.0.0.1", "::"])
+def test_nat_leads_to_no_address_that_has_another_spelling_or_is_no_hosts(target: str) -> None:
+    """The helper would read another address than the listener wrote, take that for an attack, and end."""
+    with pytest.raises(WireError):
+        Nat(ipaddress.ip_address(target), 22)
+    assert Nat(ipaddress.ip_address("2001:db8::7"), 22).port == 22
 
 
 def test_a_mapped_address_is_the_ipv4_address_it_stands_for() -> None:

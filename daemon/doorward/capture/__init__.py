@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 class Capture(Protocol):
-    """A readable source of datagrams for a selectors loop."""
+    """A readable source of datagrams for a selectors loop; `ended` says that nothing more will come."""
+
+    ended: bool
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""

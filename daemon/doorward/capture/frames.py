@@ -1,4 +1,7 @@
-"""Cooked IP packets to datagrams. Pure, and the hot path of a flood: written out by hand, measured in bench/."""
+"""Cooked IP packets to datagrams. Pure, and the hot path of a flood: written out by hand, measured in bench/.
+
+UDP comes first and alone; one segment of TCP and ICMP messages, which a knock may travel in as well, come after it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ from typing import Final
 
 from doorward.values import Datagram
 
-_UDP: Final = 17
-_SHORTEST: Final = 28  # bytes: an IPv4 header without options and a UDP header
-_IPV6_UDP: Final = 48  # bytes: an IPv6 header and a UDP header
+_ICMP, _TCP, _UDP, _ICMPV6 = 1, 6, 17, 58
+_SHORTEST: Final = 28  # bytes: an IPv4 header without options and a UDP or ICMP header
+_IPV6_UDP: Final = 48  # bytes: an IPv6 header and a UDP or ICMPv6 header
+_ICMP_HEADER, _TCP_HEADER = 8, 20  # bytes, TCP's without options
 _FRAGMENT: Final = 0x3F  # RFC 791: the upper byte's part of More Fragments and offset
 _MAPPED: Final = bytes(10) + b"\xff\xff"
+_new = tuple.__new__  # what Datagram() does, a sixth of the time of all this faster
 
 
 def parse(packet: bytes) -> Datagram | None:
@@ -27,39 +32,63 @@ def parse(packet: bytes) -> Datagram | None:
 def _parse_ipv4(packet: bytes) -> Datagram | None:
     """Return the datagram of an IPv4 packet of at least 28 bytes."""
     first = packet[0]
-    udp = (first & 15) << 2
+    start = (first & 15) << 2
     end = packet[2] << 8 | packet[3]
     if (
         not 0x45 <= first <= 0x4F  # noqa: PLR2004  version 4, header of 20 to 60 bytes
-        or packet[9] != _UDP
         or packet[6] & _FRAGMENT
         or packet[7]
-        or not udp + 8 <= end <= len(packet)
-        or packet[udp + 4] << 8 | packet[udp + 5] != end - udp
+        or not start + 8 <= end <= len(packet)
     ):
         return None
-    return Datagram(
-        packet[udp + 8 : end],
-        packet[12:16],
-        packet[16:20],
-        packet[udp] << 8 | packet[udp + 1],
-        packet[udp + 2] << 8 | packet[udp + 3],
+    if packet[9] != _UDP:
+        return _parse_other(packet, packet[9], start, end)
+    if packet[start + 4] << 8 | packet[start + 5] != end - start:
+        return None
+    return _new(
+        Datagram,
+        (
+            packet[start + 8 : end],
+            packet[12:16],
+            packet[16:20],
+            packet[start] << 8 | packet[start + 1],
+            packet[start + 2] << 8 | packet[start + 3],
+            _UDP,
+            None,
+        ),
     )
 
 
 def _parse_ipv6(packet: bytes) -> Datagram | None:
-    """Return the datagram of an IPv6 packet that starts with UDP at once."""
+    """Return the datagram of an IPv6 packet without extension headers."""
     length = packet[4] << 8 | packet[5]
     end = length + 40
     if (
         packet[0] >> 4 != 6  # noqa: PLR2004  the version
-        or packet[6] != _UDP
         or not _IPV6_UDP <= end <= len(packet)
-        or packet[44] << 8 | packet[45] != length
         or packet[8:20] == _MAPPED
         or packet[24:36] == _MAPPED
     ):
         return None
-    return Datagram(
-        packet[48:end], packet[8:24], packet[24:40], packet[40] << 8 | packet[41], packet[42] << 8 | packet[43]
-    )
+    if packet[6] != _UDP:
+        return _parse_other(packet, packet[6], 40, end)
+    if packet[44] << 8 | packet[45] != length:
+        return None
+    ports = packet[40] << 8 | packet[41], packet[42] << 8 | packet[43]
+    return _new(Datagram, (packet[48:end], packet[8:24], packet[24:40], *ports, _UDP, None))
+
+
+def _parse_other(packet: bytes, protocol: int, start: int, end: int) -> Datagram | None:
+    """Return what TCP or ICMP carries from `start` to `end`, at least 8 bytes that are all there."""
+    v6 = packet[0] >= 0x60  # noqa: PLR2004  the version, in the upper half
+    origin, destination = (packet[8:24], packet[24:40]) if v6 else (packet[12:16], packet[16:20])
+    if protocol == (_ICMPV6 if v6 else _ICMP):
+        kind = packet[start] << 8 | packet[start + 1]
+        return Datagram(packet[start + _ICMP_HEADER : end], origin, destination, 0, kind, protocol)
+    if protocol != _TCP or end < start + _TCP_HEADER:
+        return None
+    payload = start + (packet[start + 12] >> 4 << 2)  # the data offset, in words of 4 bytes
+    if not start + _TCP_HEADER <= payload <= end:
+        return None
+    ports = packet[start] << 8 | packet[start + 1], packet[start + 2] << 8 | packet[start + 3]
+    return Datagram(packet[payload:end], origin, destination, *ports, protocol)

@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from doorward.config.fwknoprc import SourceRule
+from doorward.config.profile import SourceRule
 from doorward.errors import ClientError
 from doorward.values import address, unmap
 

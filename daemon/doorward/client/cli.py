@@ -6,7 +6,6 @@ import argparse
 import getpass
 import os
 import secrets
-import socket
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from doorward import __version__
 from doorward.client import options
 from doorward.client.outside import Outside
-from doorward.errors import ClientError, ConfigError, DoorwardError
+from doorward.errors import ClientError, ConfigError, DoorwardError, RootError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +25,11 @@ DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 BAD_CONFIGURATION: Final = 3
+NOT_ROOT: Final = 4
 INTERRUPTED: Final = 130  # what a shell reports after SIGINT
 
+TERMINAL: Final = "/dev/tty"
+_FWKNOP: Final = "fwknop"
 _TOP: Final = """\
 Single Packet Authorization: ask a hidden host to open a service for a while.
 `doorward -A tcp/22 -D HOST …`, without a command, is `doorward knock` with fwknop's options.
@@ -54,8 +56,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(words: list[str], outside: Outside) -> int:
     try:
+        knock = _knock_words(words)
+        if knock is not None:
+            from doorward.client import command  # noqa: PLC0415  each command loads only what it needs
+
+            return command.run(knock, outside, _FWKNOP if _is_fwknop() else "doorward knock")
         arguments = _parse(words, outside)
         return int(arguments.run(arguments))
+    except RootError as error:
+        outside.warn(str(error))
+        return NOT_ROOT
     except ConfigError as error:
         for problem in error.problems:
             outside.warn(str(problem))
@@ -63,6 +73,21 @@ def _run(words: list[str], outside: Outside) -> int:
     except DoorwardError as error:
         outside.warn(str(error))
         return FAILED
+
+
+def _is_fwknop() -> bool:
+    """Say whether the program was called by fwknop's name."""
+    return Path(sys.argv[0]).name == _FWKNOP
+
+
+def _knock_words(words: list[str]) -> list[str] | None:
+    """Return the words behind `knock`, which is also what fwknop's options without a command mean; None is another."""
+    if _is_fwknop():
+        return words
+    if words and words[0] == "knock":
+        return words[1:]
+    is_option = bool(words) and words[0].startswith("-") and words[0] not in {"-h", "--help", "-V", "--version"}
+    return words if is_option else None
 
 
 def _lost_output(error: OSError, outside: Outside) -> int:
@@ -81,13 +106,14 @@ def _outside() -> Outside:
         environ=os.environ,
         home=Path(os.environ.get("HOME") or "/"),
         ask=_ask,
+        agree=_agree,
         out=sys.stdout,
         err=sys.stderr,
     )
 
 
 def _ask(prompt: str) -> str:
-    if not sys.stdin.isatty():
+    if not (sys.stdin.isatty() or _has_terminal()):
         msg = "no key: put KEY_BASE64 into ~/.fwknoprc or name a file with -G; there is no terminal to ask at"
         raise ClientError(msg)
     try:
@@ -97,10 +123,23 @@ def _ask(prompt: str) -> str:
         raise ClientError(msg) from error
 
 
+def _has_terminal() -> bool:
+    """Say whether there is a terminal to ask at, whatever standard input is."""
+    try:
+        os.close(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _agree(question: str) -> bool:
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    return sys.stdin.readline().startswith("y")
+
+
 def _parse(words: list[str], outside: Outside) -> argparse.Namespace:
     """Return the arguments with `run` set. Only the parser of the named command is made: ssh waits for this."""
-    if words and words[0].startswith("-") and words[0] not in {"-h", "--help", "-V", "--version"}:
-        words = ["knock", *words]
     parser = argparse.ArgumentParser(
         "doorward", description=_TOP, epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -118,7 +157,7 @@ def _parse(words: list[str], outside: Outside) -> argparse.Namespace:
 
 def _adders(outside: Outside) -> dict[str, Callable[[Subparsers], None]]:
     return {
-        "knock": lambda commands: _add_knock(commands, outside),
+        "knock": lambda commands: commands.add_parser("knock", help="ask a host to open services"),
         "connect": lambda commands: _add_connect(commands, outside),
         "keys": lambda commands: _add_keys(commands, outside),
         "ssh-config": lambda commands: _add_ssh_config(commands, outside),
@@ -130,32 +169,6 @@ def _add_host_commands(commands: Subparsers) -> None:
 
     host.add_commands(commands)
     audit_file.add_commands(commands)
-
-
-def _add_knock(commands: Subparsers, outside: Outside) -> None:
-    parser = commands.add_parser("knock", help="ask a host to open services")
-    parser.add_argument("-V", "--version", action="version", version=f"doorward {__version__}")
-    options.add_knock(parser)
-    parser.set_defaults(run=lambda arguments: _knock(arguments, outside))
-
-
-def _knock(arguments: argparse.Namespace, outside: Outside) -> int:
-    from doorward.client.knock import knock, stanza_names  # noqa: PLC0415  each command loads only what it needs
-    from doorward.client.request import saved_profile  # noqa: PLC0415
-
-    if arguments.key_gen or arguments.key_gen_file:
-        return _generate(arguments, outside, arguments.key_gen_file)
-    if arguments.stanza_list:
-        outside.out.writelines(f"{name}\n" for name in stanza_names(outside, arguments.rc_file))
-        return DONE
-    said = options.profile(arguments)
-    if said.key or said.hmac_key:
-        outside.warn("warning: a key on the command line is visible to every user of this machine")
-    if not arguments.no_rc_file:
-        said = said.over(saved_profile(outside, arguments.rc_file, arguments.stanza))
-    only_six = socket.AF_INET6 if arguments.ipv6_only else socket.AF_UNSPEC
-    knock(said, outside, family=socket.AF_INET if said.ipv4_only else only_six, test=arguments.test)
-    return DONE
 
 
 def _add_connect(commands: Subparsers, outside: Outside) -> None:
@@ -190,9 +203,8 @@ def _add_keys(commands: Subparsers, outside: Outside) -> None:
 
 def _generate(arguments: argparse.Namespace, outside: Outside, output: Path | None) -> int:
     from doorward.client import keys  # noqa: PLC0415
-    from doorward.crypto.keys import generate  # noqa: PLC0415
 
-    text = generate(outside.random_bytes, arguments.key_len, arguments.hmac_key_len)
+    text = keys.new(outside.random_bytes, arguments.key_len, arguments.hmac_key_len)
     if output is None:
         outside.out.write(text)
     else:

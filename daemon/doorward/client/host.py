@@ -10,29 +10,34 @@ import math
 import os
 import re
 import secrets
+import shlex
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward import __version__, withdrawn
+from doorward import __version__, cycles, withdrawn
 from doorward.config import access
 from doorward.config import daemon as daemon_config
+from doorward.config.files import Disk
+from doorward.cycles import Moment
 from doorward.errors import ConfigError, FirewallError, WireError
-from doorward.firewall import deadman, ruleset
+from doorward.firewall import backends, deadman, ruleset
 from doorward.firewall.deadman import DEADLINE_MAX, DeadMansSwitch, SystemdTimer, Timer
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.nftables import ANYONE, Nftables, read_table
 from doorward.pidfile import holder
-from doorward.values import GRANT_SECONDS_MAX, FirewallMode, Grant, Service
+from doorward.values import GRANT_SECONDS_MAX, FirewallBackend, FirewallMode, Grant, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from doorward.config.daemon import DaemonSettings
-    from doorward.values import IPAddress, LiveGrant
+    from doorward.cycles import Cycle
+    from doorward.firewall.backends import Backend
+    from doorward.values import IPAddress, LiveGrant, Nat
 
 DONE: Final = 0
 NOT_ROOT: Final = 4
@@ -195,6 +200,12 @@ def _runs(
         if os.geteuid():
             sys.stderr.write("doorward: must be run as root\n")
             return NOT_ROOT
+        if command in _NFTABLES_ONLY and host.settings_or_defaults().backend is FirewallBackend.IPTABLES:
+            msg = (
+                "`doorward firewall` works on nftables alone, and this host has FIREWALL_BACKEND iptables: its rules "
+                "are yours to keep, doorward's stand in the chain DOORWARD_INPUT (`doorward status`)"
+            )
+            raise FirewallError(msg)
         text = command(host, arguments)
         sys.stdout.write(f"{text}\n" if text else "")
         return DONE
@@ -205,21 +216,41 @@ def _runs(
 def _status(host: Host, arguments: argparse.Namespace) -> str:
     """Return what is open and what keeps the rest closed."""
     settings = host.settings_or_defaults()
-    nft = Libnftables()
-    firewall = _firewall(settings, nft)
-    table = read_table(nft)
     pid = holder(settings.pid_file)
     found = {
         "version": __version__,
         "running": pid is not None,
         "pid": pid,
         "pid_file": str(settings.pid_file),
+        "backend": str(settings.backend),
+        **(_iptables_status if settings.backend is FirewallBackend.IPTABLES else _nftables_status)(host, settings),
+        "cycles": [_cycle_words(cycle) for cycle in cycles.listed(settings.exec_folder)],
+    }
+    return json.dumps(found) if arguments.json else _status_text(found)
+
+
+def _nftables_status(host: Host, settings: DaemonSettings) -> dict[str, Any]:
+    """Return what the table does, and what it holds."""
+    nft = Libnftables()
+    table = read_table(nft)
+    return {
         "table": table.kind if table else "absent",
         "pending": host.switch(nft).pending() is not None,
+        **_held(_firewall(settings, nft)),
+    }
+
+
+def _iptables_status(_: Host, settings: DaemonSettings) -> dict[str, Any]:
+    """Return what our chains do, and what their sets hold."""
+    with closing(backends.for_console(settings)) as firewall:
+        return {"table": firewall.state(), "pending": False, **_held(firewall)}
+
+
+def _held(firewall: Backend) -> dict[str, Any]:
+    return {
         "grants": [_grant_words(grant) for grant in firewall.grants()],
         "foreign_drops": list(firewall.foreign_drops()),
     }
-    return json.dumps(found) if arguments.json else _status_text(found)
 
 
 def _status_text(found: dict[str, Any]) -> str:
@@ -227,20 +258,77 @@ def _status_text(found: dict[str, Any]) -> str:
     running = f"running, PID {found['pid']}" if found["running"] else f"NOT RUNNING (by {found['pid_file']})"
     lines = [
         f"doorwardd {found['version']}: {running}",
-        f"table {ruleset.TABLE}: {found['table']}{', waiting to be confirmed' if found['pending'] else ''}",
+        f"{_closing(found['backend'])}: {found['table']}{', waiting to be confirmed' if found['pending'] else ''}",
         *(f"also dropping, so that grants may be void: {line}" for line in found["foreign_drops"]),
-        *(f"open: {grant['source']} {grant['service']} {_remaining(grant)}" for grant in found["grants"]),
+        *(f"open: {grant['source']} {_opening(grant)} {_remaining(grant)}" for grant in found["grants"]),
+        *map(_cycle_text, found["cycles"]),
     ]
-    return "\n".join(lines if found["grants"] else [*lines, "nothing is open"])
+    return "\n".join(lines if found["grants"] or found["cycles"] else [*lines, "nothing is open"])
+
+
+def _closing(backend: str) -> str:
+    """Return what keeps things closed, by the name under which the host's own tools show it."""
+    return "iptables chain DOORWARD_INPUT" if backend == FirewallBackend.IPTABLES else f"table {ruleset.TABLE}"
 
 
 def _grant_words(grant: LiveGrant) -> dict[str, Any]:
-    """Return a grant for JSON; `remaining` null stands for one without an end."""
-    return {
+    """Return a grant for JSON; `remaining` null stands for one without an end, `service` null for all of them."""
+    words: dict[str, Any] = {
         "source": "any" if grant.source == ANYONE else str(grant.source),
-        "service": str(grant.service),
+        "service": None if grant.service is None else str(grant.service),
         "remaining": None if math.isinf(grant.remaining) else grant.remaining,
     }
+    if grant.nat is not None:
+        words |= {"nat": _nat_words(grant.nat)}
+    if grant.os is not None:
+        words |= {"os": grant.os}
+    return words | ({} if grant.destination is None else {"destination": str(grant.destination)})
+
+
+def _nat_words(nat: Nat) -> dict[str, Any]:
+    """Return for JSON where a grant leads; `target` null is this host, `port` null all of them."""
+    return {
+        "target": None if nat.target is None else str(nat.target),
+        "port": nat.port,
+        "rewrite": nat.rewrite,
+        "snat": None if nat.snat is None else str(nat.snat),
+        "masquerade": nat.masquerade,
+    }
+
+
+def _opening(grant: dict[str, Any]) -> str:
+    """Return for people what is open: `tcp/80 to 10.0.0.5 port 22 under the source 10.0.0.1`."""
+    words = [grant["service"] or "everything"]
+    words += [f"at {grant['destination']}"] if "destination" in grant else []
+    words += [f"from {grant['os']}"] if "os" in grant else []
+    if "nat" in grant:
+        words += _leading(grant["nat"])
+    return " ".join(words)
+
+
+def _leading(nat: dict[str, Any]) -> list[str]:
+    """Return the words for where a grant leads."""
+    port = "" if nat["port"] is None else f" port {nat['port']}"
+    words = [f"{'to' if nat['rewrite'] else 'through to'} {nat['target'] or 'this host,'}{port}"]
+    words += ["masqueraded"] if nat["masquerade"] else []
+    return words + ([f"under the source {nat['snat']}"] if nat["snat"] else [])
+
+
+def _cycle_words(cycle: Cycle) -> dict[str, Any]:
+    """Return what a stanza's commands opened, for JSON; `remaining` below 0 is overdue."""
+    return {
+        "source": cycle.source,
+        "stanza": cycle.stanza,
+        "close": shlex.join(cycle.close),
+        "remaining": cycle.remaining(Moment.now()),
+        "failures": cycle.failures,
+    }
+
+
+def _cycle_text(cycle: dict[str, Any]) -> str:
+    """Return the same for people."""
+    failed = f", CLOSING FAILED {cycle['failures']} times" if cycle["failures"] else ""
+    return f"open by command: {cycle['source']} for {cycle['remaining']:.0f} s (stanza {cycle['stanza']}){failed}"
 
 
 def _remaining(grant: dict[str, Any]) -> str:
@@ -252,24 +340,47 @@ def _open(host: Host, arguments: argparse.Namespace) -> str:
     """Open services by hand for one address, or for everybody."""
     settings = host.settings_or_defaults()
     services = tuple(arguments.services) or _configured_services(host.settings())
+    opener = _open_iptables if settings.backend is FirewallBackend.IPTABLES else _open_nftables
+    opener(settings, arguments.source, services, arguments.seconds)
+    return f"open to {arguments.source or 'everybody'} for {arguments.seconds} s: {' '.join(map(str, services))}"
+
+
+def _open_iptables(
+    settings: DaemonSettings, source: IPAddress | None, services: tuple[Service, ...], seconds: int
+) -> None:
+    """Open services by elements that the rules which stand look into."""
+    with closing(backends.for_console(settings)) as firewall:
+        state = firewall.state()
+        if state not in {"guard", "observe"}:
+            msg = f"the chain DOORWARD_INPUT of iptables is {state}: doorward keeps nothing closed here"
+            raise FirewallError(msg)
+        if source is None:
+            firewall.open_anyone(services, seconds)
+        else:
+            firewall.open(Grant(source, services, seconds))
+
+
+def _open_nftables(
+    settings: DaemonSettings, source: IPAddress | None, services: tuple[Service, ...], seconds: int
+) -> None:
+    """Open services by elements of the table's sets."""
     nft = Libnftables()
     table = read_table(nft)
     if table is None or not table.serves_grants:
         msg = f"there is no table {ruleset.TABLE} that could be opened: doorward keeps nothing closed here"
         raise FirewallError(msg)
-    if arguments.source is not None:
-        _firewall(settings, nft).open(Grant(arguments.source, services, arguments.seconds))
+    if source is not None:
+        _firewall(settings, nft).open(Grant(source, services, seconds))
     elif ruleset.ANYONE_SET in table.sets:
-        _firewall(settings, nft).open_anyone(services, arguments.seconds)
+        _firewall(settings, nft).open_anyone(services, seconds)
     else:
         msg = f"this table has no set {ruleset.ANYONE_SET} to open for everybody: name an address with --from"
         raise FirewallError(msg)
-    return f"open to {arguments.source or 'everybody'} for {arguments.seconds} s: {' '.join(map(str, services))}"
 
 
 def _configured_services(settings: DaemonSettings) -> tuple[Service, ...]:
     """Return the services that access.conf names."""
-    named = {port for stanza in access.load(settings.access_file).stanzas for port in stanza.open_ports or ()}
+    named = {port for stanza in access.load_configured(settings, Disk()).stanzas for port in stanza.open_ports or ()}
     if not named:
         msg = f"{settings.access_file} names no service: say which, for example tcp/22"
         raise FirewallError(msg)
@@ -281,14 +392,17 @@ def _close(host: Host, arguments: argparse.Namespace) -> str:
     settings = host.settings_or_defaults()
     try:
         withdrawn.record(settings.run_folder, arguments.source, time.monotonic())
+        if settings.exec_folder.is_dir():  # doorward-exec closes what its commands opened, within a second
+            withdrawn.record(settings.exec_folder, arguments.source, Moment.now().steady)
     except OSError as error:
         msg = f"{settings.run_folder}: {error.strerror}"
         raise FirewallError(msg) from error
-    firewall = _firewall(settings, Libnftables())
-    if arguments.source is None:
-        firewall.flush()
-        return "all grants are closed"
-    return f"closed {firewall.withdraw(arguments.source)} of {arguments.source}"
+    iptables = settings.backend is FirewallBackend.IPTABLES
+    with closing(backends.for_console(settings) if iptables else _firewall(settings, Libnftables())) as firewall:
+        if arguments.source is None:
+            firewall.flush()
+            return "all grants are closed"
+        return f"closed {firewall.withdraw(arguments.source)} of {arguments.source}"
 
 
 def _check(_: Host, arguments: argparse.Namespace) -> str:
@@ -339,6 +453,8 @@ def _stop(host: Host, _: argparse.Namespace) -> str:
 
     A table that waits for its confirmation is rolled back first, else its timer would close the host again.
     """
+    if host.settings_or_defaults().backend is FirewallBackend.IPTABLES:
+        return _stop_iptables(host.settings_or_defaults())
     nft = Libnftables()
     with suppress(FirewallError):
         host.switch(nft).rollback()
@@ -347,6 +463,17 @@ def _stop(host: Host, _: argparse.Namespace) -> str:
         return "THE HOST IS OPEN until the next boot: the table is gone"
     nft.run(ruleset.swap(ruleset.observe()))
     return "THE HOST IS OPEN until the next boot: doorwardd runs on, and only records grants"
+
+
+def _stop_iptables(settings: DaemonSettings) -> str:
+    """Take our rules out of iptables; a running doorwardd would put them back within a second."""
+    pid = holder(settings.pid_file)
+    if pid is not None:
+        msg = f"doorwardd runs (PID {pid}) and would put its rules back: end it first (doorwardd -K)"
+        raise FirewallError(msg)
+    with closing(backends.for_console(settings)) as firewall:
+        firewall.remove()
+    return "our chains and sets are gone from iptables: what only doorward kept closed IS OPEN"
 
 
 def _firewall(settings: DaemonSettings, nft: Libnftables) -> Nftables:
@@ -360,3 +487,6 @@ def _listing(nft: Libnftables) -> str:
     if read_table(nft) is None:
         return ""
     return ruleset.normalised(nft.run(f"list table {ruleset.TABLE}", Output.STATELESS))
+
+
+_NFTABLES_ONLY: Final = frozenset({_check, _apply, _confirm, _rollback, _show})

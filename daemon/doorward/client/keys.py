@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from doorward.client.files import create, replace_file
+from doorward.crypto.keys import HMAC_KEY_BYTES, KEY_BYTES, generate
 from doorward.errors import ClientError
+from doorward.values import DigestType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-_MODE = 0o600
+# lib/fko_funcs.c fko_key_gen(): as long as the hash's block, for the two short hashes as its output
+_HMAC_BYTES: Final = {DigestType.MD5: 16, DigestType.SHA1: 20, DigestType.SHA384: 128, DigestType.SHA512: 128}
+
+
+def new(
+    random_bytes: Callable[[int], bytes],
+    key_bytes: int | None = None,
+    hmac_bytes: int | None = None,
+    hmac_digest: DigestType | None = None,
+) -> str:
+    """Return the two lines that `fwknop --key-gen` prints; without a length the HMAC key is as long as fwknop's.
+
+    Raises:
+        WireError: a length that fwknop cannot use.
+    """
+    default = HMAC_KEY_BYTES if hmac_digest is None else _HMAC_BYTES.get(hmac_digest, HMAC_KEY_BYTES)
+    return generate(random_bytes, key_bytes or KEY_BYTES, hmac_bytes or default)
 
 
 def write(text: str, path: Path, *, force: bool = False) -> None:
@@ -19,38 +38,15 @@ def write(text: str, path: Path, *, force: bool = False) -> None:
     Raises:
         ClientError: the file exists, or cannot be written.
     """
+    content = text.encode("ascii")
     try:
         if force:
-            _replace(text, path)
+            replace_file(path, content)
         else:
-            _create(text, path)
+            create(path, content)
     except FileExistsError as error:
         msg = f"{path}: exists; keys are never overwritten without --force"
         raise ClientError(msg) from error
     except OSError as error:
         msg = f"{path}: {error.strerror or error}"
         raise ClientError(msg) from error
-
-
-def _create(text: str, path: Path) -> None:
-    """Create the file, never following a link; a half-written file is removed again."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError:
-        path.unlink()
-        raise
-
-
-def _replace(text: str, path: Path) -> None:
-    """Put a complete new file where the old one (or a link) stood; a crash leaves the old one."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    _create(text, fresh)
-    try:
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink()
-        raise

@@ -20,6 +20,7 @@ class Outside:
     environ: Mapping[str, str]
     home: Path
     ask: Callable[[str], str]  # a secret, typed at the terminal without echo
+    agree: Callable[[str], bool]  # y to a question; anything else, or nobody there, is no
     out: TextIO
     err: TextIO
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from doorward.client import deliver
-from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve, source_to_ask
+from doorward.client import deliver, nat
+from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve
 from doorward.client.connect import ClosedError, Route, connect
+from doorward.client.knock import Way, source, source_rule, transport
 from doorward.client.packet import build
 from doorward.client.request import PORT, request, saved_profile
 from doorward.client.send import send
-from doorward.config.fwknoprc import Profile, SourceRule
+from doorward.config.profile import Profile, SourceRule
 from doorward.errors import ClientError, ConfigError, DoorwardError
 from doorward.values import Protocol, Service
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from doorward.client.nat import Led
     from doorward.client.outside import Outside
     from doorward.client.packet import Request
     from doorward.values import IPAddress
@@ -74,13 +76,17 @@ def _leave(reason: str, status: Path | None, outside: Outside) -> None:
 
 def _connection(order: Order, outside: Outside) -> socket.socket:
     deadline = outside.monotonic() + order.timeout
-    profile = order.said.over(saved_profile(outside, order.rc_file, order.stanza, order.host))
-    endpoints = resolve(order.host, order.port, family=_family(profile), seconds=order.timeout)
+    wanted = Service(Protocol.TCP, order.port)
+    profile = order.said.over(saved_profile(outside, order.rc_file, order.stanza, order.host, wanted))
+    services = profile.access or (wanted,)
+    led = nat.lead(profile, services, outside.random_bytes) if profile.can_seal else nat.Led(services)
+    port = led.services[0].port if profile.nat_port or led.random_port else order.port
+    endpoints = resolve(order.host, port, family=_family(profile), seconds=order.timeout)
     reachable, complaint = _reachable(_of_the_source(endpoints, profile.source))
     if not reachable:
         raise ClosedError(complaint)
     left = max(deadline - outside.monotonic(), 0)
-    knockers = _knockers(order, profile, reachable, left, outside)
+    knockers = _knockers(order, profile, led, reachable, left, outside)
     return connect([Route(*pair) for pair in zip(reachable, knockers, strict=True)], deadline, outside.monotonic)
 
 
@@ -111,21 +117,28 @@ def _no_route(endpoint: Endpoint) -> str | None:
     return None
 
 
-def _knockers(
-    order: Order, profile: Profile, dials: list[Endpoint], seconds: float, outside: Outside
+def _knockers(  # noqa: PLR0913, PLR0917  what one connection is made of
+    order: Order, profile: Profile, led: Led, dials: list[Endpoint], seconds: float, outside: Outside
 ) -> list[Callable[[], None] | None]:
     """Return for each address what knocks for it; nothing does where the profile has no key for this host."""
-    if not profile.has_key:
+    if not profile.can_seal:
         if profile.verbose:
             outside.warn(f"no key for {order.host}: dialling without a knock")
         return [None] * len(dials)
-    services = profile.access or (Service(Protocol.TCP, order.port),)
-    asked = request(profile, services, profile.server or order.host, outside.environ, None)
-    port = profile.port or PORT
-    if profile.server is None:
+    profile = replace(profile, server=profile.server or order.host, command=None)
+    asked = request(profile, led, profile.server or "", outside.environ, None)
+    door = profile.http_proxy.host if profile.http_proxy is not None else profile.server
+    port = _door_port(profile, outside)
+    if door == order.host:
         return [_knocker(asked, profile, dial, dial._replace(port=port), outside) for dial in dials]
-    doors = resolve(profile.server, port, family=_family(profile), seconds=seconds)
+    doors = resolve(door or "", port, family=_family(profile), seconds=seconds)
     return [_knocker(asked, profile, dial, _door(dial, doors), outside) for dial in dials]
+
+
+def _door_port(profile: Profile, outside: Outside) -> int:
+    if profile.http_proxy is not None and profile.http_proxy.port is not None:
+        return profile.http_proxy.port
+    return nat.random_port(outside.random_bytes) if profile.rand_port else profile.port or PORT
 
 
 def _family(profile: Profile) -> int:
@@ -138,12 +151,15 @@ def _door(dial: Endpoint, doors: tuple[Endpoint, ...]) -> Endpoint:
 
 
 def _knocker(asked: Request, profile: Profile, dial: Endpoint, door: Endpoint, outside: Outside) -> Callable[[], None]:
-    rule = profile.source or SourceRule.AUTO
+    way = Way(dial, door)
+    asks_outside = source_rule(profile) is SourceRule.RESOLVE
+    known: list[IPAddress | None] = []  # who had to ask somebody for it asks once
 
     def knock() -> None:
-        source = source_to_ask(rule, own_address(dial), dial.host)
-        packet = build(asked, source, outside.clock(), outside.random_bytes)
-        send(packet.payload, door, profile.source_port)
+        if not (known and asks_outside):
+            known[:] = [source(profile, way, outside)]
+        packet = build(asked, known[0], outside.clock(), outside.random_bytes)
+        send(packet.payload, door, transport(profile))
         if profile.verbose:
             outside.warn(f"knocked at {door.host} port {door.port} for {packet.message.text}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from doorward.client.packet import Request
+from doorward.client.packet import OpenPgpKeys, Request
 from doorward.config import fwknoprc
-from doorward.config.fwknoprc import ClientFile, Profile
+from doorward.config.profile import PASSPHRASE_MAX, Carrier, OpenPgpMode, Profile, bounded_text
 from doorward.errors import ClientError, ConfigError, Problem
 from doorward.values import HMAC_KEY_MAX, KEY_MAX, DigestType, EncryptionMode, SymmetricKeys
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from doorward.client.nat import Led
     from doorward.client.outside import Outside
     from doorward.values import Secret, Service
 
@@ -24,8 +25,14 @@ _NO_USER: Final = "NO_USER"
 _FILLING: Final = " \t="  # what a key file may have around host and key (client/getpasswd.c)
 
 
-def saved_profile(outside: Outside, rc_file: Path | None, stanza: str | None, host: str | None = None) -> Profile:
-    """Return what the client's file says: the named stanza, or the one named like the host, or `[default]`.
+def saved_profile(
+    outside: Outside,
+    rc_file: Path | None,
+    stanza: str | None,
+    host: str | None = None,
+    service: Service | None = None,
+) -> Profile:
+    """Return what the client's file says: the named stanza, or the one for host and service, or `[default]`.
 
     Without `rc_file` it is ~/.fwknoprc, which need not exist unless a stanza is asked for.
 
@@ -38,7 +45,9 @@ def saved_profile(outside: Outside, rc_file: Path | None, stanza: str | None, ho
     client_file = fwknoprc.load(path)
     for warning in client_file.warnings:
         outside.warn(warning)
-    return client_file.profile(stanza or _stanza_for(client_file, host))
+    if stanza is None and host is not None and service is not None:
+        stanza = client_file.named_for(host, service)
+    return client_file.profile(stanza or fwknoprc.DEFAULT)
 
 
 def _is_absent(path: Path) -> bool:
@@ -52,13 +61,9 @@ def _is_absent(path: Path) -> bool:
     return False
 
 
-def _stanza_for(client_file: ClientFile, host: str | None) -> str:
-    return host if host is not None and client_file.has(host) else fwknoprc.DEFAULT
-
-
 def request(
     profile: Profile,
-    services: tuple[Service, ...],
+    led: Led,
     host: str,
     environ: Mapping[str, str],
     ask: Callable[[str], str] | None,
@@ -69,15 +74,31 @@ def request(
         ClientError: no key, or modes that exclude one another.
         ConfigError: a key file is wrong.
     """
-    keys = _keys(profile, host, ask)
+    _check(profile)
     return Request(
-        services=services,
+        services=led.services,
         user=profile.user or user_name(environ),
-        keys=keys,
+        keys=_openpgp_keys(profile, host, ask) if profile.use_gpg else _symmetric_keys(profile, host, ask),
         digest=profile.digest or DigestType.SHA256,
         timeout=profile.timeout or 0,
         time_offset=profile.time_offset or 0,
+        nat=led.target,
+        local=led.local,
+        command=profile.command,
     )
+
+
+def _check(profile: Profile) -> None:
+    """Refuse what fwknop refuses (validate_options(), client/config_init.c)."""
+    carrier = profile.carrier or Carrier.UDP
+    for wrong, msg in (
+        (profile.use_gpg and profile.gpg_recipient is None, "GnuPG needs a recipient: --gpg-recipient-key"),
+        (profile.mode is OpenPgpMode.ASYMMETRIC and not profile.use_gpg, "mode Asymmetric is GnuPG: name its keys"),
+        (profile.spoofed is not None and not carrier.is_raw, "a spoofed source needs -P udpraw, tcpraw or icmp"),
+        (profile.http_proxy is not None and carrier is not Carrier.HTTP, "a proxy needs -P http"),
+    ):
+        if wrong:
+            raise ClientError(msg)
 
 
 def user_name(environ: Mapping[str, str]) -> str:
@@ -85,13 +106,10 @@ def user_name(environ: Mapping[str, str]) -> str:
     return next((environ[name] for name in _USER_SOURCES if environ.get(name)), _NO_USER)
 
 
-def _keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> SymmetricKeys:
-    mode = profile.mode or EncryptionMode.CBC
+def _symmetric_keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> SymmetricKeys:
+    mode = profile.mode if isinstance(profile.mode, EncryptionMode) else EncryptionMode.CBC
     key = _KeySearch("encryption key", KEY_MAX, host, ask).find(profile.key, profile.key_file)
-    hmac_key = None
-    if profile.hmac_key or profile.hmac_key_file or profile.use_hmac:
-        search = _KeySearch("HMAC key", HMAC_KEY_MAX, host, ask)
-        hmac_key = search.find(profile.hmac_key, profile.hmac_key_file)
+    hmac_key = _hmac_key(profile, host, ask)
     if hmac_key == key:
         msg = "the encryption key and the HMAC key are the same"
         raise ClientError(msg)
@@ -99,6 +117,32 @@ def _keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> Symm
         msg = "legacy encryption mode excludes an HMAC"
         raise ClientError(msg)
     return SymmetricKeys(key, hmac_key, profile.hmac_digest or DigestType.SHA256, mode)
+
+
+def _openpgp_keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> OpenPgpKeys:
+    """Return gpg's keys; a passphrase comes from where fwknop takes it, the encryption key's places included."""
+    password = None
+    if profile.gpg_signer is not None:
+        given = profile.gpg_password or profile.key
+        if given is not None or profile.key_file is not None or not (profile.gpg_agent or profile.gpg_no_password):
+            search = _KeySearch("passphrase for signing", PASSPHRASE_MAX, host, ask)
+            password = search.find(given, profile.key_file)
+    return OpenPgpKeys(
+        recipient=profile.gpg_recipient or "",
+        signer=profile.gpg_signer,
+        password=password,
+        agent=bool(profile.gpg_agent),
+        home=profile.gpg_home,
+        exe=profile.gpg_exe,
+        hmac_key=_hmac_key(profile, host, ask),
+        hmac_digest=profile.hmac_digest or DigestType.SHA256,
+    )
+
+
+def _hmac_key(profile: Profile, host: str, ask: Callable[[str], str] | None) -> Secret | None:
+    if profile.hmac_key is None and profile.hmac_key_file is None and not profile.use_hmac:
+        return None
+    return _KeySearch("HMAC key", HMAC_KEY_MAX, host, ask).find(profile.hmac_key, profile.hmac_key_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +168,7 @@ class _KeySearch:
 
 def _typed(text: str, limit: int, what: str) -> Secret:
     try:
-        return fwknoprc.bounded_text(limit)(text)
+        return bounded_text(limit)(text)
     except ValueError as error:
         msg = f"{what}: {error}"
         raise ClientError(msg) from error
@@ -142,7 +186,7 @@ def key_from_file(path: Path, host: str, limit: int) -> Secret:
         if name or not separator or not text.strip(_FILLING):
             continue
         try:
-            found = fwknoprc.bounded_text(limit)(text.lstrip(_FILLING))
+            found = bounded_text(limit)(text.lstrip(_FILLING))
         except ValueError as error:
             raise ConfigError([Problem(str(path), number, str(error))]) from error
     if found is None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from doorward.values import EncryptionMode
+from doorward.values import EncryptionMode, SymmetricKeys
 from doorward.wire.fwknop import MessageType
 
 if TYPE_CHECKING:
     from doorward.client.address import Endpoint
-    from doorward.client.packet import Packet
+    from doorward.client.packet import OpenPgpKeys, Packet
+    from doorward.client.send import Transport
 
 _NULL: Final = "<NULL>"
 _TYPES: Final = {  # common/fko_util.c
@@ -42,13 +43,37 @@ def fields(packet: Packet) -> list[tuple[str, str]]:
         ("Client Timeout", str(message.timeout or 0)),
         ("Digest Type", f"{message.digest.value} ({message.digest.name})"),
         ("HMAC Type", hmac_type),
-        ("Encryption Type", "1 (Rijndael)"),
-        ("Encryption Mode", f"{keys.mode.value} ({_MODES.get(keys.mode, keys.mode.name)})"),
+        ("Encryption Type", "1 (Rijndael)" if isinstance(keys, SymmetricKeys) else "2 (GPG)"),
+        ("Encryption Mode", _mode(packet)),
+        *(() if isinstance(keys, SymmetricKeys) else _openpgp(keys)),
         ("Encoded Data", encoded),
         ("SPA Data Digest", digest),
         ("HMAC", payload[-keys.tag_length :] if keys.hmac_key else _NULL),
         ("Final SPA Data", payload),
     ]
+
+
+def _openpgp(keys: OpenPgpKeys) -> list[tuple[str, str]]:
+    """Return what fwknop shows of gpg: its settings as a sender's, and nothing of a signature that it made itself."""
+    return [
+        ("GPG signer", keys.signer or _NULL),
+        ("GPG recipient", keys.recipient),
+        ("GPG sig verify", "Yes"),
+        ("GPG ignore sig", "No"),
+        ("GPG sig ID", _NULL),
+        ("GPG sig fpr", _NULL),
+        ("GPG sig summary", "-1"),
+        ("GPG sig status", "-1"),
+        ("GPG home dir", str(keys.home) if keys.home is not None else _NULL),
+        ("GPG exe", str(keys.exe) if keys.exe is not None else "/usr/bin/gpg"),
+    ]
+
+
+def _mode(packet: Packet) -> str:
+    if not isinstance(packet.keys, SymmetricKeys):
+        return "7 (Asymmetric)"
+    mode = packet.keys.mode
+    return f"{mode.value} ({_MODES.get(mode, mode.name)})"
 
 
 def dump(packet: Packet) -> str:
@@ -57,14 +82,14 @@ def dump(packet: Packet) -> str:
     return "\n".join(["SPA Field Values:", "=================", *lines, ""])
 
 
-def destination(to: Endpoint | None, source_port: int | None) -> str:
+def destination(to: Endpoint | None, port: int, transport: Transport) -> str:
     """Return the block that says how the packet travels."""
     return "\n".join(
         [
             "Generating SPA packet:",
-            "            protocol: udp",
-            f"         source port: {source_port or '<OS assigned>'}",
-            f"    destination port: {to.port if to else _NULL}",
-            f"             IP/host: {to.host if to else _NULL}",
+            f"            protocol: {transport.carrier.value}",
+            f"         source port: {transport.source_port or '<OS assigned>'}",
+            f"    destination port: {to.port if to else port}",
+            f"             IP/host: {to.host if to else transport.server or _NULL}",
         ]
     )

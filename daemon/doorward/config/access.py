@@ -1,57 +1,162 @@
-"""access.conf: its lines to stanzas. Source: fwknop server/access.c."""
+"""access.conf: its lines to stanzas. Source: fwknop server/access.c; the older names perl/legacy/fwknop/fwknopd."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.config import convert, reader
+from doorward.config.daemon import DaemonSettings
+from doorward.config.files import Disk, Files
 from doorward.config.reader import Line, Setting
-from doorward.config.stanza import Stanza
-from doorward.errors import Problem, WireError
+from doorward.config.stanza import Commands, Cycle, Forwarding, OpenPgp, Stanza, Target
+from doorward.errors import ConfigError, Problem, WireError
 from doorward.values import DigestType, EncryptionMode, SymmetricKeys
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
+    from doorward.config.files import Source
     from doorward.values import Secret
 
+DEPTH_MAX: Final = 3  # files within files, the first one counted; fwknop's MAX_DEPTH
+INCLUDES_MAX: Final = 10_000  # files, each as often as it is included
+NEVER: Final = "NONE"  # CMD_CYCLE_CLOSE: nothing closes
+ASYMMETRIC: Final = "asymmetric"
+LEGACY_KEY: Final = 16  # bytes of a key that count in legacy mode
+NO_FILES: Final = Files()
+
+
+def _services(text: str) -> frozenset[Any]:
+    return frozenset(convert.services(text))
+
+
+def _mode(text: str) -> EncryptionMode | None:
+    """Read ENCRYPTION_MODE; None is fwknop's Asymmetric: OpenPGP alone."""
+    return None if text.lower() == ASYMMETRIC else convert.encryption_mode(text)
+
+
+def _collect_mode(text: str) -> str:
+    """Read how fwknop 1.9 got its packets; sequences of ports are no packets."""
+    if text.upper() not in {"PCAP", "FILE_PCAP", "ULOG_PCAP"}:
+        msg = f"{text[:40]!r} is none of PCAP, FILE_PCAP, ULOG_PCAP: no sequences of ports here"
+        raise ValueError(msg)
+    return text.upper()
+
+
+def _folder(text: str) -> Path:
+    path = Path(convert.text(text))
+    if not path.is_absolute():
+        msg = f"{text[:60]!r} is not an absolute path"
+        raise ValueError(msg)
+    return path
+
+
 SETTINGS: Final[dict[str, Setting[Any]]] = {
-    "SOURCE": Setting("source", convert.networks),
-    "DESTINATION": Setting("destination", convert.networks),
-    "OPEN_PORTS": Setting("open_ports", lambda text: frozenset(convert.services(text))),
-    "RESTRICT_PORTS": Setting("restrict_ports", lambda text: frozenset(convert.services(text))),
-    "KEY": Setting("key", convert.key_text),
-    "KEY_BASE64": Setting("key", convert.key_base64),
+    "SOURCE": Setting("source", convert.networks, "IPv6 too; /0 is refused (write ANY)"),
+    "DESTINATION": Setting("destination", convert.networks, "IPv6 too"),
+    "OPEN_PORTS": Setting("open_ports", _services, "lower case only, no service twice, no ranges"),
+    "RESTRICT_PORTS": Setting("restrict_ports", _services, "lower case only, no service twice, no ranges"),
+    "KEY": Setting("key", convert.key_text, "longer than 32 bytes is refused: fwknopd takes it and never decrypts"),
+    "KEY_BASE64": Setting("key", convert.key_base64, "canonical base64 only"),
     "HMAC_KEY": Setting("hmac_key", convert.key_text),
-    "HMAC_KEY_BASE64": Setting("hmac_key", convert.key_base64),
-    "HMAC_DIGEST_TYPE": Setting("hmac_digest", convert.digest_type),
-    "ENCRYPTION_MODE": Setting("mode", convert.encryption_mode),
-    "FW_ACCESS_TIMEOUT": Setting("fw_access_timeout", convert.window),
-    "MAX_FW_TIMEOUT": Setting("max_fw_timeout", convert.window),
+    "HMAC_KEY_BASE64": Setting("hmac_key", convert.key_base64, "canonical base64 only"),
+    "HMAC_DIGEST_TYPE": Setting("hmac_digest", convert.digest_type, "without an HMAC key it is refused"),
+    "ENCRYPTION_MODE": Setting("mode", _mode),
+    "FW_ACCESS_TIMEOUT": Setting("fw_access_timeout", convert.window, "a plain number of seconds from 1"),
+    "MAX_FW_TIMEOUT": Setting("max_fw_timeout", convert.window, "a plain number of seconds from 1"),
     "REQUIRE_USERNAME": Setting("require_username", convert.text),
     "REQUIRE_SOURCE_ADDRESS": Setting("require_source_address", convert.boolean),
     "REQUIRE_SOURCE": Setting("require_source_address", convert.boolean),
-    "ACCESS_EXPIRE": Setting("expires", convert.expiry_date),
+    "ACCESS_EXPIRE": Setting(
+        "expires", convert.expiry_date, "the day begins in UTC; a date that does not exist is refused"
+    ),
     "ACCESS_EXPIRE_EPOCH": Setting("expires", convert.number(1, 10**12 - 1)),
+    "GPG_HOME_DIR": Setting("gpg_home", _folder, "gpg works on a copy of the keyring; gpg.conf in it is not read"),
+    "GPG_EXE": Setting("gpg_exe", _folder),
+    "GPG_DECRYPT_ID": Setting("gpg_decrypt_id", convert.text),
+    "GPG_DECRYPT_PW": Setting("gpg_password", convert.key_text),
+    "GPG_ALLOW_NO_PW": Setting("gpg_no_password", convert.boolean),
+    "GPG_REQUIRE_SIG": Setting("gpg_require", convert.boolean),
+    "GPG_DISABLE_SIG": Setting("gpg_disable", convert.boolean),
+    "GPG_IGNORE_SIG_VERIFY_ERROR": Setting("gpg_ignore", convert.boolean),
+    "GPG_REMOTE_ID": Setting("gpg_remote_ids", convert.key_ids, "16 digits too; fwknopd compares 8"),
+    "GPG_FINGERPRINT_ID": Setting("gpg_fingerprints", convert.fingerprints),
+    "ENABLE_CMD_EXEC": Setting("command", convert.boolean, "run without a shell, unless CMD_EXEC_SHELL is Y"),
+    "CMD_EXEC_USER": Setting("command_user", convert.account, "without it the least privileged account, not root"),
+    "CMD_EXEC_GROUP": Setting("command_group", convert.account, "a group's name; fwknopd takes it for a user's"),
+    "CMD_EXEC_SHELL": Setting("command_shell", convert.boolean),
+    "ENABLE_CMD_SUDO_EXEC": Setting("sudo", convert.boolean),
+    "CMD_SUDO_EXEC_USER": Setting("sudo_user", convert.account),
+    "CMD_SUDO_EXEC_GROUP": Setting("sudo_group", convert.account, "a group's name; fwknopd takes it for a user's"),
+    "CMD_CYCLE_OPEN": Setting(
+        "cycle_open", convert.text, "OPEN_PORTS, RESTRICT_PORTS and MAX_FW_TIMEOUT hold for it too"
+    ),
+    "CMD_CYCLE_CLOSE": Setting("cycle_close", convert.text),
+    "CMD_CYCLE_TIMER": Setting("cycle_seconds", convert.window),
+    "FORCE_NAT": Setting("force", convert.address_and_port, "IPv6 too"),
+    "FORCE_SNAT": Setting("force_snat", convert.address, "IPv6 too"),
+    "FORCE_MASQUERADE": Setting("masquerade", convert.boolean),
+    "DISABLE_DNAT": Setting("no_dnat", convert.boolean),
+    "FORWARD_ALL": Setting("everything", convert.boolean),
+    "NAT_TARGETS": Setting("targets", convert.targets),
+    "REQUIRE_OS": Setting("require_os", convert.system, "a name of nftables' fingerprints"),
+    "PERMIT_CLIENT_PORTS": Setting("any_ports", convert.boolean),
+    "ENABLE_FORWARD_ACCESS": Setting("forward_only", convert.boolean),
+    "DATA_COLLECT_MODE": Setting(
+        "collect_mode", _collect_mode, "read and not used: doorwardd.conf says how packets come"
+    ),
 }
-UNSERVED: Final = frozenset(
-    {
-        "ENABLE_CMD_EXEC", "CMD_EXEC_USER", "CMD_EXEC_GROUP", "ENABLE_CMD_SUDO_EXEC", "CMD_SUDO_EXEC_USER",
-        "CMD_SUDO_EXEC_GROUP", "CMD_CYCLE_OPEN", "CMD_CYCLE_CLOSE", "CMD_CYCLE_TIMER", "FORCE_NAT", "FORCE_SNAT",
-        "FORCE_MASQUERADE", "DISABLE_DNAT", "FORWARD_ALL", "GPG_HOME_DIR", "GPG_EXE", "GPG_DECRYPT_ID",
-        "GPG_DECRYPT_PW", "GPG_ALLOW_NO_PW", "GPG_REQUIRE_SIG", "GPG_DISABLE_SIG", "GPG_IGNORE_SIG_VERIFY_ERROR",
-        "GPG_REMOTE_ID", "GPG_FINGERPRINT_ID", "%include", "%include_folder", "%include_keys",
-    }
-)  # fmt: skip  # names of fwknop that this version does not serve; a table reads better in lines of many
+OURS: Final = frozenset({"NAT_TARGETS", "CMD_EXEC_SHELL"})  # names that fwknop does not have
+OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})  # of 1.9
+DIRECTIVES: Final[dict[str, str]] = {
+    "%include": "relative to the including file; a loop is refused",
+    "%include_folder": "sorted by name; only names that end in .conf",
+    "%include_keys": "only KEY*, HMAC_KEY* and GPG_*: anything else, and a file that cannot be used, is refused",
+}
+REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, and what says the same here
+    "INTERNAL_NET_ACCESS": "write NAT_TARGETS",
+    "GPG_PATH": "write GPG_EXE",
+    "EXTERNAL_CMD_OPEN": "write CMD_CYCLE_OPEN",
+    "EXTERNAL_CMD_CLOSE": "write CMD_CYCLE_CLOSE",
+    "ENABLE_EXTERNAL_CMDS": "write CMD_CYCLE_OPEN and CMD_CYCLE_CLOSE",
+    "EXTERNAL_CMD_ALARM": "write CMD_CYCLE_TIMER",
+    "MAX_ACCESS_TIMEOUT": "write MAX_FW_TIMEOUT",
+    "PERMIT_CLIENT_TIMEOUT": "clients may ask for a window up to MAX_FW_TIMEOUT",
+    "REQUIRE_OS_REGEX": "write REQUIRE_OS with one name",
+    "REQUIRE_AUTH_METHOD": "passwords within packets are not served: an HMAC key says who knocks",
+    "SHADOW_FILE": "passwords within packets are not served: an HMAC key says who knocks",
+    "CMD_REGEX": "write CMD_CYCLE_OPEN: a client's own command is not matched against a pattern",
+    "RESTRICT_INTF": "write DESTINATION",
+    "DISABLE_FW_ACCESS": "write CMD_CYCLE_OPEN",
+    "ENABLE_OUTPUT_ACCESS": "replies are let out by the packet filter's own state",
+    "ENCRYPT_SEQUENCE": "sequences of ports are not served",
+    "SHARED_SEQUENCE": "sequences of ports are not served",
+    "PORT_OFFSET": "sequences of ports are not served",
+    "KNOCK_INTERVAL": "sequences of ports are not served",
+    "KNOCK_LIMIT": "sequences of ports are not served",
+    "MIN_TIME_DIFF": "sequences of ports are not served",
+    "MAX_TIME_DIFF": "sequences of ports are not served",
+    "GPG_USE_OPTIONS": "gpg works on a copy of the keyring, without gpg.conf",
+    "GPG_NO_OPTIONS": "gpg works on a copy of the keyring, without gpg.conf",
+    "GPG_NO_REQUIRE_PREFIX": "the prefix is always put back",
+    "GPG_PREFIX": "the prefix is always hQ",
+}
+_IN_KEY_FILES: Final = ("KEY", "HMAC_KEY", "GPG_")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What access.conf says. `warnings` are for the log at start: legal, but worth knowing."""
+    """What access.conf says. `warnings` are for the log at start: legal, but worth knowing.
+
+    `homes` are the keyrings of the stanzas that decrypt with OpenPGP, as files.Source.tree() gives them.
+    """
 
     stanzas: tuple[Stanza, ...]
     warnings: tuple[str, ...]
+    homes: dict[Path, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -63,102 +168,427 @@ class _Draft:
     lines: dict[str, Line] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)  # fields that some line meant to fill, well or badly
 
+    def take(self, *names: str) -> dict[str, Any]:
+        """Return those of the named values that are there."""
+        return {name: self.values[name] for name in names if name in self.values}
 
-def load(path: Path) -> Access:
-    """Return the stanzas of an access.conf.
+    def line(self, name: str) -> Line:
+        """Return the line of a field, the stanza's first one where it has none."""
+        return self.lines.get(name, self.start)
+
+
+def load(path: Path, settings: DaemonSettings | None = None) -> Access:
+    """Return the stanzas of an access.conf and of what it includes.
+
+    `settings` is doorwardd.conf; None leaves out what can only be judged with it.
 
     Raises:
-        ConfigError: every problem of the file.
+        ConfigError: every problem of the files.
     """
-    return parse(path, reader.content(path, secret=True))
+    return parse(path, reader.content(path, secret=True), settings, Disk())
 
 
-def parse(path: Path, content: bytes) -> Access:
-    """Return the stanzas in the bytes of an access.conf; `path` names it in problems.
+def load_configured(settings: DaemonSettings, files: Source) -> Access:
+    """Return the stanzas of the file, or of the folder, that the settings name.
 
     Raises:
-        ConfigError: every problem of the file.
+        ConfigError: every problem of the files.
     """
-    problems: list[Problem] = []
-    lines = [line for line in reader.lines(path, content, problems) if _is_served(line, problems)]
-    drafts = _drafts(lines, problems)
-    stanzas = [_stanza(number, draft, problems) for number, draft in enumerate(drafts, start=1)]
-    if not drafts and not problems:
-        problems.append(Problem(str(path), 0, "has no stanza: nobody could get in"))
-    if problems:
-        raise reader.failure(problems)
-    made = tuple(stanza for stanza in stanzas if stanza is not None)
-    return Access(made, tuple(warning for stanza in made for warning in _warnings(stanza)))
+    if settings.access_folder is not None:
+        return load_folder(settings.access_folder, settings, files)
+    return parse(settings.access_file, files.content(settings.access_file, secret=True), settings, files)
 
 
-def _is_served(line: Line, problems: list[Problem]) -> bool:
-    if line.name in UNSERVED:
-        problems.append(line.problem(f"{line.name} is not served by this version"))
-    return line.name not in UNSERVED
+def load_folder(path: Path, settings: DaemonSettings | None, files: Source) -> Access:
+    """Return the stanzas of every *.conf in a folder (ACCESS_FOLDER), in the order of their names.
+
+    Raises:
+        ConfigError: every problem of the files.
+    """
+    reading = _Reading(settings, files)
+    reading.folder(path, Line(str(path), 0, "ACCESS_FOLDER", str(path)), ())
+    return reading.result(path)
 
 
-def _drafts(lines: list[Line], problems: list[Problem]) -> list[_Draft]:
-    """Group the converted lines by the SOURCE that starts each stanza."""
-    drafts: list[_Draft] = []
-    for line in lines:
-        if line.name == "SOURCE":
-            drafts.append(_Draft(line))
-        elif not drafts:
-            shown = line.name if reader.is_name(line.name) else "the line"
-            problems.append(line.problem(f"{shown} stands before the first SOURCE"))
-            continue
-        draft = drafts[-1]
+def parse(path: Path, content: bytes, settings: DaemonSettings | None = None, files: Source = NO_FILES) -> Access:
+    """Return the stanzas in the bytes of an access.conf; `path` names it in problems, `files` has what it includes.
+
+    Raises:
+        ConfigError: every problem of the files.
+    """
+    reading = _Reading(settings, files)
+    reading.file(path, content, ())
+    return reading.result(path)
+
+
+class _Reading:
+    """One reading of access.conf: what was found, and what is wrong."""
+
+    def __init__(self, settings: DaemonSettings | None, files: Source) -> None:
+        """Begin with nothing."""
+        self._settings = settings
+        self._files = files
+        self._problems: list[Problem] = []
+        self._warnings: list[str] = []
+        self._drafts: list[_Draft] = []
+        self._included = 0
+
+    def result(self, path: Path) -> Access:
+        """Return what was read.
+
+        Raises:
+            ConfigError: every problem.
+        """
+        judged = [_Judgement(draft, self._settings, self._files, self._problems) for draft in self._drafts]
+        stanzas = [one.stanza(number) for number, one in enumerate(judged, start=1)]
+        if not self._drafts and not self._problems:
+            self._problems.append(Problem(str(path), 0, "has no stanza: nobody could get in"))
+        homes = {} if self._problems else self._homes([stanza for stanza in stanzas if stanza is not None])
+        if self._problems:
+            raise reader.failure(self._problems)
+        made = tuple(stanza for stanza in stanzas if stanza is not None)
+        about = [warning for one, stanza in zip(judged, made, strict=True) for warning in one.warnings(stanza)]
+        return Access(made, (*self._warnings, *about), homes)
+
+    def file(self, path: Path, content: bytes, chain: tuple[str, ...]) -> None:
+        """Read the stanzas of one file; `chain` are the files that it is included by."""
+        draft: _Draft | None = None
+        chain = (*chain, os.path.normpath(path))
+        for line in reader.lines(path, content, self._problems):
+            if line.name == "%include_keys":
+                self._keys(line, draft)
+            elif line.name == "%include":
+                self._include(path.parent / line.value, line, chain)
+            elif line.name == "%include_folder":
+                self.folder(path.parent / line.value, line, chain)
+            elif line.name == "SOURCE":
+                draft = _Draft(line)
+                self._drafts.append(draft)
+                self._set(draft, line)
+            elif draft is None:
+                shown = line.name if reader.is_name(line.name) else "the line"
+                self._problems.append(line.problem(f"{shown} stands before the first SOURCE"))
+            else:
+                self._set(draft, line)
+
+    def folder(self, path: Path, line: Line, chain: tuple[str, ...]) -> None:
+        """Read every *.conf of a folder that a line names."""
+        try:
+            names = self._files.names(path)
+        except ConfigError as error:
+            self._refuse(line, error)
+            return
+        if not names:
+            self._warnings.append(f"{_place(line)}: {path} has no *.conf")
+        for name in names:
+            self._include(path / name, line, chain)
+
+    def _include(self, path: Path, line: Line, chain: tuple[str, ...]) -> None:
+        self._included += 1
+        if len(self._problems) >= reader.PROBLEMS_MAX:
+            return
+        if os.path.normpath(path) in chain:
+            self._problems.append(line.problem(f"{line.name}: {path} includes itself"))
+        elif len(chain) >= DEPTH_MAX:
+            self._problems.append(line.problem(f"{line.name}: files within files, deeper than {DEPTH_MAX}"))
+        elif self._included > INCLUDES_MAX:
+            self._problems.append(line.problem(f"{line.name}: more than {INCLUDES_MAX} files"))
+        else:
+            content = self._content(path, line)
+            if content is not None:
+                self.file(path, content, chain)
+
+    def _keys(self, line: Line, draft: _Draft | None) -> None:
+        """Read a file of keys into the stanza that names it."""
+        if draft is None:
+            self._problems.append(line.problem(f"{line.name} stands before the first SOURCE"))
+            return
+        path = Path(line.path).parent / line.value
+        content = self._content(path, line)
+        self._included += 1
+        if self._included > INCLUDES_MAX:
+            self._problems.append(line.problem(f"{line.name}: more than {INCLUDES_MAX} files"))
+        if content is None or len(self._problems) >= reader.PROBLEMS_MAX:
+            draft.named.add("key")  # what is missing was said
+            return
+        for found in reader.lines(path, content, self._problems):
+            if found.name.startswith(_IN_KEY_FILES) and found.name in SETTINGS:
+                self._set(draft, found)
+            else:
+                shown = found.name if reader.is_name(found.name) else "the line"
+                self._problems.append(found.problem(f"{shown} is no key: {line.name} takes KEY*, HMAC_KEY* and GPG_*"))
+
+    def _content(self, path: Path, line: Line) -> bytes | None:
+        try:
+            return self._files.content(path, secret=True)
+        except (ConfigError, ValueError) as error:
+            self._refuse(line, error)
+            return None
+
+    def _refuse(self, line: Line, error: Exception) -> None:
+        self._problems.append(line.problem(f"{line.name}: {error}"))
+
+    def _set(self, draft: _Draft, line: Line) -> None:
+        """Keep the value of a line; a second one for the same field is a problem."""
+        if line.name in REFUSED:
+            self._problems.append(line.problem(f"{line.name} is not served: {REFUSED[line.name]}"))
+            return
         draft.named |= {SETTINGS[line.name].field} if line.name in SETTINGS else set()
-        for _, name, value in reader.convert([line], SETTINGS, problems):
+        for _, name, value in reader.convert([line], SETTINGS, self._problems):
             if name in draft.values:
-                problems.append(line.problem(f"{line.name}: already set in line {draft.lines[name].number}"))
+                first = draft.lines[name]
+                where = f"line {first.number}" if first.path == line.path else f"{first.path}:{first.number}"
+                self._problems.append(line.problem(f"{line.name}: already set in {where}"))
             draft.values[name] = value
             draft.lines[name] = line
-    return drafts
+
+    def _homes(self, stanzas: list[Stanza]) -> dict[Path, bytes]:
+        """Return the keyrings that stanzas need, each read once."""
+        homes: dict[Path, bytes] = {}
+        for stanza in stanzas:
+            if stanza.openpgp is None or stanza.openpgp.home in homes:
+                continue
+            try:
+                homes[stanza.openpgp.home] = self._files.tree(stanza.openpgp.home)
+            except ConfigError as error:
+                self._problems.append(Problem(stanza.path, stanza.line, f"GPG_HOME_DIR: {error}"))
+        return homes
 
 
-def _stanza(number: int, draft: _Draft, problems: list[Problem]) -> Stanza | None:
-    """Return the stanza of a draft, or None where it has problems."""
-    values = dict(draft.values)
-    before = len(problems)
-    keys = _keys(draft, values, problems)
-    if len(problems) > before or keys is None or "source" not in values:
-        return None
-    for name in ("key", "hmac_key", "hmac_digest", "mode"):
-        values.pop(name, None)
-    return Stanza(number=number, path=draft.start.path, line=draft.start.number, keys=keys, **values)
+class _Judgement:
+    """One stanza's lines put together, with fwknopd's checks and ours."""
+
+    def __init__(self, draft: _Draft, settings: DaemonSettings | None, files: Source, problems: list[Problem]) -> None:
+        """Put problems into `problems`."""
+        self._draft = draft
+        self._settings = settings
+        self._defaults = settings or DaemonSettings()
+        self._files = files
+        self._problems = problems
+        self._notes: list[tuple[str, str]] = []  # field, what is worth knowing
+        self._users: dict[str, str] = {}
+        self._groups: dict[str, str] = {}
+
+    def stanza(self, number: int) -> Stanza | None:
+        """Return the stanza, or None where it has problems."""
+        before, draft = len(self._problems), self._draft
+        values = draft.values
+        self._users = {name: self._user(name) for name in ("command_user", "sudo_user") if name in values}
+        self._groups = {name: self._group(name) for name in ("command_group", "sudo_group") if name in values}
+        openpgp = self._openpgp()
+        keys = self._keys(openpgp)
+        made: dict[str, Any] = {
+            "commands": self._commands(),
+            "cycle": self._cycle(),
+            "forwarding": self._forwarding(),
+        }
+        self._check_ports()
+        if len(self._problems) > before or (keys is None and openpgp is None) or "source" not in draft.values:
+            return None
+        same = draft.take(
+            "source", "destination", "open_ports", "restrict_ports", "fw_access_timeout", "max_fw_timeout",
+            "require_username", "require_source_address", "expires", "require_os", "any_ports",
+        )  # fmt: skip  # a list of names reads better in lines of many
+        where = draft.start
+        return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
+
+    def warnings(self, stanza: Stanza) -> Iterator[str]:
+        """Yield what is legal but worth knowing."""
+        yield from (f"{_place(self._draft.line(name))}: {text}" for name, text in self._notes)
+        yield from _warnings(stanza)
+
+    def _problem(self, name: str, text: str) -> None:
+        self._problems.append(self._draft.line(name).problem(text))
+
+    def _keys(self, openpgp: OpenPgp | None) -> SymmetricKeys | None:
+        values, draft = self._draft.values, self._draft
+        key: Secret | None = values.get("key")
+        hmac_key: Secret | None = values.get("hmac_key")
+        if hmac_key is not None and hmac_key in (key, values.get("gpg_password")):
+            self._problem("hmac_key", "the HMAC key equals the encryption key")
+            return None
+        if hmac_key is None and "hmac_digest" in values and "hmac_key" not in draft.named:
+            self._problem("hmac_digest", "HMAC_DIGEST_TYPE without an HMAC key")
+            return None
+        if key is None:
+            # a key with a mistake of its own is reported where it stands
+            if (
+                openpgp is None
+                and "key" not in draft.named
+                and not any(name.startswith("gpg_") for name in draft.named)
+            ):
+                self._problem("", "the stanza has no KEY or KEY_BASE64, and no GPG_DECRYPT_ID with a password")
+            return None
+        mode = values.get("mode", EncryptionMode.CBC)
+        if mode is None:
+            self._problem("mode", "ENCRYPTION_MODE Asymmetric beside a KEY, which nothing would use")
+            return None
+        if mode is EncryptionMode.LEGACY and len(key) > LEGACY_KEY:
+            self._notes.append(("mode", f"in legacy mode only the first {LEGACY_KEY} bytes of the key count"))
+        try:
+            return SymmetricKeys(key, hmac_key, values.get("hmac_digest", DigestType.SHA256), mode)
+        except WireError as error:
+            self._problem("", str(error))
+            return None
+
+    def _openpgp(self) -> OpenPgp | None:
+        values = self._draft.values
+        named = [name for name in values if name.startswith("gpg_")]
+        if not named:
+            if "mode" in values and values["mode"] is None:
+                self._problem("mode", "ENCRYPTION_MODE Asymmetric without GPG_DECRYPT_ID")
+            return None
+        if "gpg_password" not in values and not values.get("gpg_no_password"):
+            text = "OpenPGP needs GPG_DECRYPT_PW or GPG_ALLOW_NO_PW Y"
+            if "key" in values:
+                self._notes.append((named[0], f"{text}: this stanza has neither and takes symmetric packets only"))
+            elif "gpg_password" not in self._draft.named:
+                self._problem(named[0], text)
+            return None
+        return self._checked_openpgp()
+
+    def _checked_openpgp(self) -> OpenPgp | None:
+        values = self._draft.values
+        require = bool(values.get("gpg_require")) or not values.get("gpg_disable")
+        if require and not self._draft.named & {"gpg_remote_ids", "gpg_fingerprints"}:
+            self._problem("gpg_require", "nobody's signature counts: GPG_FINGERPRINT_ID or GPG_REMOTE_ID is missing")
+            return None
+        if "gpg_decrypt_id" not in values:
+            self._problem("gpg_password", "GPG_DECRYPT_ID is missing: whose packets are decrypted?")
+            return None
+        if not require:
+            self._notes.append(("gpg_disable", "GPG_DISABLE_SIG: whoever has the public key gets in"))
+        return OpenPgp(
+            decrypt_id=values["gpg_decrypt_id"],
+            home=values.get("gpg_home", self._defaults.gpg_home),
+            exe=values.get("gpg_exe", self._defaults.gpg_exe),
+            password=values.get("gpg_password"),
+            require_signature=require,
+            ignore_signature_errors=bool(values.get("gpg_ignore")),
+            remote_ids=values.get("gpg_remote_ids", frozenset()),
+            fingerprints=values.get("gpg_fingerprints", frozenset()),
+            hmac_key=values.get("hmac_key"),
+            hmac_digest=values.get("hmac_digest", DigestType.SHA256) if "hmac_key" in values else None,
+        )
+
+    def _commands(self) -> Commands | None:
+        values = self._draft.values
+        users, groups = self._users, self._groups
+        if not values.get("command"):
+            for name in ("sudo", "command_shell"):
+                if values.get(name):
+                    self._notes.append((name, f"{self._draft.line(name).name} does nothing without ENABLE_CMD_EXEC Y"))
+            return None
+        return Commands(
+            users.get("command_user"),
+            groups.get("command_group"),
+            bool(values.get("sudo")),
+            users.get("sudo_user"),
+            groups.get("sudo_group"),
+            bool(values.get("command_shell")),
+        )
+
+    def _user(self, name: str) -> str:
+        user: str = self._draft.values[name]
+        if not self._files.is_user(user):
+            self._problem(name, f"{self._draft.line(name).name}: there is no user {user}")
+        return user
+
+    def _group(self, name: str) -> str:
+        wanted: str = self._draft.values[name]
+        group = self._files.group(wanted)
+        if group is None:
+            self._problem(name, f"{self._draft.line(name).name}: there is no group {wanted}")
+            return wanted
+        if group != wanted:
+            self._notes.append((name, f"there is no group {wanted}: taken for the group {group} of the user {wanted}"))
+        return group
+
+    def _cycle(self) -> Cycle | None:
+        values = self._draft.values
+        opens, closes, seconds = (values.get(f"cycle_{part}") for part in ("open", "close", "seconds"))
+        if opens is None and closes is None:
+            if seconds is not None:
+                self._problem("cycle_seconds", "CMD_CYCLE_TIMER without CMD_CYCLE_OPEN")
+            return None
+        if opens is None or closes is None:
+            missing, there = ("OPEN", "close") if opens is None else ("CLOSE", "open")
+            self._problem(f"cycle_{there}", f"CMD_CYCLE_{missing} is missing")
+            return None
+        who = (self._users.get("command_user"), self._groups.get("command_group"))
+        if closes == NEVER:
+            return Cycle(opens, None, None, *who)
+        if seconds is None and "cycle_seconds" not in self._draft.named:
+            self._problem("cycle_open", "CMD_CYCLE_TIMER is missing")
+            return None
+        return Cycle(opens, closes, seconds, *who)
+
+    def _forwarding(self) -> Forwarding:
+        values = self._draft.values
+        force, snat, masquerade = values.get("force"), values.get("force_snat"), bool(values.get("masquerade"))
+        everything = bool(values.get("everything"))
+        if "force" not in self._draft.named and not everything and (snat is not None or masquerade):
+            name = "masquerade" if snat is None else "force_snat"
+            self._problem(name, f"{self._draft.line(name).name} needs FORCE_NAT or FORWARD_ALL")
+        if values.get("no_dnat") and not everything:
+            self._notes.append(("no_dnat", "DISABLE_DNAT without FORWARD_ALL: connections are let through, not led"))
+        if everything and "force" not in self._draft.named:
+            self._notes.append(("everything", "FORWARD_ALL without FORCE_NAT leads only where a packet names a target"))
+        self._check_forwarding(values)
+        targets = values.get("targets")
+        return Forwarding(
+            force=force,
+            snat=snat,
+            masquerade=masquerade and snat is None,
+            everything=everything,
+            rewrite=not values.get("no_dnat"),
+            targets=None if targets is None else tuple(map(self._resolved, targets)),
+            only=values.get("forward_only"),
+        )
+
+    def _check_forwarding(self, values: dict[str, Any]) -> None:
+        """Compare with doorwardd.conf what needs its permission."""
+        if self._settings is None:
+            return
+        nat = self._settings.forwarding or self._settings.local_nat
+        for name in ("force", "force_snat", "masquerade", "everything"):
+            if values.get(name) and not nat:
+                told = self._draft.line(name).name
+                self._problem(name, f"{told} needs ENABLE_IPT_FORWARDING or ENABLE_IPT_LOCAL_NAT in doorwardd.conf")
+        if values.get("forward_only") and not self._settings.forwarding:
+            self._problem("forward_only", "ENABLE_FORWARD_ACCESS needs ENABLE_IPT_FORWARDING in doorwardd.conf")
+        if "targets" in values and not nat:
+            self._notes.append(("targets", "NAT_TARGETS does nothing without ENABLE_IPT_FORWARDING in doorwardd.conf"))
+
+    def _resolved(self, target: Target) -> Target:
+        if target.name is None:
+            return target
+        addresses = self._files.addresses(target.name)
+        if not addresses:
+            self._notes.append(("targets", f"{target.name} has no address now: nothing is led there"))
+        return replace(target, addresses=addresses)
+
+    def _check_ports(self) -> None:
+        values, named = self._draft.values, self._draft.named
+        if values.get("any_ports") is False and "open_ports" not in named:
+            self._problem("any_ports", "PERMIT_CLIENT_PORTS N without OPEN_PORTS: nothing could be opened")
+        if "collect_mode" in values:
+            self._notes.append(("collect_mode", "DATA_COLLECT_MODE is not used: doorwardd.conf says how packets come"))
 
 
-def _keys(draft: _Draft, values: dict[str, Any], problems: list[Problem]) -> SymmetricKeys | None:
-    key: Secret | None = values.get("key")
-    hmac_key: Secret | None = values.get("hmac_key")
-    if key is None:
-        if "key" not in draft.named:  # a key with a mistake of its own is reported where it stands
-            problems.append(draft.start.problem("the stanza has no KEY or KEY_BASE64"))
-        return None
-    if hmac_key is not None and key == hmac_key:
-        problems.append(draft.lines["hmac_key"].problem("the HMAC key equals the encryption key"))
-        return None
-    if hmac_key is None and "hmac_digest" in values:
-        problems.append(draft.lines["hmac_digest"].problem("HMAC_DIGEST_TYPE without an HMAC key"))
-        return None
-    digest = values.get("hmac_digest", DigestType.SHA256)
-    try:
-        return SymmetricKeys(key, hmac_key, digest, values.get("mode", EncryptionMode.CBC))
-    except WireError as error:
-        problems.append(draft.start.problem(str(error)))
-        return None
+def _place(line: Line) -> str:
+    return f"{line.path}:{line.number}" if line.number else line.path
 
 
-def _warnings(stanza: Stanza) -> list[str]:
+def _warnings(stanza: Stanza) -> Iterator[str]:
     where = f"{stanza.path}:{stanza.line}: "
-    warnings = []
-    if stanza.keys is not None and stanza.keys.hmac_key is None:
-        warnings.append(where + "no HMAC key: packets are not authenticated before they are decrypted")
+    if all(made is None or made.hmac_key is None for made in (stanza.keys, stanza.openpgp)):
+        yield where + "no HMAC key: packets are not authenticated before they are decrypted"
     if not stanza.require_source_address:
-        warnings.append(where + "REQUIRE_SOURCE_ADDRESS is not set: whoever relays a packet first gets the opening")
-    if stanza.open_ports is None:
-        warnings.append(where + "no OPEN_PORTS: every service may be opened")
+        yield where + "REQUIRE_SOURCE_ADDRESS is not set: whoever relays a packet first gets the opening"
+    if stanza.any_ports:
+        yield where + "PERMIT_CLIENT_PORTS: every service may be opened"
+    elif stanza.open_ports is None:
+        yield where + "no OPEN_PORTS: every service may be opened"
     if stanza.fw_access_timeout > stanza.max_fw_timeout:
-        warnings.append(where + "FW_ACCESS_TIMEOUT exceeds MAX_FW_TIMEOUT, which caps only what clients ask for")
-    return warnings
+        yield where + "FW_ACCESS_TIMEOUT exceeds MAX_FW_TIMEOUT, which caps only what clients ask for"

@@ -9,11 +9,14 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from doorward.config.stanza import Target
 from doorward.values import (
     ANYWHERE,
     GRANT_SECONDS_MAX,
+    Carriers,
     DigestType,
     EncryptionMode,
+    IPAddress,
     IPNetwork,
     Networks,
     Secret,
@@ -30,8 +33,13 @@ CHANGE_ME: Final = "__CHANGEME__"  # the placeholder of fwknop's templates
 _YES_NO: Final = {"y": True, "yes": True, "n": False, "no": False}
 _DIGITS: Final = re.compile(r"\d{1,12}", re.ASCII)
 _DATE: Final = re.compile(r"(\d{2})/(\d{2})/(\d{4})", re.ASCII)
-_PORTS: Final = re.compile(r"udp(?:\s+dst)?\s+port(?:range)?\s+(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+_PORTS: Final = re.compile(r"(udp|tcp)(?:\s+dst)?\s+port(?:range)?\s+(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _PORT_MAX: Final = 65535
+_TARGET: Final = re.compile(r"(?:\[([^\]\s]{2,60})\]|([^\s\[\]:]{1,253})):(\d{1,5}|\*)", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
+_DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+", re.ASCII)
+_SYSTEM: Final = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 
 
 def boolean(text: str) -> bool:
@@ -109,6 +117,74 @@ def _network(entry: str) -> IPNetwork:
     return network
 
 
+def address(value: str) -> IPAddress:
+    """Read one IPv4 or IPv6 address."""
+    try:
+        return ipaddress.ip_address(value)
+    except ValueError:
+        msg = f"{value[:60]!r} is not an address"
+        raise ValueError(msg) from None
+
+
+def address_and_port(value: str) -> tuple[IPAddress, int]:
+    """Read `ADDRESS PORT`."""
+    words = value.split()
+    if len(words) != 2:  # noqa: PLR2004  an address and a port
+        msg = f"{value[:60]!r} is not ADDRESS PORT"
+        raise ValueError(msg)
+    return address(words[0]), port(words[1])
+
+
+def targets(value: str) -> tuple[Target, ...]:
+    """Read `10.0.0.5:22, 10.1.0.0/24:443, [2001:db8::5]:22, web1:443, 10.0.0.9:*`; names are not resolved here."""
+    return tuple(_target(entry.strip()) for entry in value.split(","))
+
+
+def _target(entry: str) -> Target:
+    match = _TARGET.fullmatch(entry)
+    if match is None:
+        msg = f"{entry[:80]!r} is not HOST:PORT, NETWORK:PORT or [IPV6]:PORT, with * for every port"
+        raise ValueError(msg)
+    host, wanted = match[1] or match[2], None if match[3] == "*" else port(match[3])
+    if match[1] is None and _HOST.fullmatch(host) and not _DIGITS_AND_DOTS.fullmatch(host):
+        return Target(Networks.of(()), wanted, host.lower())
+    return Target(Networks.of([_network(host)]), wanted)
+
+
+def system(value: str) -> str:
+    """Read the name of an operating system as nftables' fingerprints have it."""
+    if _SYSTEM.fullmatch(value) is None:
+        msg = f"{value[:40]!r} is no name of an operating system"
+        raise ValueError(msg)
+    return value
+
+
+def key_ids(value: str) -> frozenset[str]:
+    """Read OpenPGP key IDs: 8 or 16 hex digits each, separated by commas or blanks."""
+    return frozenset(_hex(entry, (8, 16), "a key ID of 8 or 16") for entry in value.replace(",", " ").split())
+
+
+def fingerprints(value: str) -> frozenset[str]:
+    """Read OpenPGP fingerprints of 40 hex digits, separated by commas; blanks within one are left out."""
+    return frozenset(_hex("".join(entry.split()), (40,), "a fingerprint of 40") for entry in value.split(","))
+
+
+def _hex(entry: str, lengths: tuple[int, ...], wanted: str) -> str:
+    digits = entry.removeprefix("0x").upper()
+    if len(digits) not in lengths or not set(digits) <= set("0123456789ABCDEF"):
+        msg = f"{entry[:60]!r} is not {wanted} hex digits"
+        raise ValueError(msg)
+    return digits
+
+
+def account(value: str) -> str:
+    """Read the name of a user or a group."""
+    if _ACCOUNT.fullmatch(value) is None:
+        msg = f"{value[:40]!r} is no name of an account"
+        raise ValueError(msg)
+    return value
+
+
 def services(value: str) -> tuple[Service, ...]:
     """Read `tcp/22, udp/53`; lower case, no duplicates."""
     entries = tuple(Service.parse(entry.strip()) for entry in value.split(","))
@@ -147,18 +223,28 @@ def expiry_date(value: str) -> int:
     return int(dt.datetime(year, month, day, tzinfo=dt.timezone.utc).timestamp())
 
 
-def capture_ports(value: str) -> range:
-    """Read `udp port N`, `udp dst port N` or `udp dst portrange N-M`: the filters a knock needs.
+def carriers(value: str) -> Carriers:
+    """Read what of pcap-filter(7) a knock needs: `udp port N`, `tcp dst portrange N-M`, `icmp`, joined by `or`.
 
-    The kernel filter is made by doorward from the ports; other pcap expressions have no meaning for it.
+    The kernel's filter is made by doorward from this; other expressions have no meaning for it.
     """
-    match = _PORTS.fullmatch(value.strip())
-    if match is None:
-        msg = f"{value[:60]!r} is not 'udp port N' or 'udp dst portrange N-M'"
-        raise ValueError(msg)
-    low = port(match[1])
-    high = port(match[2]) if match[2] else low
+    ports: dict[str, list[range]] = {"udp": [], "tcp": []}
+    icmp = False
+    for term in re.split(r"\s+or\s+", value.strip()):
+        match = _PORTS.fullmatch(term)
+        if match is not None:
+            ports[match[1]].append(_span(term, match[2], match[3] or match[2]))
+        elif term in {"icmp", "icmp6"}:
+            icmp = True
+        else:
+            msg = f"{term[:60]!r} is none of 'udp port N', 'tcp port N', 'udp dst portrange N-M', 'icmp'"
+            raise ValueError(msg)
+    return Carriers(tuple(ports["udp"]), tuple(ports["tcp"]), icmp=icmp)
+
+
+def _span(term: str, first: str, last: str) -> range:
+    low, high = port(first), port(last)
     if high < low:
-        msg = f"{value[:60]!r} is an empty range"
+        msg = f"{term[:60]!r} is an empty range"
         raise ValueError(msg)
     return range(low, high + 1)

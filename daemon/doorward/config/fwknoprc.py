@@ -9,26 +9,23 @@ an IPv6 address.
 
 from __future__ import annotations
 
-import enum
-import ipaddress
 import os
 import re
 import stat
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward.config import convert
+from doorward.config import convert, profile
+from doorward.config.profile import Profile, SourceRule
 from doorward.config.reader import Line, Setting, failure, is_name
 from doorward.config.reader import convert as convert_lines
 from doorward.errors import ConfigError, Problem
-from doorward.values import HMAC_KEY_MAX, KEY_MAX
-from doorward.wire.fwknop import TIMEOUT_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
-    from doorward.values import DigestType, EncryptionMode, IPAddress, Secret, Service
+    from doorward.values import Service
 
 DEFAULT: Final = "default"
 FILE_MAX: Final = 1 << 20  # bytes; a thousand stanzas fit many times
@@ -36,55 +33,6 @@ LINE_MAX: Final = 1024  # characters, fwknop's MAX_LINE_LEN
 
 _STANZA: Final = re.compile(r"\[([^\]]*)\]")
 _ENTRY: Final = re.compile(r"([^\s;#]+)\s+([^\s;#]+)")
-_OFFSET: Final = re.compile(r"(-?)(\d{1,8})([smhd]?)", re.ASCII | re.IGNORECASE)
-_HOST: Final = re.compile(r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]{0,252}", re.ASCII)
-_USER_MAX: Final = 48
-_OFFSET_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-class SourceRule(enum.Enum):
-    """How the client finds the source to ask for, where no address is given."""
-
-    AUTO = "auto"  # its own address towards the host; the packet's origin where only that can be right
-    PACKET = "packet"  # the packet's origin, 0.0.0.0 in the message
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What a stanza or a command line says; None is what it leaves open. Times in seconds."""
-
-    server: str | None = None
-    port: int | None = None
-    source_port: int | None = None
-    access: tuple[Service, ...] | None = None
-    source: SourceRule | IPAddress | None = None
-    timeout: int | None = None
-    user: str | None = None
-    time_offset: int | None = None
-    digest: DigestType | None = None
-    mode: EncryptionMode | None = None
-    key: Secret | None = None
-    key_file: Path | None = None
-    hmac_key: Secret | None = None
-    hmac_key_file: Path | None = None
-    hmac_digest: DigestType | None = None
-    use_hmac: bool | None = None
-    ipv4_only: bool | None = None
-    verbose: int | None = None
-
-    @property
-    def has_key(self) -> bool:
-        """Whether an encryption key, or a file that holds one, is named."""
-        return self.key is not None or self.key_file is not None
-
-    def over(self, base: Profile) -> Profile:
-        """Return this profile with what it leaves open taken from `base`."""
-        if self.has_key:
-            base = replace(base, key=None, key_file=None)
-        if self.hmac_key is not None or self.hmac_key_file is not None:
-            base = replace(base, hmac_key=None, hmac_key_file=None)
-        said: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(base, **{name: value for name, value in said.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +52,17 @@ class ClientFile:
         """Say whether a stanza of this name exists; upper and lower case are the same, as in fwknop."""
         return any(known.lower() == name.lower() for known in self.names)
 
+    def named_for(self, host: str, service: Service) -> str | None:
+        """Return the stanza for a host: the one of its name, or one whose SPA_SERVER it is and that opens `service`."""
+        if self.has(host):
+            return host
+        for name in self.names:
+            said = {line.name: line.value for line in self._lines(name, [])}
+            opens = str(service) in said.get("ACCESS", str(service)).split(",") or "NAT_PORT" in said
+            if name.lower() != DEFAULT and said.get("SPA_SERVER", "").lower() == host.lower() and opens:
+                return name
+        return None
+
     def profile(self, name: str = DEFAULT) -> Profile:
         """Return `[default]` with the named stanza over it.
 
@@ -114,23 +73,25 @@ class ClientFile:
             known = ", ".join(self.names) or "none"
             raise ConfigError([Problem(self.path, 0, f"no stanza [{name[:80]}]; there are: {known}")])
         problems: list[Problem] = []
-        profile = self._read(DEFAULT, problems)
+        found = self._read(DEFAULT, problems)
         if name.lower() != DEFAULT:
-            profile = self._read(name, problems).over(profile)
-        if profile.key is not None and profile.key == profile.hmac_key:
+            found = self._read(name, problems).over(found)
+        if found.key is not None and found.key == found.hmac_key:
             problems.append(Problem(self.path, 0, f"[{name}]: the encryption key and the HMAC key are the same"))
         if problems:
             raise failure(problems)
-        return profile
+        return found
 
     def _read(self, name: str, problems: list[Problem]) -> Profile:
         """Return one stanza alone; a later line of the same name wins, as in fwknop."""
         said: dict[str, Any] = {}
         lines = list(self._lines(name, problems))
-        for line, field, value in convert_lines(lines, _SETTINGS, problems):
+        for line, field, value in convert_lines(lines, SETTINGS, problems):
             if field in _KEY_FIELDS and field in said:
                 problems.append(line.problem(f"{line.name}: the stanza has this key already; keep one line"))
-            elif field:
+            elif line.name in _RESOLVING:  # an address that the stanza names wins (client/config_init.c)
+                said[field] = said.get(field) or value
+            else:
                 said[field] = value
         return Profile(**said)
 
@@ -145,10 +106,14 @@ def load(path: Path) -> ClientFile:
     """Return the file's stanzas, with a warning where others than its owner can read keys in it.
 
     Raises:
-        ConfigError: the file cannot be read, or is no text of a bearable size.
+        ConfigError: the file cannot be read, is no text of a bearable size, or names a program to run and could have
+            been written by somebody else.
     """
     content, status = _content(path)
     client_file = parse(content, str(path))
+    problems = list(_foreign_programs(client_file, status))
+    if problems:
+        raise failure(problems)
     return replace(client_file, warnings=_warnings(client_file, status))
 
 
@@ -225,168 +190,89 @@ def _line(path: str, number: int, row: str) -> Line | Problem:
     return Line(path, number, match[1].rstrip(":"), match[2])
 
 
+def _foreign_programs(client_file: ClientFile, status: os.stat_result) -> Iterator[Problem]:
+    """Yield a problem for each program that somebody else could have put into the file."""
+    foreign = status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not stat.S_ISREG(status.st_mode) or not foreign:
+        return
+    for _, lines in client_file.stanzas:
+        for line in lines:
+            if isinstance(line, Line) and line.name in _PROGRAMS:
+                yield line.problem(f"{line.name}: others can write this file, so it may not name a program to run")
+
+
 def _warnings(client_file: ClientFile, status: os.stat_result) -> tuple[str, ...]:
     lines = (line for _, lines in client_file.stanzas for line in lines if isinstance(line, Line))
-    if not stat.S_ISREG(status.st_mode) or not any(line.name in _SECRETS for line in lines):
-        return ()
     mode = stat.S_IMODE(status.st_mode)
-    return (f"{client_file.path}: holds keys and has mode {mode:04o}: chmod 600 it",) if mode & 0o077 else ()
+    if not stat.S_ISREG(status.st_mode):
+        return ()
+    if any(line.name in _SECRETS for line in lines) and mode & 0o077:
+        return (f"{client_file.path}: holds keys and has mode {mode:04o}: chmod 600 it",)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return (
+            f"{client_file.path}: others can write it (mode {mode:04o}) and so let in whom they like: chmod 600 it",
+        )
+    return ()
 
 
-def server(text: str) -> str:
-    """Read a host name or address, as it may stand on a command line."""
-    if _HOST.fullmatch(text) is None:
-        msg = f"{text[:80]!r} is no host name or address"
-        raise ValueError(msg)
-    return text
+def _resolving(text: str) -> SourceRule | None:
+    return SourceRule.RESOLVE if convert.boolean(text) else None
 
 
-def source_rule(text: str) -> SourceRule | IPAddress:
-    """Read what ALLOW_IP and `-a` say: auto, packet (fwknop's word is source) or an address."""
-    word = text.lower()
-    if word == "resolve":
-        msg = "resolve (asking a web site) is not served; use auto, source or an address"
-        raise ValueError(msg)
-    if word in _SOURCE_WORDS:
-        return _SOURCE_WORDS[word]
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        msg = f"{text[:60]!r} is neither auto, source nor an address"
-        raise ValueError(msg) from None
-
-
-_SOURCE_WORDS: Final = {
-    "auto": SourceRule.AUTO,
-    "packet": SourceRule.PACKET,
-    "source": SourceRule.PACKET,
-    "0.0.0.0": SourceRule.PACKET,  # noqa: S104  fwknop's spelling of the packet's origin, nothing is bound
-}
-
-
-def time_offset(text: str) -> int:
-    """Read `30`, `-5m`, `2h` or `1d` as seconds."""
-    match = _OFFSET.fullmatch(text)
-    if match is None:
-        msg = f"{text[:20]!r} is no offset such as 30, -5m, 2h or 1d"
-        raise ValueError(msg)
-    seconds = int(match[2]) * _OFFSET_UNITS[match[3].lower()]
-    return -seconds if match[1] else seconds
-
-
-def bounded(read: Callable[[str], Secret], limit: int) -> Callable[[str], Secret]:
-    """Return the converter with a limit on the key's length in bytes."""
-
-    def checked(text: str) -> Secret:
-        key = read(text)
-        if len(key) > limit:
-            msg = f"the key has {len(key)} bytes, more than {limit}"
-            raise ValueError(msg)
-        return key
-
-    return checked
-
-
-def bounded_text(limit: int) -> Callable[[str], Secret]:
-    """Return a converter of keys that are written as they are, at most `limit` bytes."""
-    return bounded(convert.key_text, limit)
-
-
-encryption_key_text = bounded_text(KEY_MAX)
-encryption_key_base64 = bounded(convert.key_base64, KEY_MAX)
-hmac_key_text = bounded_text(HMAC_KEY_MAX)
-hmac_key_base64 = bounded(convert.key_base64, HMAC_KEY_MAX)
-window = convert.number(0, TIMEOUT_MAX)
-
-
-def user(text: str) -> str:
-    """Read a user name of a length that receivers accept."""
-    if not 1 <= len(text.encode()) <= _USER_MAX:
-        msg = f"a user name has 1 to {_USER_MAX} bytes"
-        raise ValueError(msg)
-    return text
-
-
-def path(text: str) -> Path:
-    """Read a path; `~` is the home directory."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-
-
-def _verbosity(text: str) -> int:
-    return convert.number(0, 9)(text) if text.isdecimal() else int(convert.boolean(text))
-
-
-def _refuse(_text: str) -> None:
-    msg = "not served by this version"
-    raise ValueError(msg)
-
-
-def _refuse_yes(text: str) -> None:
-    if convert.boolean(text):
-        _refuse(text)
-
-
-def _refuse_all_but_udp(text: str) -> None:
-    if text.lower() != "udp":
-        msg = f"{text[:20]!r} is not served by this version; udp is"
-        raise ValueError(msg)
-
-
-def _ignore(_text: str) -> None:
-    """Read what only tunes something that another line turns on; alone it does nothing in fwknop either."""
-
-
-_SECRETS: Final = frozenset({"KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64"})
-_KEY_FIELDS: Final = frozenset({"key", "hmac_key"})
-_NOTHING: Final = ""  # the field of a setting that only is checked
-_SETTINGS: Final[dict[str, Setting[Any]]] = {
+_SECRETS: Final = frozenset(
+    {"KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64", "GPG_SIGNING_PW", "GPG_SIGNING_PW_BASE64"}
+)
+_PROGRAMS: Final = frozenset({"WGET_CMD", "GPG_EXE"})
+_RESOLVING: Final = frozenset({"RESOLVE_IP_HTTP", "RESOLVE_IP_HTTPS"})
+_KEY_FIELDS: Final = frozenset({"key", "hmac_key", "gpg_password"})
+SETTINGS: Final[dict[str, Setting[Any]]] = {
     "ACCESS": Setting("access", convert.services),
-    "ALLOW_IP": Setting("source", source_rule),
+    "ALLOW_IP": Setting("source", profile.source_rule, "auto, packet and IPv6 too"),
     "DIGEST_TYPE": Setting("digest", convert.digest_type),
-    "ENCRYPTION_MODE": Setting("mode", convert.encryption_mode),
-    "FW_TIMEOUT": Setting("timeout", window),
+    "ENCRYPTION_MODE": Setting("mode", profile.encryption_mode),
+    "FW_TIMEOUT": Setting("timeout", profile.window),
+    "GPG_EXE": Setting("gpg_exe", profile.path, "refused in a file that others can write"),
+    "GPG_HOMEDIR": Setting("gpg_home", profile.path),
+    "GPG_NO_SIGNING_PW": Setting("gpg_no_password", convert.boolean),
+    "GPG_RECIPIENT": Setting("gpg_recipient", profile.text_line),
+    "GPG_SIGNER": Setting("gpg_signer", profile.text_line),
+    "GPG_SIGNING_PW": Setting("gpg_password", profile.password_text),
+    "GPG_SIGNING_PW_BASE64": Setting("gpg_password", profile.password_base64),
     "HMAC_DIGEST_TYPE": Setting("hmac_digest", convert.digest_type),
-    "HMAC_KEY": Setting("hmac_key", hmac_key_text),
-    "HMAC_KEY_BASE64": Setting("hmac_key", hmac_key_base64),
-    "HMAC_KEY_FILE": Setting("hmac_key_file", path),
-    "KEY": Setting("key", encryption_key_text),
-    "KEY_BASE64": Setting("key", encryption_key_base64),
-    "KEY_FILE": Setting("key_file", path),
+    "HMAC_KEY": Setting("hmac_key", profile.hmac_key_text),
+    "HMAC_KEY_BASE64": Setting("hmac_key", profile.hmac_key_base64),
+    "HMAC_KEY_FILE": Setting("hmac_key_file", profile.path, "the HMAC's key; fwknop fills the encryption key from it"),
+    "HTTP_USER_AGENT": Setting("user_agent", profile.user_agent),
+    "KEY": Setting("key", profile.encryption_key_text, "more than 32 bytes are refused: no server takes them"),
+    "KEY_BASE64": Setting("key", profile.encryption_key_base64, "more than 32 bytes are refused: no server takes them"),
+    "KEY_FILE": Setting("key_file", profile.path),
+    "NAT_ACCESS": Setting("nat_access", profile.host_port, "IPv6 too"),
+    "NAT_LOCAL": Setting("nat_local", convert.boolean),
+    "NAT_PORT": Setting("nat_port", convert.port),
+    "NAT_RAND_PORT": Setting("nat_rand_port", convert.boolean),
+    "NO_SAVE_ARGS": Setting("no_save_args", convert.boolean),
+    "RAND_PORT": Setting("rand_port", convert.boolean),
+    "RESOLVE_HTTP_ONLY": Setting("resolve_http_only", convert.boolean),
+    "RESOLVE_IP_HTTP": Setting("source", _resolving),
+    "RESOLVE_IP_HTTPS": Setting("source", _resolving),
+    "RESOLVE_URL": Setting("resolve_urls", profile.urls, "several, separated by commas; asked without wget"),
     "SERVER_RESOLVE_IPV4": Setting("ipv4_only", convert.boolean),
-    "SPA_SERVER": Setting("server", server),
+    "SPA_SERVER": Setting("server", profile.server, "IPv6 too"),
     "SPA_SERVER_PORT": Setting("port", convert.port),
+    "SPA_SERVER_PROTO": Setting("carrier", profile.carrier),
     "SPA_SOURCE_PORT": Setting("source_port", convert.port),
-    "SPOOF_USER": Setting("user", user),
-    "TIME_OFFSET": Setting("time_offset", time_offset),
+    "SPOOF_SOURCE_IP": Setting("spoofed", profile.address, "IPv6 too"),
+    "SPOOF_USER": Setting("user", profile.user, "more than 48 bytes are refused: no server takes them"),
+    "TIME_OFFSET": Setting("time_offset", profile.time_offset, "a unit that there is not is refused"),
+    "USE_GPG": Setting("use_gpg", convert.boolean),
+    "USE_GPG_AGENT": Setting("gpg_agent", convert.boolean),
     "USE_HMAC": Setting("use_hmac", convert.boolean),
-    "VERBOSE": Setting("verbose", _verbosity),
-    # what would turn on something that is not served
-    "GPG_SIGNING_PW": Setting(_NOTHING, _refuse),
-    "GPG_SIGNING_PW_BASE64": Setting(_NOTHING, _refuse),
-    "NAT_ACCESS": Setting(_NOTHING, _refuse),
-    "NAT_LOCAL": Setting(_NOTHING, _refuse_yes),
-    "NAT_RAND_PORT": Setting(_NOTHING, _refuse_yes),
-    "RAND_PORT": Setting(_NOTHING, _refuse_yes),
-    "RESOLVE_IP_HTTP": Setting(_NOTHING, _refuse_yes),
-    "RESOLVE_IP_HTTPS": Setting(_NOTHING, _refuse_yes),
-    "RESOLVE_URL": Setting(_NOTHING, _refuse),
-    "SPA_SERVER_PROTO": Setting(_NOTHING, _refuse_all_but_udp),
-    "SPOOF_SOURCE_IP": Setting(_NOTHING, _refuse),
-    "USE_GPG": Setting(_NOTHING, _refuse_yes),
-    # what only tunes the former, and what is always so here
-    "GPG_EXE": Setting(_NOTHING, _ignore),
-    "GPG_HOMEDIR": Setting(_NOTHING, _ignore),
-    "GPG_NO_SIGNING_PW": Setting(_NOTHING, _ignore),
-    "GPG_RECIPIENT": Setting(_NOTHING, _ignore),
-    "GPG_SIGNER": Setting(_NOTHING, _ignore),
-    "HTTP_USER_AGENT": Setting(_NOTHING, _ignore),
-    "NAT_PORT": Setting(_NOTHING, _ignore),
-    "NO_SAVE_ARGS": Setting(_NOTHING, _ignore),  # the command line is never saved
-    "RESOLVE_HTTP_ONLY": Setting(_NOTHING, _ignore),
-    "USE_GPG_AGENT": Setting(_NOTHING, _ignore),
-    "USE_WGET_USER_AGENT": Setting(_NOTHING, _ignore),
-    "WGET_CMD": Setting(_NOTHING, _ignore),
+    "USE_WGET_USER_AGENT": Setting("wget_user_agent", convert.boolean),
+    "VERBOSE": Setting("verbose", profile.verbosity),
+    "WGET_CMD": Setting("wget", profile.text_line, "gets -4 or -6; refused in a file that others can write"),
+    # ours: what fwknop has only as an option, or not at all
+    "HTTP_PROXY": Setting("http_proxy", profile.http_proxy),
+    "ICMP_CODE": Setting("icmp_code", profile.icmp_code),
+    "ICMP_TYPE": Setting("icmp_type", profile.icmp_type),
+    "RESOLVE_DNS": Setting("resolve_dns", profile.questions),
 }

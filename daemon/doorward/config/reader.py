@@ -51,6 +51,7 @@ class Setting(Generic[T]):
 
     field: str
     convert: Callable[[str], T]
+    differs: str = ""  # what is not as in fwknop, for the documentation
 
 
 def content(path: Path, *, secret: bool) -> bytes:
@@ -106,8 +107,10 @@ def is_name(text: str) -> bool:
 
 
 def failure(problems: Iterable[Problem]) -> ConfigError:
-    """Return the error of a file's problems, in order of their lines; of a hopeless file only the first of them."""
-    ordered = sorted(problems, key=lambda problem: problem.line)
+    """Return the error of files' problems, in order of files and lines; of hopeless files only the first of them."""
+    known = tuple(problems)
+    order = {path: place for place, path in enumerate(dict.fromkeys(problem.path for problem in known))}
+    ordered = sorted(known, key=lambda problem: (order[problem.path], problem.line))
     if len(ordered) > PROBLEMS_MAX:
         last = ordered[PROBLEMS_MAX]
         ordered = [*ordered[:PROBLEMS_MAX], Problem(last.path, last.line, "too many problems, reading stops here")]

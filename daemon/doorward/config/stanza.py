@@ -53,11 +53,17 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """Commands in the packet filter's place (CMD_CYCLE_*). `close` None (NONE) never closes: `seconds` is None too."""
+    """Commands in the packet filter's place (CMD_CYCLE_*). `close` None (NONE) never closes: `seconds` is None too.
+
+    `user` and `group` (CMD_EXEC_USER, CMD_EXEC_GROUP) run them, whether or not clients may send commands of their own;
+    None is root, as in fwknopd.
+    """
 
     open: str
     close: str | None
     seconds: int | None
+    user: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +86,15 @@ class Forwarding:
     everything: bool = False  # FORWARD_ALL
     rewrite: bool = True  # not DISABLE_DNAT
     targets: tuple[Target, ...] | None = None  # NAT_TARGETS
+    only: bool | None = None  # ENABLE_FORWARD_ACCESS: nothing but forwarding, or none of it; None is as it comes
 
 
 @dataclass(frozen=True, slots=True)
 class Stanza:
     """Who may open what, from where, for how long. Windows in seconds, `expires` in Unix seconds.
 
-    `open_ports` None allows every service that `restrict_ports` does not name. `number` counts from 1, as in the logs.
-    One of `keys` and `openpgp` is there, or both.
+    `open_ports` None, or `any_ports` beside it, allows every service that `restrict_ports` does not name. `number`
+    counts from 1, as in the logs. One of `keys` and `openpgp` is there, or both.
     """
 
     number: int
@@ -108,3 +115,4 @@ class Stanza:
     cycle: Cycle | None = None
     forwarding: Forwarding = Forwarding()
     require_os: str | None = None
+    any_ports: bool = False  # PERMIT_CLIENT_PORTS

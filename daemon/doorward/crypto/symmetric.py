@@ -19,9 +19,9 @@ from doorward.wire import fwknop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from doorward.values import SymmetricKeys
+    from doorward.values import DigestType, Secret, SymmetricKeys
 
-try:  # CFB and OFB moved here in cryptography 49; importing them from their old place warns
+try:  # CFB and OFB live here since cryptography 47, which warns where they are taken from their old place
     from cryptography.hazmat.decrepit.ciphers.modes import CFB, OFB
 except ImportError:
     from cryptography.hazmat.primitives.ciphers.modes import CFB, OFB
@@ -43,21 +43,22 @@ _MODES: Final[dict[EncryptionMode, Callable[[bytes], Any]]] = {
 
 
 class Verifier:
-    """The MAC test of one pair of keys, prepared once: what a stranger's packet costs.
+    """The MAC test of one HMAC key, prepared once: what a stranger's packet costs. Of both envelopes.
 
     The hash states after RFC 2104's two key blocks (and the prefix that every packet lost) are made here; a packet only
     copies them. They are key material and never show themselves.
     """
 
-    __slots__ = ("_inner", "_outer", "_tag_length")
+    __slots__ = ("_inner", "_outer", "_prefix", "_tag_length")
 
-    def __init__(self, keys: SymmetricKeys) -> None:
-        """Prepare for `keys`; without an HMAC key every payload passes."""
-        self._tag_length = keys.tag_length
+    def __init__(self, hmac_key: Secret | None, digest: DigestType, prefix: bytes = fwknop.PREFIX) -> None:
+        """Prepare for a key and the prefix that its packets lost; without a key every payload passes."""
+        self._prefix = prefix
+        self._tag_length = digest.text_length
         self._inner: hashlib._Hash | None = None
         self._outer: hashlib._Hash | None = None
-        if keys.hmac_key is not None:
-            self._inner, self._outer = _states(keys.hmac_key.reveal(), keys.hash_name)
+        if hmac_key is not None:
+            self._inner, self._outer = _states(hmac_key.reveal(), digest.label, prefix)
 
     def __call__(self, payload: bytes) -> bytes | None:
         """Return the sealed text of a payload, prefix put back and tag cut off, or None where the tag does not fit.
@@ -65,16 +66,16 @@ class Verifier:
         None rather than an exception: most calls end so in a flood.
         """
         if self._inner is None or self._outer is None:
-            return fwknop.PREFIX + payload
+            return self._prefix + payload
         text = payload[: -self._tag_length]
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(text)
         outer.update(inner.digest())
         fits = hmac.compare_digest(fwknop.encode_blob(outer.digest()), payload[-self._tag_length :])
-        return fwknop.PREFIX + text if fits else None
+        return self._prefix + text if fits else None
 
 
-def _states(key: bytes, hash_name: str) -> tuple[hashlib._Hash, hashlib._Hash]:
+def _states(key: bytes, hash_name: str, prefix: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
     """Return the inner state with the prefix behind its key block, and the outer state (RFC 2104 §2)."""
     inner, outer = hashlib.new(hash_name, usedforsecurity=False), hashlib.new(hash_name, usedforsecurity=False)
     if len(key) > inner.block_size:
@@ -82,13 +83,13 @@ def _states(key: bytes, hash_name: str) -> tuple[hashlib._Hash, hashlib._Hash]:
     block = key.ljust(inner.block_size, b"\0")
     inner.update(bytes(byte ^ 0x36 for byte in block))
     outer.update(bytes(byte ^ 0x5C for byte in block))
-    inner.update(fwknop.PREFIX)
+    inner.update(prefix)
     return inner, outer
 
 
 def verify(payload: bytes, keys: SymmetricKeys) -> bytes | None:
-    """Return what Verifier(keys) returns: for a single packet."""
-    return Verifier(keys)(payload)
+    """Return what the Verifier of `keys` returns: for a single packet."""
+    return Verifier(keys.hmac_key, keys.hmac_digest)(payload)
 
 
 def decode(sealed: bytes) -> bytes:

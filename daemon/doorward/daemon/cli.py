@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import os
+import secrets
 import signal
+import subprocess
 import sys
 import time
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import doorward
 from doorward import replay
 from doorward.config import access
-from doorward.daemon import configuration, explain, processes
+from doorward.crypto import keys
+from doorward.crypto.keys import HMAC_KEY_BYTES
+from doorward.daemon import configuration, explain, fwknop_log, in_words, processes
 from doorward.daemon.detach import detach
+from doorward.daemon.options import parser
 from doorward.errors import ConfigError, DoorwardError, FirewallError
-from doorward.firewall.nftables import Nftables
+from doorward.firewall import backends
+from doorward.firewall.ruleset import TABLE
 from doorward.pidfile import holder
+from doorward.values import DigestType, FirewallBackend, Reason
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
-_KILL_SECONDS: Final = 4.0  # fwknopd waits as long before it kills
-_EPILOG: Final = """\
-commands:
-  doorwardd check [-c FILE] [-a FILE]   read both files; print every problem as path:line: problem
-  doorwardd explain --origin ADDRESS    say what would become of the packet on standard input, without effect
+    from doorward.firewall.backends import Backend
 
-Without -f the daemon goes to the background and logs to syslog. Signals: HUP reads the files again and keeps
-live grants; TERM and INT end it. Grants close by themselves, whether or not the daemon lives.
-"""
+_KILL_SECONDS: Final = 4.0  # fwknopd waits as long before it kills
+_HMAC_BYTES: Final = {  # what fwknop makes for each digest
+    DigestType.MD5: 16,
+    DigestType.SHA1: 20,
+    DigestType.SHA384: 128,
+    DigestType.SHA512: 128,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["explain"]:
         return explain.main(arguments[1:])
-    options = _parser().parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
-    options.exit_parse_config |= arguments[:1] == ["check"]
+    options = parser().parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
+    options.exit_parse_config |= arguments[:1] == ["check"] and not options.explain_config
     try:
         return _command(options)(options)
     except ConfigError as error:
@@ -50,62 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="doorwardd",
-        description="Open the firewall for whoever knocks right (Single Packet Authorization).",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("-f", "--foreground", action="store_true", help="stay in the foreground and log to standard error")
-    add(
-        "-c",
-        "--config-file",
-        type=_absolute,
-        metavar="FILE",
-        help=f"settings of the daemon (default {configuration.DEFAULT})",
-    )
-    add("-a", "--access-file", type=_absolute, metavar="FILE", help="stanzas: who may open what (default: ACCESS_FILE)")
-    add("-i", "--interface", metavar="NAME", help="listen on this interface only (default: on every one)")
-    add("-r", "--run-dir", type=_absolute, metavar="DIR", help="folder of the PID file and the replay store")
-    add("-p", "--pid-file", type=_absolute, metavar="FILE", help="PID file")
-    add("-d", "--digest-file", type=_absolute, metavar="FILE", help="replay store")
-    add("-C", "--packet-limit", type=int, default=0, metavar="N", help="end after N packets")
-    add("-P", "--pcap-filter", metavar="FILTER", help="port to listen on, as 'udp port 62201'")
-    add("-t", "--test", action="store_true", help="decide and log, but open nothing")
-    add("-v", "--verbose", action="count", default=0, help="log more")
-    add("--helper", action="store_true", help=argparse.SUPPRESS)  # for doorward-helper.service
-    add("--listener", action="store_true", help=argparse.SUPPRESS)  # for doorwardd.service
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("-D", "--dump-config", action="store_true", help="print the configuration, keys masked")
-    mode.add_argument("-K", "--kill", action="store_true", help="end the running daemon")
-    mode.add_argument("-R", "--restart", action="store_true", help="make the running daemon read its files again")
-    mode.add_argument("-S", "--status", action="store_true", help="print the PID of the running daemon")
-    mode.add_argument("--exit-parse-config", action="store_true", help="read both files and exit")
-    mode.add_argument("--rotate-digest-cache", action="store_true", help="begin a new replay store, the old one aside")
-    mode.add_argument("--fw-list", action="store_true", help="print the live grants")
-    mode.add_argument("--fw-flush", action="store_true", help="close every live grant")
-    add("-V", "--version", action="version", version=f"doorwardd {doorward.__version__}, firewall: nftables")
-    return parser
-
-
-def _absolute(text: str) -> Path:
-    """Return a path that means the same after the daemon has left its folder."""
-    return Path(text).absolute()
-
-
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
     """Return what the options ask for."""
     commands = {
+        "key_gen": _make_keys,
+        "key_gen_file": _make_keys,
+        "dump_serv_err_codes": _dump_codes,
+        "explain_config": _explain,
         "dump_config": _dump,
         "kill": _kill,
         "restart": _restart,
         "status": _status,
         "exit_parse_config": _check,
         "rotate_digest_cache": _rotate,
+        "exit_parse_digest_cache": _read_replays,
         "fw_list": _list_grants,
+        "fw_list_all": _list_all,
         "fw_flush": _flush,
     }
     return next((run for name, run in commands.items() if getattr(options, name)), _run)
@@ -119,10 +86,12 @@ def _run(options: argparse.Namespace) -> int:
         raise DoorwardError(msg)
     if options.helper:
         return processes.helper(options)
-    settings = configuration.load(options)[0].settings  # mistakes are shown on the terminal, before it is gone
+    if options.exec:
+        return processes.executor(options)
+    found = configuration.load(options)[0]  # mistakes are shown on the terminal, before it is gone
     if options.foreground:
-        return processes.both(options, settings, lambda: None)
-    return detach(partial(processes.both, options, settings))
+        return processes.both(options, found, lambda: None)
+    return detach(partial(processes.both, options, found))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -130,19 +99,79 @@ def _check(options: argparse.Namespace) -> int:
     if options.access_file is not None and options.config_file is None:
         read = access.load(options.access_file)
         warnings, stanzas = read.warnings, read.stanzas
+        for_exec: tuple[str, ...] = ()
     else:
         loaded, _ = configuration.load(options)
-        warnings, stanzas = loaded.warnings, loaded.access.stanzas
+        warnings, stanzas, for_exec = loaded.warnings, loaded.access.stanzas, loaded.for_exec
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
     print(f"Configs parsed, exiting. {len(stanzas)} stanzas.")  # noqa: T201  the command's output
+    if for_exec:
+        print(f"doorward-exec is needed for {', '.join(for_exec)}.")  # noqa: T201  the command's output
     return 0
 
 
 def _dump(options: argparse.Namespace) -> int:
-    for line in explain.describe(configuration.load(options)[0]):
+    for line in in_words.dump(configuration.load(options)[0]):
         print(line)  # noqa: T201  the command's output
     return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    found = configuration.load(options)[0]
+    for line in (*in_words.tell(found), *(f"warning: {warning}" for warning in found.warnings)):
+        print(line)  # noqa: T201  the command's output
+    return 0
+
+
+def _make_keys(options: argparse.Namespace) -> int:
+    """Print a new pair of keys, or write it to a file that nobody else can read and that was not there."""
+    hmac_bytes = options.hmac_key_len or _HMAC_BYTES.get(options.hmac_digest_type, HMAC_KEY_BYTES)
+    made = keys.generate(secrets.token_bytes, options.key_len, hmac_bytes)
+    if options.key_gen_file is None:
+        print(made, end="")  # noqa: T201  the command's output
+        return 0
+    try:
+        with os.fdopen(os.open(options.key_gen_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(made)
+    except OSError as error:
+        msg = f"{options.key_gen_file}: {error.strerror}"
+        raise DoorwardError(msg) from error
+    print(f"[+] Wrote Rijndael and HMAC keys to: {options.key_gen_file}")  # noqa: T201  the command's output
+    return 0
+
+
+def _dump_codes(_options: argparse.Namespace) -> int:
+    for code, text in fwknop_log.CODES.items():
+        print(f"err code: {code}, err string: '{text}'")  # noqa: T201  the command's output
+    print(f"reasons of verdicts: {', '.join(map(str, Reason))}")  # noqa: T201  the command's output
+    return 0
+
+
+def _read_replays(options: argparse.Namespace) -> int:
+    """Say that the replay store can be read; a problem is an exit code of 1."""
+    path = configuration.settings(options).replay_file
+    if not path.exists():
+        print(f"{path} is not there yet.")  # noqa: T201  the command's output
+        return 0
+    with contextlib.closing(replay.ReplayStore(path, read_only=True)) as store:
+        store.has(bytes(32))  # nothing is read before something is asked for
+    print(f"Digest cache {path} parsed, exiting.")  # noqa: T201  the command's output
+    return 0
+
+
+def _list_all(options: argparse.Namespace) -> int:
+    """Print the live grants and what holds them, with the packet filter's own tool where it is there."""
+    _list_grants(options)
+    if configuration.settings(options).backend is FirewallBackend.NFTABLES:
+        command = ["nft", "-a", "list", "table", *TABLE.split()]
+    else:
+        command = ["iptables-save", "-c"]
+    try:
+        return subprocess.run(command, check=False).returncode  # noqa: S603  fixed words, no user's text
+    except OSError as error:
+        msg = f"{command[0]}: {error.strerror}"
+        raise FirewallError(msg) from error
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -185,19 +214,22 @@ def _rotate(options: argparse.Namespace) -> int:
 
 
 def _list_grants(options: argparse.Namespace) -> int:
-    for grant in _firewall(options).grants():
+    with closing(_firewall(options)) as firewall:
+        grants = firewall.grants()
+    for grant in grants:
         print(f"{grant.source} {grant.service} closes in {grant.remaining:.0f} s")  # noqa: T201  the command's output
     return 0
 
 
 def _flush(options: argparse.Namespace) -> int:
-    _firewall(options).flush()
+    with closing(_firewall(options)) as firewall:
+        firewall.flush()
     return 0
 
 
-def _firewall(options: argparse.Namespace) -> Nftables:
+def _firewall(options: argparse.Namespace) -> Backend:
     if os.geteuid() != 0:
         msg = "must be run as root to read the firewall"
         raise FirewallError(msg)
     settings = configuration.settings(options)
-    return Nftables(settings.firewall_file, settings.firewall_mode, frozenset)
+    return backends.of(settings, frozenset, console=True)

@@ -10,26 +10,29 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from doorward import withdrawn
-from doorward.capture.packet import Taps
 from doorward.daemon import configuration
+from doorward.daemon.sources import Sources
 from doorward.errors import CaptureError, FirewallError, HelperError
-from doorward.firewall.nftables import Nftables
+from doorward.firewall import backends
+from doorward.firewall.needs import Needs
 from doorward.firewall.watch import TableWatch
 from doorward.privsep import privileges
-from doorward.privsep.helper import Files, Helper
+from doorward.privsep.helper import Helper
 from doorward.privsep.limits import Ledger, Limits
-from doorward.values import LiveGrant
 
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from doorward.config.files import Files
     from doorward.daemon.configuration import Configuration
     from doorward.daemon.log import Log
+    from doorward.firewall.backends import Backend
     from doorward.values import Grant, Service
 
 _TICK: Final = 1.0  # seconds between two looks at the interfaces
+_SERVED_SECONDS: Final = 5  # how long our servers' ports stay open without us
 
 
 class HelperProcess:
@@ -42,12 +45,16 @@ class HelperProcess:
         self._limits = Limits(())
         self._ledger = Ledger()
         self._current: Configuration | None = None
-        self._taps: Taps | None = None
-        self._firewall: Nftables | None = None
+        self._sources = Sources()
+        self._shut_out = ""
+        self._firewall: Backend | None = None
+        self._gone = ""  # why our rules could not be put back, as it was logged
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone, or strays; signals are forwarded to it."""
-        privileges.keep_only((privileges.CAP_NET_ADMIN, privileges.CAP_NET_RAW))
+        privileges.keep_only(
+            (privileges.CAP_NET_ADMIN, privileges.CAP_NET_RAW), where_given=(privileges.CAP_NET_BIND_SERVICE,)
+        )
         helper = Helper(channel, self)
         with selectors.DefaultSelector() as selector, contextlib.closing(TableWatch()) as watch:
             selector.register(channel, selectors.EVENT_READ, helper.answer)
@@ -74,34 +81,40 @@ class HelperProcess:
         """See privsep.helper.Power; what can fail comes first, and the old configuration is put back where it does."""
         new, files = configuration.load(self._options)
         old, self._current = self._current, new
+        if old is not None:
+            self._shut(old.served - new.served)  # first: a closed socket behind an open port would answer
         try:
-            further = self._adopt(new)
+            further = self._adopt(new, old)
         except (FirewallError, CaptureError):
             self._current = old
             raise
-        self._limits = Limits(new.access.stanzas)
+        self._let_knocks_in()
+        self._limits = Limits(new.access.stanzas, new.abilities)
         return files, further
 
-    def _adopt(self, new: Configuration) -> Sequence[int]:
-        """Bring firewall and taps in line with a configuration; return descriptors that the listener does not have."""
-        if not self._options.test:
-            self._adopt_firewall(new)
-        ports, interfaces = (new.settings.ports,), new.settings.interfaces
-        if self._taps is not None:
-            self._taps.listen(ports, interfaces)
-            return ()
-        self._taps = Taps(ports, interfaces)
-        return [tap.fileno() for tap in self._taps.sockets]
+    def _adopt(self, new: Configuration, old: Configuration | None) -> Sequence[int]:
+        """Bring firewall and sources in line with a configuration; return the descriptors that the listener reads."""
+        self._sources.adopt(new.settings)  # first: where a port is taken, the firewall stays as it was
+        try:
+            if not self._options.test:
+                self._adopt_firewall(new)
+        except FirewallError:
+            if old is not None:
+                self._sources.adopt(old.settings)
+            raise
+        return self._sources.descriptors()
 
     def _adopt_firewall(self, new: Configuration) -> None:
         old, settings = self._firewall, new.settings
-        whole = None if old is None else old.whole
-        firewall = Nftables(settings.firewall_file, settings.firewall_mode, lambda: self._guarded, whole=whole)
+        needs = _needs(new)
+        firewall = backends.of(settings, lambda: self._guarded, needs=needs, nats=new.nats, before=old)
         made = firewall.prepare()
         if made:
             self._log.warning("firewall: %s", made)
         for drop in firewall.foreign_drops():
             self._log.warning("firewall: %s: it drops what a grant lets in", drop)
+        for lack in filter(None, (*firewall.unserved(), needs.not_forwarding())):
+            self._log.error("firewall: %s", lack)
         self._firewall = firewall
         if old is not None:
             old.close()
@@ -111,7 +124,7 @@ class HelperProcess:
         now = time.monotonic()
         for live in firewall.grants():
             if not live.source.is_unspecified and math.isfinite(live.remaining):
-                self._ledger.adopt(live.source, (live.service,), now, now + live.remaining)
+                self._ledger.adopt(live, now)
 
     @property
     def _guarded(self) -> frozenset[Service]:
@@ -136,37 +149,80 @@ class HelperProcess:
 
     def _restore(self, watch: TableWatch) -> None:
         """Load our table again when somebody else removed it, with what was open."""
-        if not watch.saw_something_go() or self._firewall is None:
+        if watch.saw_something_go():
+            self._mend()
+
+    def _mend(self) -> None:
+        """Put back what somebody else took away of our rules."""
+        if self._firewall is None:
             return
         try:
-            made = self._firewall.prepare()
+            made = self._firewall.looks_again()
             if made is None:
                 return
             count = self._reopen(self._firewall)
         except FirewallError as error:
-            self._log.error("firewall: OUR TABLE IS GONE and cannot be loaded again: %s", error)
+            if self._gone != str(error):  # once, not every second
+                self._log.error("firewall: OUR TABLE IS GONE and cannot be loaded again: %s", error)
+            self._gone = str(error)
         else:
+            self._gone = ""
             self._log.error("firewall: OUR TABLE WAS REMOVED: %s, with %d live grants", made, count)
 
-    def _reopen(self, firewall: Nftables) -> int:
+    def _reopen(self, firewall: Backend) -> int:
         """Open again what the ledger says is open, and return how much that is."""
         if self._current is not None:
             for moment, source in withdrawn.read(self._current.settings.run_folder):
                 self._ledger.withdraw(source, moment)
-        live = [LiveGrant(*one) for one in self._ledger.live(time.monotonic())]
+        live = self._ledger.live(time.monotonic())
         firewall.reopen(live)
         return len(live)
 
     def _refresh(self) -> None:
-        change = None if self._taps is None else self._taps.refresh()
-        if change:
+        for change in self._sources.refresh():
             self._log.warning("%s", change)
+        if self._firewall is not None and self._firewall.needs_watching:
+            self._mend()
+        self._let_knocks_in()
+
+    def _let_knocks_in(self) -> None:
+        """Keep our servers' ports open a little longer: where this process dies, they close by themselves."""
+        served = frozenset() if self._current is None else self._current.served
+        if self._firewall is None or not served:
+            return
+        try:
+            self._firewall.open_anyone(served, _SERVED_SECONDS)
+        except FirewallError as error:
+            if self._shut_out != str(error):
+                self._log.error("firewall: nobody's knock reaches %s: %s", " ".join(map(str, served)), error)
+            self._shut_out = str(error)
+        else:
+            self._shut_out = ""
+
+    def _shut(self, services: Iterable[Service]) -> None:
+        """Close ports that no server of ours has any more."""
+        if self._firewall is not None:
+            with contextlib.suppress(FirewallError):  # then they close by themselves
+                self._firewall.close_anyone(services)
 
     def _end(self) -> None:
         if self._current is not None and self._current.settings.flush_at_exit and self._firewall is not None:
             self._firewall.flush()
-        if self._taps is not None:
-            self._taps.close()
+        self._shut(frozenset() if self._current is None else self._current.served)
+        self._sources.close()
+        if self._firewall is not None:
+            self._firewall.close()
+
+
+def _needs(chosen: Configuration) -> Needs:
+    """Return what a configuration asks of the packet filter."""
+    abilities = chosen.abilities
+    return Needs.of(
+        chosen.access.stanzas,
+        nat=abilities.local_nat,
+        forwarding=abilities.forwarding,
+        destination=abilities.destination_rule,
+    )
 
 
 def exit_code(pid: int) -> int:

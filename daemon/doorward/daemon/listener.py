@@ -6,7 +6,6 @@ everything else for good, and only then looks at the first packet.
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import socket
@@ -14,37 +13,48 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from doorward import audit, replay
-from doorward.capture.packet import PacketCapture
-from doorward.daemon import configuration
+from doorward.daemon import configuration, fwknop_log
+from doorward.daemon.alerting import Alerting
 from doorward.daemon.audit_file import AuditFile
+from doorward.daemon.captures import Captures, described
 from doorward.errors import (
     CaptureError,
     ConfigError,
     DoorwardError,
     FirewallError,
     HelperError,
+    OpenPgpError,
     RefusedConfigError,
     ReplayError,
 )
 from doorward.gate import Gate
 from doorward.metrics import Counters
-from doorward.privsep import privileges, seccomp
+from doorward.privsep import privileges, remote_unsealer, seccomp, unsealing
 from doorward.privsep.listener import RemotePower
+from doorward.privsep.orders import Orders
+from doorward.privsep.remote_unsealer import RemoteUnsealer
 from doorward.replay import ReplayStore
+from doorward.values import LogStyle
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from doorward.capture import Capture
+    from doorward.daemon.configuration import Configuration
     from doorward.daemon.log import Log
     from doorward.daemon.notify import Notifier
     from doorward.gate import Verdict
-    from doorward.values import Grant
+    from doorward.privsep.unsealing import Keyring
+    from doorward.values import Execution, Grant
 
 _BATCH: Final = 64  # datagrams between two looks at signals and clock
 _TICK: Final = 1.0  # seconds between two looks at watchdog and suppressed lines
 _PRUNE: Final = 60.0  # seconds between two prunings of the replay store
+_UNTIL: Final = (
+    "until doorwardd is started anew (under systemd: systemctl enable --now doorward-exec.socket "
+    "doorward-exec.service; systemctl restart doorwardd)"
+)
 PATIENCE: Final = 5.0  # seconds the helper may take; it answers in well under a millisecond
 
 
@@ -75,10 +85,17 @@ class Alarm:
 class Listener:
     """doorwardd's listener from start to stop."""
 
-    def __init__(
-        self, channel: socket.socket, options: argparse.Namespace, *, log: Log, notify: Notifier, alarm: Alarm
+    def __init__(  # noqa: PLR0913  what it is given by whoever started it, each named
+        self,
+        channel: socket.socket,
+        options: argparse.Namespace,
+        *,
+        log: Log,
+        notify: Notifier,
+        alarm: Alarm,
+        orders: socket.socket | None = None,
     ) -> None:
-        """Take the configuration and the capture sockets from the helper behind `channel`.
+        """Take the configuration and the capture sockets from the helper behind `channel`; `orders` is doorward-exec's.
 
         Raises:
             DoorwardError: the configuration has problems, or a part cannot be had.
@@ -93,12 +110,16 @@ class Listener:
         self._running = True
         self._lost: HelperError | None = None
         self._power = RemotePower(channel, PATIENCE)
+        self._orders = Orders(orders)
         files, descriptors = self._power.configure()
         self._configuration = configuration.parse(options, files)
-        self._capture: Capture = PacketCapture([socket.socket(fileno=descriptor) for descriptor in descriptors])
+        self._captures = Captures(descriptors, self._configuration.settings)
+        self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._replay = self._open_replay()
         self._audit_file = self._open_audit_file()
+        self._unsealer: RemoteUnsealer | None = None
         self._gate = self._make_gate()
+        self._alerting = self._make_alerting()
         self._report()
 
     def run(self, ready: Callable[[], None]) -> None:
@@ -108,11 +129,15 @@ class Listener:
             HelperError: the helper is gone.
         """
         self._confine()
-        with selectors.DefaultSelector() as selector:
+        with self._selector as selector:
             selector.register(self._alarm.reader, selectors.EVENT_READ, self._take_signals)
-            selector.register(self._capture, selectors.EVENT_READ, self._take_packets)
+            self._captures.watch(selector, self._take_packets)
             selector.register(self._channel, selectors.EVENT_READ, self._lose_helper)
-            self._log.info("listening for knocks on udp %s", _ports(self._configuration.settings.ports))
+            if self._orders.channel is not None:
+                selector.register(self._orders.channel, selectors.EVENT_READ, lambda: self._follow_orders(selector))
+            if self._unsealer is not None:
+                selector.register(self._unsealer, selectors.EVENT_READ, lambda: self._take_answers(selector))
+            self._log.info("listening for knocks on %s", described(self._configuration.settings))
             ready()
             self._notify("READY=1\nSTATUS=listening")
             self._serve(selector)
@@ -120,16 +145,28 @@ class Listener:
         self._stop()
 
     def _confine(self) -> None:
-        """Give up what is left of power."""
+        """Give up what is left of power. What runs gpg is started as the last thing that can be started."""
         self._alarm.catch()
-        privileges.become(privileges.account())
+        account, keyrings = privileges.account(), self._keyrings()
+        if keyrings:
+            remote_unsealer.prepare_folder(account)
+            self._unsealer = RemoteUnsealer()
+        privileges.become(account)
+        if self._unsealer is not None:
+            self._unsealer.configure(keyrings)
+            self._gate = self._make_gate()
         seccomp.install()
+
+    def _keyrings(self) -> dict[remote_unsealer.Ring, Keyring]:
+        access = self._configuration.access
+        return remote_unsealer.keyrings(access.stanzas, access.homes)
 
     def _serve(self, selector: selectors.BaseSelector) -> None:
         next_tick = next_prune = time.monotonic()
         while self._running:
             for key, _ in selector.select(_TICK):
                 key.data()
+            self._send_orders(selector)
             now = time.monotonic()
             if now >= next_tick:
                 self._tick()
@@ -138,27 +175,100 @@ class Listener:
                 self._prune()
                 next_prune = now + _PRUNE
 
-    def _take_packets(self) -> None:
+    def _take_packets(self, capture: Capture) -> None:
+        """Judge a bounded number of datagrams, so that every capture has its turn."""
         for _ in range(_BATCH):
             try:
-                datagram = self._capture.receive()
+                datagram = self._captures.receive(capture)
             except CaptureError as error:
+                if capture.ended:
+                    raise
                 self._log.error("capture: %s", error)
                 return
             if datagram is None:
+                self._running = self._running and not capture.ended
                 return
-            self._publish(self._gate.judge(datagram, time.time()))
-            if self._lost is not None:
-                raise self._lost
-            if self._counters.total == self._options.packet_limit:
-                self._log.info("packet limit of %d reached", self._options.packet_limit)
-                self._running = False
+            self._settle(self._gate.take(datagram, time.time()))
+            if not self._running:
                 return
+
+    def _take_answers(self, selector: selectors.BaseSelector) -> None:
+        """Go on with the packets whose plaintexts have come, or of which is known that they have none."""
+        assert self._unsealer is not None  # noqa: S101  it is watched only where it is there
+        for number, outcome in self._unsealer.receive():
+            self._settle(self._gate.resume(number, unsealing.answer(outcome)))
+        self._report_unsealer()
+        if self._unsealer.gone:
+            selector.unregister(self._unsealer)
+            if self._options.listener:  # its service manager starts both anew; by hand, the other knocks go on
+                msg = "the process that runs gpg is gone"
+                raise HelperError(msg)
+
+    def _report_unsealer(self) -> None:
+        if self._unsealer is not None:
+            for text in self._unsealer.troubles:
+                self._log.error("gnupg: %s", text)
+            self._unsealer.troubles.clear()
+
+    def _settle(self, verdict: Verdict | None) -> None:
+        """Publish the verdict of a packet that does not wait any longer."""
+        if verdict is None:
+            return
+        self._publish(verdict)
+        if self._lost is not None:
+            raise self._lost
+        if self._counters.total == self._options.packet_limit:
+            self._log.info("packet limit of %d reached", self._options.packet_limit)
+            self._running = False
+
+    def _send_orders(self, selector: selectors.BaseSelector) -> None:
+        """Have the loop woken when there is room for orders that wait."""
+        if self._orders.channel is None:
+            return
+        self._orders.flush()
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._orders.waiting else 0)
+        key = selector.get_key(self._orders.channel)
+        if key.events != events:
+            selector.modify(self._orders.channel, events, key.data)
+
+    def _follow_orders(self, selector: selectors.BaseSelector) -> None:
+        """See whether doorward-exec is still there. Without it knocks for commands are refused, and others go on."""
+        channel = self._orders.channel
+        if channel is None:
+            return
+        try:
+            if channel.recv(1):
+                return
+        except BlockingIOError:  # there is room again
+            return
+        except OSError:
+            pass
+        selector.unregister(channel)
+        self._orders.close()
+        self._log.error("doorward-exec is gone: %s", self._without_exec())
+
+    def _without_exec(self) -> str:
+        """Return what does not work without doorward-exec, and what helps."""
+        return f"{', '.join(self._configuration.for_exec) or 'nothing'} cannot be served {_UNTIL}"
 
     def _publish(self, verdict: Verdict) -> None:
         self._counters.count(verdict.reason)
-        if self._limiter.admits(verdict.reason):
-            self._log.info("%s%s", "test=yes " if self._options.test else "", audit.line(verdict))
+        self._alerting.tell(verdict.reason, audit.line(verdict))
+        if not self._limiter.admits(verdict.reason):
+            return
+        told = self._fwknopd_lines(verdict)
+        for entry in told:
+            self._log.write(entry.severity, entry.text)
+        hidden = bool(told) and self._configuration.settings.log_style is LogStyle.FWKNOP
+        line = ("test=yes " if self._options.test else "") + audit.line(verdict)
+        self._log.info("%s", line, extra={"hidden": hidden})  # AUDIT_FILE has it all the same
+
+    def _fwknopd_lines(self, verdict: Verdict) -> tuple[fwknop_log.Entry, ...]:
+        if self._configuration.settings.log_style is LogStyle.DOORWARD:
+            return ()
+        stanzas, number = self._configuration.access.stanzas, verdict.stanza
+        stanza = stanzas[number - 1] if number is not None and number <= len(stanzas) else None
+        return fwknop_log.entries(verdict, time.time(), stanza, test=self._options.test)
 
     def _tick(self) -> None:
         for line in self._limiter.summary():
@@ -169,6 +279,10 @@ class Listener:
         if self._audit_file is not None and self._audit_file.failed:
             self._log.error("%d lines could not be written to AUDIT_FILE", self._audit_file.failed)
             self._audit_file.failed = 0
+        self._alerting.tick(time.monotonic())
+        if self._orders.dropped:
+            self._log.warning("%d lines were not mailed: doorward-exec does not keep up", self._orders.dropped)
+            self._orders.dropped = 0
         self._notify("WATCHDOG=1")
 
     def _prune(self) -> None:
@@ -186,6 +300,16 @@ class Listener:
         except HelperError as error:
             self._lost = error
             raise FirewallError(str(error)) from error
+
+    def _execute(self, execution: Execution) -> None:
+        """Have a stanza's commands run, by whoever may."""
+        if self._options.test:
+            return
+        stanza = next(one for one in self._configuration.access.stanzas if one.number == execution.stanza)
+        self._orders.execute(execution, stanza)
+
+    def _make_alerting(self) -> Alerting:
+        return Alerting(self._configuration.settings.alerts, self._orders, time.monotonic())
 
     def _open_replay(self) -> ReplayStore:
         """Open the store; one that somebody removed while its lock stayed has forgotten what must not come again."""
@@ -215,13 +339,23 @@ class Listener:
 
     def _make_gate(self) -> Gate:
         chosen = self._configuration
-        return Gate(chosen.access.stanzas, self._replay, self._open_grant, chosen.settings.max_age)
+        return Gate(
+            chosen.access.stanzas,
+            self._replay,
+            self._open_grant,
+            chosen.settings.max_age,
+            abilities=chosen.abilities,
+            execute=self._execute,
+            unsealer=self._unsealer,
+        )
 
     def _report(self) -> None:
         for warning in self._configuration.warnings:
             self._log.warning("%s", warning)
         count = len(self._configuration.access.stanzas)
         self._log.info("%d stanzas from %s", count, self._configuration.settings.access_file)
+        if self._configuration.for_exec and self._orders.channel is None:
+            self._log.error("doorward-exec is not running: %s", self._without_exec())
 
     def _take_signals(self) -> None:
         for number in set(self._alarm.reader.recv(64)):
@@ -241,19 +375,39 @@ class Listener:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             files, descriptors = self._power.configure()
-            for descriptor in descriptors:
-                os.close(descriptor)
-            self._configuration = configuration.parse(self._options, files)
-        except (RefusedConfigError, ConfigError) as error:
+            new = configuration.parse(self._options, files)
+            self._reconfigure_unsealer(new)
+            self._configuration = new
+            self._captures.follow(descriptors, self._configuration.settings, self._selector, self._take_packets)
+        except (RefusedConfigError, ConfigError, CaptureError, OpenPgpError) as error:
             for problem in str(error).splitlines():
                 self._log.error("%s", problem)
             self._log.error("the configuration is refused, the old one stays")
         else:
+            for verdict in self._gate.give_up():
+                self._publish(verdict)
             self._gate = self._make_gate()
+            self._orders.reread()
+            self._alerting = self._make_alerting()
             self._reopen_audit_file()
             self._report()
             self._log.info("the configuration was read again")
         self._notify("READY=1\nSTATUS=listening")
+
+    def _reconfigure_unsealer(self, new: Configuration) -> None:
+        """Have the keyrings of a new configuration used.
+
+        Raises:
+            OpenPgpError: they cannot be used, or nothing that uses keyrings was started and nothing can be any more.
+        """
+        needed = remote_unsealer.keyrings(new.access.stanzas, new.access.homes)
+        if self._unsealer is not None:
+            for number, _ in self._unsealer.configure(needed):
+                self._settle(self._gate.resume(number, None))
+            self._report_unsealer()
+        elif needed:
+            msg = "the first GnuPG stanzas need doorwardd to be started anew (systemctl restart doorwardd)"
+            raise OpenPgpError(msg)
 
     def _reopen_audit_file(self) -> None:
         """Go on in the file that the configuration names now, which may be another, a new one, or none."""
@@ -270,14 +424,14 @@ class Listener:
             self._log.write_no_more(current)
 
     def _stop(self) -> None:
-        self._capture.close()
+        for verdict in self._gate.give_up():
+            self._publish(verdict)
+        if self._unsealer is not None:
+            self._unsealer.close()
+        self._captures.close()
         self._replay.close()
         self._alarm.close()
         self._log.info("stopped after %d packets: %s", self._counters.total, _counts(self._counters))
-
-
-def _ports(ports: range) -> str:
-    return str(ports.start) if len(ports) == 1 else f"{ports.start}-{ports.stop - 1}"
 
 
 def _counts(counters: Counters) -> str:

@@ -69,9 +69,9 @@ def _is_journal(descriptor: int) -> bool:
 class Writer(logging.handlers.QueueListener):
     """The thread that writes; a full queue does not hinder its end from being asked for."""
 
-    def __init__(self, lines: queue.Queue[logging.LogRecord | None], handler: logging.Handler) -> None:
-        """Write `lines` through `handler`."""
-        super().__init__(lines, handler)
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None], *shown: logging.Handler) -> None:
+        """Write `lines` through all of the handlers, each by its own level."""
+        super().__init__(lines, *shown)
         self._lines = lines
 
     def enqueue_sentinel(self) -> None:
@@ -98,15 +98,24 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 class Log:
     """The daemon's logger and the thread that writes for it."""
 
-    def __init__(self, logger: logging.Logger, handler: logging.Handler) -> None:
-        """Write what `logger` is told through `handler`, from a thread."""
+    def __init__(self, logger: logging.Logger, *shown: logging.Handler) -> None:
+        """Write what `logger` is told through the handlers, from a thread.
+
+        A record with `hidden` (logging's `extra`) passes these by and reaches only what write_also() added.
+        """
         self._logger = logger
-        self.info, self.warning, self.error = logger.info, logger.warning, logger.error
+        self.debug, self.info, self.warning, self.error = logger.debug, logger.info, logger.warning, logger.error
+        for handler in shown:
+            handler.addFilter(lambda record: not getattr(record, "hidden", False))
         lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_MAX)
         self._bounded = BoundedQueueHandler(lines)
         logger.addHandler(self._bounded)
-        self._writer = Writer(lines, handler)
+        self._writer = Writer(lines, *shown)
         self._writer.start()
+
+    def write(self, severity: str, text: str) -> None:
+        """Write one line; `severity` is debug, info, warning or error."""
+        {"debug": self.debug, "info": self.info, "warning": self.warning, "error": self.error}[severity]("%s", text)
 
     def write_also(self, handler: logging.Handler) -> None:
         """Write what comes from now on through `handler` too."""
@@ -130,12 +139,15 @@ class Log:
         ending.join(LAST_WORDS)
 
 
-def make(*, foreground: bool, verbose: bool, identity: str, facility: str) -> Log:
-    """Return the log of this process: standard error in the foreground, syslog in the background."""
+def make(*, foreground: bool, verbose: bool, identity: str, facility: str, syslog: bool = False) -> Log:
+    """Return the log of this process: standard error in the foreground, syslog in the background or with `syslog`."""
     logger = logging.getLogger(f"doorwardd.{os.getpid()}")
     logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    return Log(logger, DescriptorHandler(sys.stderr.fileno()) if foreground else _syslog(identity, facility))
+    shown: list[logging.Handler] = [DescriptorHandler(sys.stderr.fileno())] if foreground else []
+    if syslog or not foreground:
+        shown.append(_syslog(identity, facility))
+    return Log(logger, *shown)
 
 
 def _syslog(identity: str, facility: str) -> logging.Handler:

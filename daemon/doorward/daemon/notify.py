@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -25,6 +26,13 @@ class Notifier:
         """Send a state such as `READY=1`."""
         if self._socket is not None:
             os.write(self._socket.fileno(), state.encode())
+
+    def store(self, name: str, descriptor: int) -> None:
+        """Have the service manager keep a descriptor, and hand it to whoever is started after us."""
+        if self._socket is not None:
+            passed = array.array("i", [descriptor])
+            told = f"FDSTORE=1\nFDNAME={name}".encode()
+            self._socket.sendmsg([told], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
 
     def close(self) -> None:
         """Give the socket back."""

@@ -1,4 +1,4 @@
-"""How the two processes come about: parent and child started by hand, or two units of systemd. One code path behind."""
+"""How the processes come about: parent and children started by hand, or units of systemd. One code path behind."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
-from doorward.daemon import configuration, log
+from doorward.daemon import configuration, execution, log
 from doorward.daemon.detach import leave_terminal
 from doorward.daemon.helper import HelperProcess, exit_code
 from doorward.daemon.listener import Alarm, Listener
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doorward.config.daemon import DaemonSettings
+    from doorward.daemon.configuration import Configuration
     from doorward.daemon.log import Log
 
 HELPER_SOCKET: Final = "/run/doorward/helper.sock"
@@ -30,36 +31,56 @@ _LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
 _PEER: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
-def both(options: argparse.Namespace, settings: DaemonSettings, ready: Callable[[], None]) -> int:
-    """Run helper and listener as parent and child; return the listener's exit code.
+def both(options: argparse.Namespace, found: Configuration, ready: Callable[[], None]) -> int:
+    """Run helper and listener as parent and child, and doorward-exec where it is needed; return the listener's end.
 
     `ready` is called in the listener once it hears knocks.
     """
+    settings = found.settings
     pid_file = PidFile(settings.pid_file)
+    orders = _start_exec(options, settings, pid_file) if found.for_exec else None
     helpers_end, listeners_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     alarm = Alarm()
     child = os.fork()
     if not child:
         helpers_end.close()
         pid_file.leave()  # with it whoever takes the listener over could say whom `doorwardd -K` ends
-        os._exit(_in_child(options, settings, listeners_end, alarm, ready))
+        os._exit(_in_child(options, settings, listeners_end, alarm, ready, orders=orders))
     listeners_end.close()
+    if orders is not None:
+        orders.close()
     try:
         return _beside(child, options, settings, helpers_end, alarm)
     finally:
         pid_file.close()
 
 
-def _in_child(
+def _start_exec(options: argparse.Namespace, settings: DaemonSettings, pid_file: PidFile) -> socket.socket:
+    """Start doorward-exec, before there is anything it should not inherit; return where it takes orders."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        ours.close()
+        pid_file.leave()  # it may stay longer than the daemon, for what is to be closed
+        if not options.foreground:
+            leave_terminal()
+        os._exit(execution.beside(options, lambda: _log(options, settings), theirs))
+    theirs.close()
+    return ours
+
+
+def _in_child(  # noqa: PLR0913  what a child gets from its parent
     options: argparse.Namespace,
     settings: DaemonSettings,
     channel: socket.socket,
     alarm: Alarm,
     ready: Callable[[], None],
+    *,
+    orders: socket.socket | None,
 ) -> int:
     lines = _log(options, settings)
+    notify = Notifier(os.environ)
     try:
-        Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=alarm).run(ready)
+        Listener(channel, options, log=lines, notify=notify, alarm=alarm, orders=orders).run(ready)
     except DoorwardError as error:
         lines.error("doorwardd: %s", error)
         if not options.foreground:  # the terminal, or nobody any more
@@ -111,6 +132,15 @@ def helper(options: argparse.Namespace) -> int:
     return _alone(options, "doorward-helper", _help)
 
 
+def executor(options: argparse.Namespace) -> int:
+    """Run doorward-exec alone, as doorward-exec.service does."""
+    return execution.unit(
+        options,
+        lambda: log.make(foreground=True, verbose=bool(options.verbose), identity="doorward-exec", facility="daemon"),
+        Notifier(os.environ),
+    )
+
+
 def _alone(options: argparse.Namespace, identity: str, work: Callable[[argparse.Namespace, Log], None]) -> int:
     """Do the work of one process with a log to the service manager; return its exit code."""
     lines = log.make(foreground=True, verbose=bool(options.verbose), identity=identity, facility="daemon")
@@ -131,7 +161,8 @@ def _listen(options: argparse.Namespace, lines: Log) -> None:
         except OSError as error:
             msg = f"the helper behind {HELPER_SOCKET} cannot be reached: {error.strerror}"
             raise HelperError(msg) from error
-        Listener(channel, options, log=lines, notify=Notifier(os.environ), alarm=Alarm()).run(lambda: None)
+        notify, orders = Notifier(os.environ), execution.connect()
+        Listener(channel, options, log=lines, notify=notify, alarm=Alarm(), orders=orders).run(lambda: None)
 
 
 def _help(options: argparse.Namespace, lines: Log) -> None:
@@ -156,4 +187,5 @@ def _log(options: argparse.Namespace, settings: DaemonSettings) -> Log:
         verbose=bool(options.verbose or settings.verbose),
         identity=settings.syslog_identity,
         facility=settings.syslog_facility,
+        syslog=options.syslog_enable,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import json
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import ruleset
+from doorward.firewall import elements, ruleset
+from doorward.firewall.elements import ANYONE, Element, Listing
 from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.needs import Needs
+from doorward.firewall.ruleset import Part, Shape
 from doorward.values import FirewallMode, Grant, IPAddress, LiveGrant, Protocol, Service
 
 if TYPE_CHECKING:
@@ -21,29 +25,36 @@ if TYPE_CHECKING:
 
 FAILURE_FILE: Final = "failure.nft"  # beside the confirmed file; the firewall role writes both
 FILE_BYTES_MAX: Final = 1 << 20  # a rendered table is some 3 KB
-# The unspecified address stands for anybody: no grant from the network can have it (values.Grant refuses it).
-ANYONE: Final = ipaddress.IPv4Address(0)
 _HOOKS: Final = frozenset({"input", "prerouting", "ingress"})  # a drop in any of them is final
 _INERT: Final = frozenset({"counter", "log", "comment"})  # what may stand before a plain drop
 _PROTOCOLS: Final = {
     name: protocol for protocol in Protocol for name in (str(protocol), int(protocol), str(int(protocol)))
 }
+_TYPE_OF_NAMES: Final = {"typeof": {"osf": {"key": "name"}}}
+NO_NEEDS: Final = Needs()
+__all__ = ["ANYONE", "Nftables", "Table", "describe", "foreign_tables", "read_table", "table_text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Our table as the kernel has it. A table that was made again has another handle.
 
-    `kind` is `drop`, `guard` or `observe`; `timed_sets` are those whose elements expire; `parts` are its sets, chains
-    and rules, each as text.
+    `kind` is `drop`, `guard` or `observe`; `timed_sets` are those whose elements expire; `serves` are the kinds of
+    grants that it has sets for; `parts` are its sets, chains and rules, each as text.
     """
 
     handle: int
     kind: str
     sets: frozenset[str]
+    chains: frozenset[str]
     timed_sets: tuple[str, ...]
-    serves_grants: bool
+    serves: frozenset[Part]
     parts: frozenset[str]
+
+    @property
+    def serves_grants(self) -> bool:
+        """Whether it has what plain grants need."""
+        return Part.GRANTS in self.serves
 
     def lacks(self, before: Table | None) -> bool:
         """Say whether this is the table `before` with something taken away. Another table, made by a swap, is not."""
@@ -53,17 +64,21 @@ class Table:
 class Nftables:
     """The packet filter behind firewall.Firewall; needs CAP_NET_ADMIN in its network namespace."""
 
-    def __init__(
+    needs_watching: Final = False
+
+    def __init__(  # noqa: PLR0913  what a table is made from, each named
         self,
         file: Path,
         mode: FirewallMode,
         guarded: Callable[[], Iterable[Service]],
         library: Libnftables | None = None,
+        *,
         whole: Table | None = None,
+        needs: Needs = NO_NEEDS,
     ) -> None:
         """Keep what prepare() needs: `guarded` is asked each time, so that a reload counts.
 
-        `whole` is the table as an earlier object of this class left it.
+        `whole` is the table as an earlier object of this class left it, `needs` what grants will ask of it.
 
         Raises:
             FirewallError: libnftables is missing.
@@ -72,23 +87,36 @@ class Nftables:
         self._mode = mode
         self._guarded = guarded
         self._nft = library or Libnftables()
+        self._needs = needs
         self.whole = whole
 
     def prepare(self) -> str | None:
         """See firewall.Firewall; a table that serves grants is used as it is, but a guard follows `guarded`.
 
-        One that was whole before and lacks something now is loaded again: without its rules it lets everybody in.
+        One that was whole before and lacks something now is loaded again: without its rules it lets everybody in. One
+        that doorwardd made for an earlier configuration, or an older doorwardd, is given what it lacks.
         """
+        impossible = self._needs.impossible()
+        if impossible:
+            raise FirewallError(impossible)
+        if self._needs.systems:
+            self._nft.check(ruleset.FINGERPRINTING)  # nft gives the kernel its file of fingerprints when it reads this
         table = read_table(self._nft)
         if table is not None and table.lacks(self.whole):
             made = f"something was taken out of it: {self._load(None)}"
         elif table is None or not table.serves_grants:
             made = self._load(table)
+        elif self._may_be_widened(table):
+            made = self._widen(table)
         else:
             self.whole = table
             return self._keep(table)
         self.whole = read_table(self._nft)
         return made
+
+    def looks_again(self) -> str | None:
+        """See firewall.Firewall."""
+        return self.prepare()
 
     def _keep(self, table: Table) -> str | None:
         """Leave a table as it is, but for what a guard table guards."""
@@ -96,29 +124,60 @@ class Nftables:
             return self._follow()
         return None
 
+    def unserved(self) -> tuple[str, ...]:
+        """See firewall.Firewall: the table of a confirmed file may be older than what the configuration asks for."""
+        table = read_table(self._nft)
+        return () if table is None else tuple(_lack(part) for part in _sorted(self._needs.parts - table.serves))
+
     def open(self, grant: Grant) -> None:
         """See firewall.Firewall; a table that vanished is made again once."""
-        commands = _open_commands(grant)
+        opened = [element for live in LiveGrant.of(grant) for element in elements.of(live)]
+        names = "" if grant.os is None else elements.system(grant.os).added_for_good()
+        commands = names + "".join(element.renewed(grant.seconds) for element in opened)
         try:
             self._nft.run(commands)
         except FirewallError as error:
-            table = read_table(self._nft)
-            if table is not None and table.serves_grants:
-                raise _in_our_words(error) from error
-            self.prepare()
+            self._overcome(error, grant, opened)
             self._nft.run(commands)
+        self._delete(element.rival for element in opened)
+
+    def _delete(self, unwanted: Iterable[Element | None]) -> None:
+        """Delete elements of maps that may be there: a connection is led to one place only, the last knock's."""
+        for element in unwanted:
+            if element is not None:
+                with contextlib.suppress(FirewallError):
+                    self._nft.run(element.deleted())
+
+    def _overcome(self, error: FirewallError, grant: Grant, opened: Iterable[Element]) -> None:
+        """Take away what kept a grant from being opened, or raise why it cannot be."""
+        table = read_table(self._nft)
+        if table is None or not table.serves_grants:
+            self.prepare()
+            return
+        part = elements.part(LiveGrant.of(grant)[0])
+        if part not in table.serves:
+            raise FirewallError(_lack(part)) from error
+        if os.strerror(errno.EEXIST) not in str(error):
+            raise _in_our_words(error) from error
+        self._delete(element for element in opened if element.value)
 
     def reopen(self, live: Iterable[LiveGrant]) -> None:
-        """Open what was open before in a table that was just made, each for what remains of it: one transaction."""
-        elements: dict[str, list[str]] = {}
-        for grant in live:
-            name, written = _place(grant.source)
+        """Open what was open before in a table that was just made, each for what remains of it: one transaction.
+
+        What the table has no sets for stays closed.
+        """
+        table = read_table(self._nft)
+        served = [grant for grant in live if table is not None and elements.part(grant) in table.serves]
+        places: dict[str, list[str]] = {}
+        for grant in served:
             seconds = max(1, math.ceil(grant.remaining))
-            element = f"{written} . {ruleset.service_element(grant.service)} timeout {seconds:d}s"
-            elements.setdefault(name, []).append(element)
-        commands = [f"add element {ruleset.TABLE} {name} {{ {', '.join(some)} }}\n" for name, some in elements.items()]
-        if commands:
-            self._nft.run("".join(commands))
+            for element in elements.of(grant):
+                places.setdefault(element.place, []).append(element.timed(seconds))
+        systems = {grant.os for grant in served if grant.os is not None}
+        names = [elements.system(name).added_for_good() for name in sorted(systems)]
+        added = [f"add element {ruleset.TABLE} {place} {{ {', '.join(some)} }}\n" for place, some in places.items()]
+        if added:
+            self._nft.run("".join([*names, *added]))
 
     def open_anyone(self, services: Iterable[Service], seconds: int) -> None:
         """Open `services` for every address: the console's word alone, never the network's."""
@@ -126,38 +185,44 @@ class Nftables:
         if not services or seconds < 1:
             msg = "nothing to open"
             raise FirewallError(msg)
-        elements = map(ruleset.service_element, services)
-        self._nft.run("".join(_renewal(ruleset.ANYONE_SET, element, seconds) for element in elements))
+        opened = [Element(ruleset.ANYONE_SET, ruleset.service_element(service)) for service in services]
+        self._nft.run("".join(element.renewed(seconds) for element in opened))
+
+    def close_anyone(self, services: Iterable[Service]) -> None:
+        """Close for every address what open_anyone() opened."""
+        opened = [Element(ruleset.ANYONE_SET, ruleset.service_element(service)) for service in services]
+        if opened:
+            self._nft.run("".join(element.removed() for element in opened))
 
     def grants(self) -> tuple[LiveGrant, ...]:
         """See firewall.Firewall. An element without an end remains infinitely; ANYONE is the source of any."""
-        table = read_table(self._nft)
-        names = [*ruleset.GRANT_SETS, ruleset.ANYONE_SET]
-        live = [
-            _live_grant(element)
-            for name in names
-            if table is not None and name in table.sets
-            for entry in self._nft.objects(f"list set {ruleset.TABLE} {name}", Output.NUMERIC_PROTO)
-            for element in entry.get("set", {}).get("elem", ())
-        ]
-        return tuple(sorted(live, key=lambda grant: (grant.source.version, grant.source, grant.service)))
+        return self._listing().grants()
+
+    def _listing(self) -> Listing:
+        """Return the elements of our table; none where there is no table."""
+        if read_table(self._nft) is None:
+            return Listing(())
+        return Listing(self._nft.objects(f"list table {ruleset.TABLE}", Output.NUMERIC_PROTO))
 
     def flush(self) -> None:
         """See firewall.Firewall; without a table nothing is open, and nothing is done."""
         table = read_table(self._nft)
-        names = [*ruleset.GRANT_SETS, ruleset.ANYONE_SET]
-        flushes = [f"flush set {ruleset.TABLE} {name}\n" for name in names if table is not None and name in table.sets]
+        flushes = [
+            f"flush {kind} {ruleset.TABLE} {name}\n"
+            for name, kind in ruleset.GRANT_KINDS.items()
+            if table is not None and name in table.sets
+        ]
         if flushes:
             self._nft.run("".join(flushes))
 
     def withdraw(self, source: IPAddress) -> int:
         """Close every grant of `source` now and return how many there were."""
-        name, written = _place(source)
-        services = [grant.service for grant in self.grants() if str(grant.source) == written]
-        elements = [f"{written} . {ruleset.service_element(service)}" for service in services]
-        if elements:
-            self._nft.run("".join(_removal(name, element) for element in elements))
-        return len(elements)
+        listing = self._listing()
+        removed = [element.removed() for element in listing.of_source(source)]
+        if removed:
+            self._nft.run("".join(removed))
+        written = source.ipv4_mapped or source if isinstance(source, ipaddress.IPv6Address) else source
+        return sum(live.source == written for live in listing.grants())
 
     def foreign_drops(self) -> tuple[str, ...]:
         """Return one line for every other table's chain that drops what our grants let in.
@@ -165,7 +230,8 @@ class Nftables:
         An accept of ours does not override a later drop (nft(8), "accept"). Drops of iptables-legacy do not show here.
         """
         entries = self._nft.objects("list ruleset", Output.TERSE)
-        chains = {_chain_key(chain): chain for chain in _others(entries, "chain") if chain.get("hook") in _HOOKS}
+        hooks = _HOOKS | {"forward"} if self._needs.forwarding else _HOOKS
+        chains = {_chain_key(chain): chain for chain in _others(entries, "chain") if chain.get("hook") in hooks}
         dropping = {key: "policy drop" for key, chain in chains.items() if chain.get("policy") == "drop"}
         for rule in _others(entries, "rule"):
             key = (rule["family"], rule["table"], rule["chain"])
@@ -190,8 +256,25 @@ class Nftables:
             msg = f"table {ruleset.TABLE} has no sets for grants; `doorward firewall stop` removes it"
             raise FirewallError(msg)
         guarding = self._mode is FirewallMode.GUARD
-        self._nft.run(ruleset.swap(ruleset.guard(self._guarded()) if guarding else ruleset.observe()))
+        self._nft.run(ruleset.swap(self._guard() if guarding else ruleset.observe(self._needs.parts)))
         return f"table {ruleset.TABLE} was not there: made the {self._mode} table"
+
+    def _guard(self) -> str:
+        return ruleset.guard(self._guarded(), self._needs.parts)
+
+    def _may_be_widened(self, table: Table) -> bool:
+        """Return whether a table lacks what is needed, and is one that doorwardd made: no file says what it holds."""
+        guarding = table.kind == "guard" and ruleset.GUARDED_SET in table.sets  # the role's guard names its services
+        known = table.chains <= set(ruleset.OUR_CHAINS) and (guarding or table.kind == "observe")
+        made_here = known and not self._file.exists()
+        return made_here and not self._needs.parts <= table.serves
+
+    def _widen(self, table: Table) -> str:
+        """Give a table what it lacks; live grants stay."""
+        text = self._guard() if table.kind == "guard" else ruleset.observe(self._needs.parts | table.serves)
+        lacking = " and ".join(map(str, _sorted(self._needs.parts - table.serves)))
+        self._nft.run(ruleset.widened(text, sorted(table.chains)))
+        return f"table {ruleset.TABLE} had nothing for grants with {lacking}: it has now"
 
     def _load_confirmed(self) -> str:
         """Load the confirmed table; or else the failure policy's beside it; or else guard what OPEN_PORTS names."""
@@ -201,7 +284,7 @@ class Nftables:
             return f"table {ruleset.TABLE} was not there: loaded {self._file}"
         if failure.exists() and self._complaint_loading(failure) is None:
             return f"{self._file} does not load ({error}): the failure policy's {failure} is in force"
-        self._nft.run(ruleset.swap(ruleset.guard(self._guarded())))
+        self._nft.run(ruleset.swap(self._guard()))
         return f"{self._file} does not load ({error}): the services of OPEN_PORTS are guarded instead"
 
     def _complaint_loading(self, file: Path) -> str | None:
@@ -238,10 +321,19 @@ def describe(entries: list[dict[str, Any]]) -> Table | None:
     ours = [entry["table"] for entry in entries if _is_ours(entry.get("table", {}))]
     if not ours:
         return None
-    sets = {listed["name"]: listed for listed in _inside(entries, "set")}
-    chains = [listed for listed in _inside(entries, "chain") if "hook" in listed]
+    sets = {listed["name"]: listed for kind in ("set", "map") for listed in _inside(entries, kind)}
+    chains = list(_inside(entries, "chain"))
+    hooked = [listed for listed in chains if "hook" in listed]
     parts = frozenset(part for kind in ("set", "map", "chain", "rule") for part in _parts(entries, kind))
-    return Table(ours[0]["handle"], _kind(chains), frozenset(sets), _timed(sets), _serves_grants(sets), parts)
+    return Table(
+        ours[0]["handle"],
+        _kind(hooked),
+        frozenset(sets),
+        frozenset(listed["name"] for listed in chains),
+        _timed(sets),
+        _serves(sets, hooked),
+        parts,
+    )
 
 
 def foreign_tables(entries: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -287,34 +379,36 @@ def _timed(sets: dict[str, dict[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(name for name, described in sets.items() if "timeout" in described.get("flags", ())))
 
 
-def _serves_grants(sets: dict[str, dict[str, Any]]) -> bool:
-    """Return whether both grant sets are there in the shape that open() writes to."""
-    return all(
-        name in _timed(sets) and tuple(sets[name]["type"]) == shape for name, shape in ruleset.GRANT_SETS.items()
+def _serves(sets: dict[str, dict[str, Any]], hooked: list[dict[str, Any]]) -> frozenset[Part]:
+    """Return the parts whose sets are there in the shape that open() writes to; NAT needs chains of that type too."""
+    timed = _timed(sets)
+    leading = {chain["hook"] for chain in hooked if chain["type"] == "nat"}
+    return frozenset(
+        part
+        for part, shapes in ruleset.SHAPES.items()
+        if all(name in timed and _has_shape(sets[name], shape) for name, shape in shapes.items())
+        and (part is not Part.NAT or {"prerouting", "postrouting"} <= leading)
     )
 
 
-def _place(source: IPAddress) -> tuple[str, str]:
-    """Return the set for `source` and the address as it is written there.
-
-    Raises:
-        FirewallError: an address with a scope, which no set could express.
-    """
-    if isinstance(source, ipaddress.IPv4Address):
-        return "open4", str(source)
-    if source.ipv4_mapped is not None:  # such a packet arrives as IPv4 and never matches an IPv6 set
-        return "open4", str(source.ipv4_mapped)
-    if source.scope_id is not None:
-        msg = f"{source}: an address with a scope cannot be granted"
-        raise FirewallError(msg)
-    return "open6", str(source)
+def _has_shape(listed: dict[str, Any], shape: Shape) -> bool:
+    """Return whether a listed set or map is made of what `shape` says; nft 1.1 says of a name where it is from."""
+    kind = "string" if listed["type"] == _TYPE_OF_NAMES else listed["type"]
+    key = kind if isinstance(kind, list) else [kind]
+    value = listed.get("map", [])
+    value = value if isinstance(value, list) else value.split(" . ")
+    return (tuple(key), tuple(value)) == (shape.key, shape.value)
 
 
-def _open_commands(grant: Grant) -> str:
-    """Return the one transaction that opens or renews `grant`."""
-    name, written = _place(grant.source)
-    elements = [f"{written} . {ruleset.service_element(service)}" for service in dict.fromkeys(grant.services)]
-    return "".join(_renewal(name, element, grant.seconds) for element in elements)
+def _sorted(parts: Iterable[Part]) -> list[Part]:
+    return [part for part in Part if part in set(parts)]
+
+
+def _lack(part: Part) -> str:
+    return (
+        f"table {ruleset.TABLE} has nothing for grants with {part}, which are refused: "
+        "run the role doorward.spa.firewall again, which writes the table anew"
+    )
 
 
 def _in_our_words(error: FirewallError) -> FirewallError:
@@ -323,31 +417,9 @@ def _in_our_words(error: FirewallError) -> FirewallError:
     return FirewallError("the set is full: as many grants are live as it holds" if full else str(error))
 
 
-def _renewal(name: str, element: str, seconds: int) -> str:
-    """Return add, delete, add: the only way that renews an element on every kernel (before 6.13 add leaves it)."""
-    timed = f"add element {ruleset.TABLE} {name} {{ {element} timeout {seconds:d}s }}\n"
-    return f"{timed}delete element {ruleset.TABLE} {name} {{ {element} }}\n{timed}"
-
-
-def _removal(name: str, element: str) -> str:
-    """Return add, delete: no error where the element expired a moment ago."""
-    return (
-        f"add element {ruleset.TABLE} {name} {{ {element} timeout 1s }}\n"
-        f"delete element {ruleset.TABLE} {name} {{ {element} }}\n"
-    )
-
-
 def _service(protocol: str | int, port: int) -> Service:
     """Return the service that nft lists with these two."""
     return Service(_PROTOCOLS[protocol], port)
-
-
-def _live_grant(listed: dict[str, Any]) -> LiveGrant:
-    """Return the grant of one listed element; one without an end is listed as its bare value."""
-    element = listed.get("elem", listed)
-    *address, protocol, port = element.get("val", element)["concat"]
-    source = ipaddress.ip_address(address[0]) if address else ANYONE
-    return LiveGrant(source, _service(protocol, port), float(element.get("expires", math.inf)))
 
 
 def _inside(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]]:

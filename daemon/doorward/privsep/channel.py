@@ -8,14 +8,15 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
+from doorward.config.files import TOTAL_MAX
 from doorward.errors import HelperError
 from doorward.privsep.messages import MESSAGE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DESCRIPTORS_MAX: Final = 4
-FILE_MAX: Final = 16 * 1024 * 1024
+DESCRIPTORS_MAX: Final = 16  # files, taps, servers of both families
+FILE_MAX: Final = TOTAL_MAX + 1024
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ANCILLARY: Final = socket.CMSG_SPACE(DESCRIPTORS_MAX * array.array("i").itemsize)
 
@@ -67,6 +68,7 @@ def seal(name: str, content: bytes) -> int:
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     return descriptor
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from doorward.errors import DoorwardError, FirewallError, HelperError
@@ -15,15 +14,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from doorward.config.files import Files
     from doorward.values import Grant
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """The bytes of both configuration files as they were read together."""
-
-    settings: bytes
-    access: bytes
 
 
 class Power(Protocol):
@@ -85,9 +77,8 @@ class Helper:
         except DoorwardError as error:
             wire.send(self._channel, encode(Problems(str(error))))
             return
-        sealed = [wire.seal("doorwardd.conf", files.settings), wire.seal("access.conf", files.access)]
+        sealed = wire.seal("doorward configuration", files.encode())
         try:
-            wire.send(self._channel, encode(Configuration()), [*sealed, *further])
+            wire.send(self._channel, encode(Configuration()), [sealed, *further])
         finally:
-            for descriptor in sealed:
-                os.close(descriptor)
+            os.close(sealed)

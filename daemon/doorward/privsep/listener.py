@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from doorward.config.files import Files
 from doorward.errors import FirewallError, HelperError, RefusedConfigError
 from doorward.privsep import channel as wire
-from doorward.privsep.helper import Files
 from doorward.privsep.messages import Configuration, Configure, Done, Open, Problems, Refused, decode_reply, encode
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from doorward.privsep.messages import Reply, Request
     from doorward.values import Grant
 
-_FILES = 2
 _LONGER = 4  # times; a configuration has the whole ruleset listed, which takes seconds where others have 50 000 rules
 
 
@@ -39,7 +38,7 @@ class RemotePower:
             raise _astray(reply)
 
     def configure(self) -> tuple[Files, list[int]]:
-        """Return both files, and the capture sockets' descriptors the first time.
+        """Return all files, and the capture sockets' descriptors the first time.
 
         Raises:
             RefusedConfigError: the files have problems; the old configuration stays.
@@ -52,11 +51,11 @@ class RemotePower:
         if isinstance(reply, Problems):
             _close(descriptors)
             raise RefusedConfigError(reply.text)
-        if not isinstance(reply, Configuration) or len(descriptors) < _FILES:
+        if not isinstance(reply, Configuration) or not descriptors:
             _close(descriptors)
             raise _astray(reply)
-        settings, access, *further = descriptors
-        return Files(wire.unseal(settings), wire.unseal(access)), further
+        sealed, *further = descriptors
+        return Files.decode(wire.unseal(sealed)), further
 
     def _ask(self, request: Request) -> tuple[Reply, list[int]]:
         wire.send(self._channel, encode(request))

@@ -1,4 +1,4 @@
-"""The closed set of messages between listener and helper: one SEQPACKET message each, decoded exactly. Pure.
+"""The closed set of messages between the processes: one SEQPACKET message each, decoded exactly. Pure.
 
 Anything that is not one of these ends the process that received it.
 """
@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import HelperError, WireError
-from doorward.values import Grant, IPAddress, Nat, Protocol, Service, unmap
+from doorward.values import Execution, Grant, IPAddress, Nat, Protocol, Service, unmap
 
 MESSAGE_MAX: Final = 60_000  # bytes, under the default send buffer of a Unix socket
 SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
-_OPEN: Final = struct.Struct("!16sIB")  # source (IPv4 mapped), seconds, number of services
+_OPEN: Final = struct.Struct("!16sIBB")  # source (IPv4 mapped), seconds, number of services, bytes of conditions
 _SERVICE: Final = struct.Struct("!BH")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _HAS_NAT, _EVERYTHING, _AS_IS, _MASQUERADE = 1, 2, 4, 8  # bits of a grant's conditions
 _CONDITIONS: Final = 1 + 3 * 16 + 2  # bytes: bits, destination, NAT target, its source, port; a system's name behind
 _NO_NAT: Final = Nat(None, 1)
+# stanza, source, origin, destination, seconds, time made, client's timeout, protocol and port (0: none), mark
+_EXECUTE: Final = struct.Struct("!I16s16s16sIQIBH16s")
+MARK_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Helper: both files as sealed descriptors, the capture sockets behind them the first time."""
+    """Helper: all files in one sealed descriptor, the capture sockets behind them the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,28 @@ class Refused:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Listener to doorward-exec: do this; `mark` is the stanza as the listener read it (limits.mark)."""
+
+    execution: Execution
+    mark: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Listener to doorward-exec: mail this line to whoever wants to know."""
+
+    granted: bool
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """Listener to doorward-exec: the files have changed, read them again."""
+
+
+Order = Execute | Report | Reread
 Request = Configure | Open
 Reply = Configuration | Problems | Done | Refused
 
@@ -105,8 +130,75 @@ def decode_reply(content: bytes) -> Reply:
     raise _unknown(content)
 
 
+def encode_order(order: Order) -> bytes:
+    """Return the bytes of what the listener tells doorward-exec; a line that is too long is cut."""
+    match order:
+        case Execute(execution=execution, mark=mark):
+            return b"E" + _encode_execution(execution, mark)
+        case Report(granted=granted, line=line):
+            text = line.encode("utf-8", "replace")[: MESSAGE_MAX - 1]
+            return (b"G" if granted else b"D") + text.decode("utf-8", "ignore").encode()
+        case Reread():
+            return b"R"
+
+
+def decode_order(content: bytes) -> Order:
+    """Return what the listener tells doorward-exec.
+
+    Raises:
+        HelperError: not an order.
+    """
+    if content == b"R":
+        return Reread()
+    if content[:1] == b"E":
+        return _decode_execution(content[1:])
+    if content[:1] in {b"G", b"D"}:
+        return Report(content[:1] == b"G", _decode_text(content))
+    raise _unknown(content)
+
+
+def _encode_execution(execution: Execution, mark: bytes) -> bytes:
+    service = execution.service
+    head = _EXECUTE.pack(
+        execution.stanza,
+        *map(_packed, (execution.source, execution.origin, execution.destination)),
+        execution.seconds,
+        execution.made,
+        execution.client_timeout,
+        service.protocol if service else 0,
+        service.port if service else 0,
+        mark,
+    )
+    return head + (execution.command or "").encode()
+
+
+def _decode_execution(content: bytes) -> Execute:
+    """Return an execution; its bytes say everything once, and nothing follows them."""
+    if not _EXECUTE.size <= len(content) < MESSAGE_MAX:
+        raise _unknown(content)
+    stanza, source, origin, destination, seconds, made, timeout, protocol, port, mark = _EXECUTE.unpack_from(content)
+    try:
+        execution = Execution(
+            stanza,
+            _address(source),
+            _address(origin),
+            _address(destination),
+            seconds,
+            made,
+            Service(Protocol(protocol), port) if protocol else None,
+            timeout,
+            content[_EXECUTE.size :].decode() or None,
+        )
+    except (ValueError, WireError) as error:
+        msg = f"an execution that cannot be: {error}"
+        raise HelperError(msg) from error
+    if _encode_execution(execution, mark) != content:  # a second spelling of the same execution
+        raise _unknown(content)
+    return Execute(execution, mark)
+
+
 def _decode_text(content: bytes) -> str:
-    """Return the text behind the letter of a reply."""
+    """Return the text behind the letter of a message."""
     if len(content) > MESSAGE_MAX:
         raise _unknown(content)
     try:
@@ -116,9 +208,10 @@ def _decode_text(content: bytes) -> str:
 
 
 def _encode_grant(grant: Grant) -> bytes:
-    head = _OPEN.pack(_packed(grant.source), grant.seconds, len(grant.services))
+    conditions = _encode_conditions(grant)
+    head = _OPEN.pack(_packed(grant.source), grant.seconds, len(grant.services), len(conditions))
     services = b"".join(_SERVICE.pack(service.protocol, service.port) for service in grant.services)
-    return head + services + _encode_conditions(grant)
+    return head + services + conditions
 
 
 def _encode_conditions(grant: Grant) -> bytes:
@@ -145,9 +238,9 @@ def _decode_grant(content: bytes) -> Grant:
     """Return a grant; its bytes say everything once, and nothing follows them."""
     if len(content) < _OPEN.size:
         raise _unknown(content)
-    source, seconds, count = _OPEN.unpack_from(content)
+    source, seconds, count, rest = _OPEN.unpack_from(content)
     end = _OPEN.size + count * _SERVICE.size
-    if not 1 <= count <= SERVICES_MAX or len(content) < end:
+    if not 1 <= count <= SERVICES_MAX or len(content) != end + rest:
         raise _unknown(content)
     try:
         pairs = _SERVICE.iter_unpack(content[_OPEN.size : end])

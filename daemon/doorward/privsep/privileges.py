@@ -13,7 +13,8 @@ from doorward.errors import HelperError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-CAP_NET_ADMIN: Final = 12  # linux/capability.h
+CAP_NET_BIND_SERVICE: Final = 10  # linux/capability.h
+CAP_NET_ADMIN: Final = 12
 CAP_NET_RAW: Final = 13
 USERS: Final = ("doorward", "nobody")  # the first that exists; the role and the package make the first
 _CAP_LAST: Final = 63
@@ -49,13 +50,22 @@ def become(user: pwd.struct_passwd) -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def keep_only(capabilities: Iterable[int]) -> None:
-    """Keep these capabilities and no others, for this process and all it starts."""
-    chosen = tuple(capabilities)
+def keep_only(capabilities: Iterable[int], where_given: Iterable[int] = ()) -> None:
+    """Keep these capabilities and no others, for this process and all it starts.
+
+    Those of `where_given` are kept where this process has them; a unit may have left them out.
+    """
+    permitted = _sets()[1]
+    chosen = (*capabilities, *(number for number in where_given if permitted >> number & 1))
     keep_capabilities(chosen)
     _limit(chosen)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)  # it holds the keys too: none of them goes into a core file
+
+
+def hide() -> None:
+    """Keep this process from being looked into, and its keys out of core files."""
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def keep_capabilities(capabilities: Iterable[int]) -> None:

@@ -63,6 +63,35 @@ _MACHINES: Final[dict[str, tuple[int, dict[str, int]]]] = {
     ),
 }  # fmt: skip  # a table of numbers reads better in lines of many
 
+# What gpg and its agent need of what the listener may not call; sockets, signals and clones are looked at more closely.
+_FOR_GNUPG: Final = frozenset({
+    "socket", "connect", "sendto", "sendmsg", "bind", "listen", "socketpair", "setsockopt", "sendmmsg", "fork", "vfork",
+    "execve", "kill",
+})  # fmt: skip
+_CLONE_NAMESPACES: Final = 0x7E020080  # every CLONE_NEW… of linux/sched.h
+_AF_UNIX: Final = 1
+
+# What the reader of TCP connections may call at all; write(2) and close(2) are looked at more closely.
+_READER: Final[dict[str, dict[str, int]]] = {
+    "x86_64": {
+        "read": 0, "fstat": 5, "munmap": 11, "brk": 12, "rt_sigaction": 13, "rt_sigprocmask": 14, "rt_sigreturn": 15,
+        "mremap": 25, "madvise": 28, "recvfrom": 45, "getsockname": 51, "getsockopt": 55, "exit": 60, "futex": 202,
+        "clock_gettime": 228, "exit_group": 231, "epoll_wait": 232, "epoll_ctl": 233, "epoll_pwait": 281,
+        "accept4": 288, "getrandom": 318, "restart_syscall": 219,
+    },
+    "aarch64": {
+        "read": 63, "fstat": 80, "munmap": 215, "brk": 214, "rt_sigaction": 134, "rt_sigprocmask": 135,
+        "rt_sigreturn": 139, "mremap": 216, "madvise": 233, "recvfrom": 207, "getsockname": 204, "getsockopt": 209,
+        "exit": 93, "futex": 98, "clock_gettime": 113, "exit_group": 94, "epoll_ctl": 21, "epoll_pwait": 22,
+        "accept4": 242, "getrandom": 278, "restart_syscall": 128,
+    },
+}  # fmt: skip  # a table of numbers reads better in lines of many
+_WRITE: Final = {"x86_64": 1, "aarch64": 64}
+_CLOSE: Final = {"x86_64": 3, "aarch64": 57}
+_MMAP: Final = {"x86_64": 9, "aarch64": 222}
+_PROTECTION: Final = 32  # offset of the third argument in struct seccomp_data
+_PROT_EXEC: Final = 4
+
 
 def program(machine: str) -> bytes:
     """Return the filter for a machine (`uname -m`): struct sock_filter after struct sock_filter.
@@ -89,13 +118,82 @@ def program(machine: str) -> bytes:
     return b"".join(_STEP.pack(*step) for step in steps)
 
 
+def reader_program(machine: str, channel: int) -> bytes:
+    """Return the filter of a process that accepts and reads connections and writes to the descriptor `channel` alone.
+
+    That one cannot be closed either, so its number never becomes another's.
+
+    Raises:
+        HelperError: this machine's numbers are not known here.
+    """
+    if machine not in _MACHINES:
+        msg = f"no system call filter for {machine}"
+        raise HelperError(msg)
+    allowed = sorted(_READER[machine].values())
+    steps = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, _MACHINES[machine][0]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+    ]
+    steps += [(_EQUAL, len(allowed) + 10 - place, 0, number) for place, number in enumerate(allowed)]
+    steps += [(_EQUAL, 0, 3, _WRITE[machine]), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_EQUAL, 8, 0, channel)]
+    steps += [(_RETURN, 0, 0, _REFUSE)]
+    steps += [(_EQUAL, 0, 2, _CLOSE[machine]), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_EQUAL, 3, 4, channel)]
+    steps += [(_EQUAL, 0, 2, _MMAP[machine]), (_LOAD, 0, 0, _PROTECTION), (_HAS, 0, 1, _PROT_EXEC)]
+    steps += [(_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW)]
+    return b"".join(_STEP.pack(*step) for step in steps)
+
+
+def gnupg_program(machine: str) -> bytes:
+    """Return the filter of whatever runs gpg: programs and local sockets, no network, nobody else's memory or signals.
+
+    kill(2) reaches the caller's own process group alone.
+
+    Raises:
+        HelperError: this machine's numbers are not known here.
+    """
+    if machine not in _MACHINES:
+        msg = f"no system call filter for {machine}"
+        raise HelperError(msg)
+    architecture, calls = _MACHINES[machine]
+    refused = sorted(number for name, number in calls.items() if name not in _FOR_GNUPG)
+    steps = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        (_AT_LEAST, len(refused) + 12, 0, _X32),
+    ]
+    steps += [(_EQUAL, len(refused) + 11 - place, 0, number) for place, number in enumerate(refused)]
+    steps += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _REFUSE_AS_UNKNOWN)]
+    steps += [(_EQUAL, 0, 2, _CLONE[machine]), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_HAS, 7, 6, _CLONE_NAMESPACES)]
+    steps += [(_EQUAL, 0, 2, calls["socket"]), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_EQUAL, 3, 4, _AF_UNIX)]
+    steps += [(_EQUAL, 0, 2, calls["kill"]), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_EQUAL, 0, 1, 0)]
+    steps += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    return b"".join(_STEP.pack(*step) for step in steps)
+
+
 def install(machine: str | None = None) -> None:
     """Put the filter on this process and all it starts; it cannot be taken off. Refused calls fail with EPERM.
 
     Raises:
         HelperError: the kernel does not take it.
     """
-    content = program(machine or platform.machine())
+    _install(program(machine or platform.machine()))
+
+
+def install_for_gnupg() -> None:
+    """Put the filter of gnupg_program() on this process and all it starts; see install()."""
+    _install(gnupg_program(platform.machine()))
+
+
+def install_reader(channel: int) -> None:
+    """Put the filter of reader_program() on this process; see install()."""
+    _install(reader_program(platform.machine(), channel))
+
+
+def _install(content: bytes) -> None:
     steps = ctypes.create_string_buffer(content, len(content))
     count = len(content) // _STEP.size
     frame = ctypes.create_string_buffer(struct.pack("@HP", count, ctypes.addressof(steps)))

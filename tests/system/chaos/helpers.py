@@ -15,7 +15,7 @@ import socket
 import sys
 import warnings
 
-from doorward.daemon import cli, log
+from doorward.daemon import log, options
 from doorward.daemon.helper import HelperProcess
 from doorward.privsep.messages import MESSAGE_MAX, Configuration, Open, decode_reply, encode
 from doorward.values import Grant, Service
@@ -123,6 +123,6 @@ def _serve(channel: socket.socket) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    OPTIONS = cli._parser().parse_args(sys.argv[1:])  # noqa: SLF001  the daemon's own options
+    OPTIONS = options.parser().parse_args(sys.argv[1:])
     print(json.dumps({name: outcome(*message) for name, message in messages().items()}))  # noqa: T201  the outcome
     print(json.dumps(flooded()))  # noqa: T201  as above

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 
 import pytest
 
 from doorward.client.address import Endpoint, own_address, resolve, source_to_ask
-from doorward.config.fwknoprc import SourceRule
+from doorward.config.profile import SourceRule
 from doorward.errors import ClientError
 
 
@@ -59,9 +60,12 @@ def test_a_name_without_an_address_is_told(name: str) -> None:
         resolve(name, 22)
 
 
-def test_a_resolver_that_never_answers_does_not_outlast_the_deadline() -> None:
+def test_a_resolver_that_never_answers_does_not_outlast_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [] if silent.wait() else None)
     with pytest.raises(ClientError, match="not resolved within 0 s"):
         resolve("no-such-host.invalid", 22, seconds=0)
+    silent.set()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -28,6 +29,7 @@ RC_FILE = f"[default]\nKEY {'k' * 32}\nHMAC_KEY {'h' * 64}\n"
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(cli, "TERMINAL", "/missing")  # nobody is asked where a person runs the tests
     monkeypatch.setenv("LOGNAME", "alice")
     monkeypatch.delenv("SPOOF_USER", raising=False)
     return tmp_path
@@ -143,16 +145,30 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
         (["-A", "tcp/22", "-D", "127.0.0.1", "-U", "a/b"], 1, "user name"),
         (["-A", "tcp/0", "-D", "x"], 2, "port 0 is outside"),
         (["-A", "tcp/22", "-D", "x", "-p", "99999"], 2, "'99999' is not a number"),
-        (["-A", "tcp/22", "-D", "x", "-a", "x"], 2, "neither auto, source nor an address"),
-        (["-A", "tcp/22", "-D", "x", "-a", "resolve"], 2, "not served"),
-        (["-A", "tcp/22", "-D", "x", "-P", "tcp"], 2, "invalid choice"),
-        (["-A", "tcp/22", "-D", "x", "-R"], 2, "-R is an option of fwknop's"),
-        (["-A", "tcp/22", "-D", "x", "-N", "10.0.0.1,22"], 2, "-N is an option of fwknop's"),
-        (["-A", "tcp/22", "-D", "x", "--gpg-recipient-key", "k"], 2, "--gpg-recipient-key is an option"),
-        (["-A", "tcp/22", "-D", "x", "--save-rc-stanza"], 2, "--save-rc-stanza is an option"),
+        (["-A", "tcp/22", "-D", "x", "-a", "x"], 2, "neither auto, source, resolve nor an address"),
+        (["-A", "tcp/22", "-D", "x", "-P", "sctp"], 2, "none of udp, tcp, http"),
+        (["-A", "tcp/22", "-D", "x", "-N", "10.0.0.1,x"], 2, "'x' is not a number"),
+        (["-A", "tcp/22", "-D", "x", "-f", "131072"], 2, "from 0 to 65536"),
+        (["-A", "tcp/22", "-D", "x", "-g"], 1, "GnuPG needs a recipient"),
+        (["-A", "tcp/22", "-D", "x", "-M", "asymmetric"], 1, "mode Asymmetric is GnuPG"),
+        (["-A", "tcp/22", "-D", "x", "-Q", "192.0.2.1"], 1, "a spoofed source needs -P"),
+        (["-A", "tcp/22", "-D", "x", "-H", "px", "-P", "udp"], 1, "a proxy needs -P http"),
+        (["-A", "tcp/22,tcp/80", "-D", "x", "-N", "y", "--nat-port", "1"], 1, "stands for one service"),
+        (["-C", "é", "-D", "x"], 2, "not printable ASCII"),
+        (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--fd", "987654"], 1, "descriptor 987654 cannot be read"),
+        (["-A", "tcp/22", "--save-rc-stanza"], 1, "name the stanza"),
+        (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--save-rc-stanza"], 1, "cannot be saved with --no-rc-file"),
+        (["-A", "tcp/22", "-D", "x", "--no-rc-file", "-n", "y"], 1, "a stanza needs a file"),
+        (["-l", "-E", "/missing"], 1, "/missing: No such file"),
+        (["--show-last", "--no-home-dir"], 1, "-E FILE"),
+        (["-A", "tcp/22", "-D", "x", "stray"], 2, "'stray' belongs to no option"),
+        (["-A", "tcp/22", "--no-rc-fil=x"], 2, "--no-rc-file takes no value"),
+        (["-A"], 2, "-A needs a value"),
+        (["--time-offset", "3"], 2, "--time-offset may be --time-offset-minus, --time-offset-plus"),
+        (["-A", "tcp/22", "-x"], 2, "unrecognized option -x"),
         (["-A", "tcp/22", "-D", "x", "--nonsense"], 2, "unrecognized"),
         (["-A", "tcp/22", "-D", "x", "--key-base64-rijndael", "hunter2*"], 2, "is not base64"),
-        (["-A", "tcp/22", "-D", "x", "--key-rijndael", "hunter2" * 5], 2, "35 bytes"),
+        (["-A", "tcp/22", "-D", "x", "--key-rijndael", "hunter2" * 5], 1, "1 to 32 bytes, not 35"),
         (["-A", "tcp/22", "-D", "x", "-n", "missing"], 3, ".fwknoprc: no stanza [missing]"),
         (["-A", "tcp/22", "-D", "x", "--rc-file", "/missing"], 3, "/missing: cannot be read"),
         (["-A", "tcp/22", "-D", "x", "-G", "/missing"], 3, "/missing: cannot be read"),
@@ -187,7 +203,7 @@ def test_without_a_key_and_without_a_terminal_the_client_says_what_to_do(capsys:
 
 
 def test_problems_of_the_file_come_with_their_lines(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rc_file.write_text("[default]\nUSE_GPG Y\nSPA_SERVER_PORT 0\n")
+    rc_file.write_text("[default]\nUSE_GPG 1\nSPA_SERVER_PORT 0\n")
     assert cli.main(["-A", "tcp/22", "-D", "127.0.0.1"]) == 3
     assert [line.split(": ")[1] for line in capsys.readouterr().err.splitlines()] == [f"{rc_file}:2", f"{rc_file}:3"]
 
@@ -340,3 +356,28 @@ def test_the_hosts_commands_are_there(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().out
     for command in ("knock", "connect", "keys", "ssh-config", "status", "open", "close", "firewall"):
         assert re.search(rf"^    {command} ", shown, re.MULTILINE), command
+
+
+def test_a_person_is_asked_at_the_terminal_without_an_echo_whatever_standard_input_is(home: Path) -> None:
+    master, terminal = os.openpty()
+    words = [sys.executable, "-m", "doorward", "-A", "tcp/22", "-a", "192.0.2.1", "-T", "--use-hmac"]
+    with subprocess.Popen(
+        ["setsid", "-c", "-w", "sh", "-c", '"$@" < /dev/null', "sh", *words],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
+    ) as program:
+        os.close(terminal)
+        shown = b""
+        for prompt, key in ((b"Enter encryption key: ", b"hunter2\n"), (b"Enter HMAC key: ", b"hunter3\n")):
+            while prompt not in shown:
+                shown += os.read(master, 1024)
+            os.write(master, key)
+        assert program.stdout is not None
+        assert "HMAC Type: 3 (SHA256)" in program.stdout.read()
+    assert program.returncode == 0
+    with contextlib.suppress(OSError):
+        shown += os.read(master, 1024)
+    os.close(master)
+    assert b"hunter" not in shown

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from doorward.config import fwknoprc
-from doorward.config.fwknoprc import Profile, SourceRule
+from doorward.config.profile import (
+    OWN_ADDRESS_QUESTIONS,
+    Carrier,
+    HostPort,
+    OpenPgpMode,
+    Profile,
+    Question,
+    SourceRule,
+)
 from doorward.errors import ConfigError
 from doorward.values import DigestType, EncryptionMode, Protocol, Secret, Service
 
@@ -61,6 +69,46 @@ def complaints(text: str, name: str = fwknoprc.DEFAULT) -> list[str]:
         ("HMAC_DIGEST_TYPE sha3_512", "hmac_digest", DigestType.SHA3_512),
         ("USE_HMAC Y", "use_hmac", True),
         ("SERVER_RESOLVE_IPV4 n", "ipv4_only", False),
+        ("ENCRYPTION_MODE Asymmetric", "mode", OpenPgpMode.ASYMMETRIC),
+        ("ALLOW_IP resolve", "source", SourceRule.RESOLVE),
+        ("RESOLVE_IP_HTTPS Y", "source", SourceRule.RESOLVE),
+        ("RESOLVE_IP_HTTP y", "source", SourceRule.RESOLVE),
+        ("RESOLVE_HTTP_ONLY Y", "resolve_http_only", True),
+        ("RESOLVE_URL https://x/ip", "resolve_urls", ("https://x/ip",)),
+        ("RESOLVE_URL x,http://[::1]:80", "resolve_urls", ("https://x/", "http://[::1]:80/")),
+        ("RESOLVE_DNS me.example@ns1", "resolve_dns", (Question("me.example", HostPort("ns1")),)),
+        ("RESOLVE_DNS me.@[::1]:53", "resolve_dns", (Question("me", HostPort("::1", 53)),)),
+        ("RESOLVE_DNS default", "resolve_dns", OWN_ADDRESS_QUESTIONS),
+        ("WGET_CMD /usr/bin/wget", "wget", "/usr/bin/wget"),
+        ("HTTP_USER_AGENT x", "user_agent", "x"),
+        ("USE_WGET_USER_AGENT Y", "wget_user_agent", True),
+        ("SPA_SERVER_PROTO TCP", "carrier", Carrier.TCP),
+        ("SPA_SERVER_PROTO http", "carrier", Carrier.HTTP),
+        ("HTTP_PROXY http://px:3128/", "http_proxy", HostPort("px", 3128)),
+        ("HTTP_PROXY px", "http_proxy", HostPort("px")),
+        ("ICMP_TYPE 8", "icmp_type", 8),
+        ("ICMP_CODE 15", "icmp_code", 15),
+        ("SPOOF_SOURCE_IP 192.0.2.1", "spoofed", ipaddress.ip_address("192.0.2.1")),
+        ("RAND_PORT Y", "rand_port", True),
+        ("NAT_ACCESS 10.0.0.1,22", "nat_access", HostPort("10.0.0.1", 22)),
+        ("NAT_ACCESS inner:22", "nat_access", HostPort("inner", 22)),
+        ("NAT_ACCESS inner", "nat_access", HostPort("inner")),
+        ("NAT_ACCESS [2001:db8:0::5]:22", "nat_access", HostPort("2001:db8::5", 22)),
+        ("NAT_ACCESS 2001:db8::5,22", "nat_access", HostPort("2001:db8::5", 22)),
+        ("NAT_ACCESS 2001:db8::5", "nat_access", HostPort("2001:db8::5")),
+        ("NAT_LOCAL Y", "nat_local", True),
+        ("NAT_PORT 55000", "nat_port", 55000),
+        ("NAT_RAND_PORT N", "nat_rand_port", False),
+        ("USE_GPG Y", "use_gpg", True),
+        ("USE_GPG_AGENT Y", "gpg_agent", True),
+        ("GPG_RECIPIENT ABCD1234", "gpg_recipient", "ABCD1234"),
+        ("GPG_SIGNER me@example.org", "gpg_signer", "me@example.org"),
+        ("GPG_HOMEDIR /root/.gnupg", "gpg_home", Path("/root/.gnupg")),
+        ("GPG_EXE /usr/bin/gpg2", "gpg_exe", Path("/usr/bin/gpg2")),
+        ("GPG_NO_SIGNING_PW Y", "gpg_no_password", True),
+        ("GPG_SIGNING_PW secret", "gpg_password", Secret(b"secret")),
+        (f"GPG_SIGNING_PW_BASE64 {KEY}", "gpg_password", Secret(b"A" * 16)),
+        ("NO_SAVE_ARGS Y", "no_save_args", True),
         ("VERBOSE Y", "verbose", 1),
         ("VERBOSE 3", "verbose", 3),
         ("\t SPA_SERVER_PORT\t62201\r", "port", 62201),
@@ -70,51 +118,59 @@ def test_a_line_fills_its_field_and_no_other(line: str, field: str, value: Any) 
     assert profile(f"[default]\n{line}\n") == Profile(**{field: value})
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "NO_SAVE_ARGS Y",
-        "USE_GPG N",
-        "GPG_HOMEDIR /root/.gnupg",
-        "GPG_EXE /usr/bin/gpg",
-        "GPG_SIGNER ABCD",
-        "GPG_RECIPIENT ABCD",
-        "GPG_NO_SIGNING_PW Y",
-        "USE_GPG_AGENT Y",
-        "NAT_LOCAL N",
-        "NAT_PORT 22",
-        "NAT_RAND_PORT N",
-        "RAND_PORT N",
-        "RESOLVE_IP_HTTP N",
-        "RESOLVE_IP_HTTPS N",
-        "RESOLVE_HTTP_ONLY N",
-        "HTTP_USER_AGENT x",
-        "USE_WGET_USER_AGENT Y",
-        "WGET_CMD /usr/bin/wget",
-        "SPA_SERVER_PROTO UDP",
-    ],
-)
+def test_every_name_that_fwknop_knows_is_known() -> None:
+    text = """
+        DIGEST_TYPE SPA_SERVER_PROTO SPA_SERVER_PORT SPA_SOURCE_PORT FW_TIMEOUT ALLOW_IP TIME_OFFSET ENCRYPTION_MODE
+        USE_GPG USE_GPG_AGENT GPG_RECIPIENT GPG_SIGNER GPG_HOMEDIR GPG_EXE GPG_SIGNING_PW GPG_SIGNING_PW_BASE64
+        GPG_NO_SIGNING_PW SPOOF_USER SPOOF_SOURCE_IP ACCESS SPA_SERVER RAND_PORT KEY KEY_BASE64 HMAC_DIGEST_TYPE
+        HMAC_KEY_BASE64 HMAC_KEY USE_HMAC USE_WGET_USER_AGENT KEY_FILE HMAC_KEY_FILE NAT_ACCESS HTTP_USER_AGENT
+        RESOLVE_URL SERVER_RESOLVE_IPV4 NAT_LOCAL NAT_RAND_PORT NAT_PORT VERBOSE RESOLVE_IP_HTTP RESOLVE_IP_HTTPS
+        RESOLVE_HTTP_ONLY WGET_CMD NO_SAVE_ARGS
+    """  # fko_var_array, client/config_init.c
+    names = text.split()
+    assert len(names) == 44
+    assert set(names) <= set(fwknoprc.SETTINGS)
+    ours = {"HTTP_PROXY", "ICMP_CODE", "ICMP_TYPE", "RESOLVE_DNS"}
+    assert set(fwknoprc.SETTINGS) - set(names) == ours
+
+
+@pytest.mark.parametrize("line", ["RESOLVE_IP_HTTP N", "RESOLVE_IP_HTTPS N"])
 def test_a_line_that_asks_for_nothing_special_is_accepted(line: str) -> None:
     assert profile(f"[default]\n{line}\n") == Profile()
 
 
 @pytest.mark.parametrize(
+    "lines",
+    ["ALLOW_IP 192.0.2.1\nRESOLVE_IP_HTTPS Y", "RESOLVE_IP_HTTPS Y\nALLOW_IP 192.0.2.1", "ALLOW_IP 192.0.2.1"],
+)
+def test_an_address_wins_over_asking_a_web_site_for_it(lines: str) -> None:
+    assert profile(f"[default]\n{lines}\n").source == ipaddress.ip_address("192.0.2.1")
+
+
+@pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("USE_GPG Y", "USE_GPG: not served by this version"),
-        ("GPG_SIGNING_PW x", "GPG_SIGNING_PW: not served by this version"),
-        ("GPG_SIGNING_PW_BASE64 x", "GPG_SIGNING_PW_BASE64: not served by this version"),
-        ("NAT_ACCESS 10.0.0.1,22", "NAT_ACCESS: not served by this version"),
-        ("NAT_LOCAL y", "NAT_LOCAL: not served by this version"),
-        ("NAT_RAND_PORT Y", "NAT_RAND_PORT: not served by this version"),
-        ("RAND_PORT Y", "RAND_PORT: not served by this version"),
-        ("RESOLVE_IP_HTTP Y", "RESOLVE_IP_HTTP: not served by this version"),
-        ("RESOLVE_IP_HTTPS Y", "RESOLVE_IP_HTTPS: not served by this version"),
-        ("RESOLVE_URL https://x", "RESOLVE_URL: not served by this version"),
-        ("SPOOF_SOURCE_IP 192.0.2.1", "SPOOF_SOURCE_IP: not served by this version"),
-        ("SPA_SERVER_PROTO tcp", "SPA_SERVER_PROTO: 'tcp' is not served by this version; udp is"),
-        ("ALLOW_IP resolve", "ALLOW_IP: resolve (asking a web site) is not served; use auto, source or an address"),
-        ("ALLOW_IP 010.0.0.1", "ALLOW_IP: '010.0.0.1' is neither auto, source nor an address"),
+        ("USE_GPG maybe", "USE_GPG: 'maybe' is neither Y nor N"),
+        ("GPG_SIGNING_PW_BASE64 x*", "GPG_SIGNING_PW_BASE64: is not base64"),
+        ("NAT_ACCESS 10.0.0.1,0", "NAT_ACCESS: '0' is not a number from 1 to 65535"),
+        ("NAT_ACCESS 10.0.0.1,", "NAT_ACCESS: '' is not a number from 1 to 65535"),
+        ("NAT_ACCESS a'b,22", None),
+        ("NAT_ACCESS [::1,22", None),
+        ("NAT_ACCESS 1:2:3,22", None),
+        ("RESOLVE_URL file:///etc/passwd", "RESOLVE_URL: 'file:///etc/passwd' is not https://HOST[:PORT]/PATH"),
+        ("RESOLVE_URL https://user:secret@x/", None),
+        ("RESOLVE_URL https://x:99999/", None),
+        ("RESOLVE_URL https://x:0/", None),
+        ("RESOLVE_URL https://[::::]/", None),
+        (f"RESOLVE_URL {','.join(['https://x/'] * 9)}", "RESOLVE_URL: at most 8 addresses are asked"),
+        ("RESOLVE_DNS myip.opendns.com", "RESOLVE_DNS: 'myip.opendns.com' is not NAME@SERVER"),
+        ("RESOLVE_DNS a..b@x", "RESOLVE_DNS: 'a..b@x' is not NAME@SERVER"),
+        ("SPOOF_SOURCE_IP here", "SPOOF_SOURCE_IP: 'here' is no address"),
+        ("SPA_SERVER_PROTO sctp", "SPA_SERVER_PROTO: 'sctp' is none of udp, tcp, http, udpraw, tcpraw, icmp"),
+        ("HTTP_USER_AGENT é", "HTTP_USER_AGENT: a user agent is 1 to 99 printable characters"),
+        ("ICMP_TYPE 41", "ICMP_TYPE: '41' is not a number from 0 to 40"),
+        ("HTTP_PROXY https://x", None),
+        ("ALLOW_IP 010.0.0.1", "ALLOW_IP: '010.0.0.1' is neither auto, source, resolve nor an address"),
         ("CLIENT_TIMEOUT 30", "unknown name 'CLIENT_TIMEOUT'"),
         ("spa_server x", "unknown name 'spa_server'"),
         ("SPA_SERVER_PORT 0", "SPA_SERVER_PORT: '0' is not a number from 1 to 65535"),
@@ -131,7 +187,7 @@ def test_a_line_that_asks_for_nothing_special_is_accepted(line: str) -> None:
         ("KEY_BASE64 c2Vj*mV0", "KEY_BASE64: is not base64"),
         ("SPA_SERVER", "SPA_SERVER has no value"),
         ("SPA_SERVER ; x", "the line is not NAME value"),
-        ("ENCRYPTION_MODE asymmetric", None),
+        ("ENCRYPTION_MODE pcbc", None),
         ("DIGEST_TYPE crc32", None),
         ("KEY_FILE ~no-such-user/x", None),
     ],
@@ -143,7 +199,7 @@ def test_a_wrong_line_is_a_problem_with_its_number(line: str, complaint: str | N
 
 
 def test_all_problems_come_in_one_run() -> None:
-    text = "[default]\nUSE_GPG Y\nACCESS tcp/0\n[web1]\nBAD\nNAME x\n"
+    text = "[default]\nUSE_GPG 1\nACCESS tcp/0\n[web1]\nBAD\nNAME x\n"
     assert [line.split(" ")[0] for line in complaints(text, "web1")] == ["rc:2:", "rc:3:", "rc:5:", "rc:6:"]
 
 
@@ -161,7 +217,7 @@ def test_a_wrong_key_is_not_repeated(line: str) -> None:
 
 
 def test_mistakes_in_stanzas_that_are_not_used_do_not_matter() -> None:
-    text = "[default]\nSPA_SERVER_PORT 1000\n[gpg]\nUSE_GPG Y\nnonsense\n[web1]\nACCESS tcp/22\n"
+    text = "[default]\nSPA_SERVER_PORT 1000\n[gpg]\nUSE_GPG 1\nnonsense\n[web1]\nACCESS tcp/22\n"
     assert profile(text, "web1").port == 1000
     assert len(complaints(text, "gpg")) == 2
 
@@ -242,6 +298,10 @@ def test_a_file_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
     path.write_text("[default]\nSPA_SERVER x\n")
     path.chmod(0o644)
     assert fwknoprc.load(path).warnings == ()
+    path.chmod(0o664)
+    assert fwknoprc.load(path).warnings == (
+        f"{path}: others can write it (mode 0664) and so let in whom they like: chmod 600 it",
+    )
 
 
 def test_a_pipe_may_stand_in_for_the_file(tmp_path: Path) -> None:
@@ -268,3 +328,37 @@ def test_a_profile_never_shows_its_keys() -> None:
     shown = repr(profile("[default]\nKEY hunter2\nHMAC_KEY hunter3\n"))
     assert "hunter" not in shown
     assert "***" in shown
+
+
+@pytest.mark.parametrize(
+    ("host", "service", "name"),
+    [
+        ("web1", "tcp/22", "web1"),
+        ("WEB1", "tcp/9", "WEB1"),
+        ("10.0.0.1", "tcp/22", "shell"),
+        ("10.0.0.1", "tcp/443", "pages"),
+        ("10.0.0.1", "tcp/9", None),
+        ("GW.example", "tcp/9", "gate"),
+        ("10.0.0.2", "tcp/22", "any"),
+        ("10.0.0.3", "tcp/22", None),
+    ],
+)
+def test_a_host_finds_its_stanza_by_name_or_by_address(host: str, service: str, name: str | None) -> None:
+    text = (
+        "[default]\nSPA_SERVER 10.0.0.3\n[web1]\nACCESS tcp/80\n[shell]\nSPA_SERVER 10.0.0.1\nACCESS tcp/22,tcp/80\n"
+        "[pages]\nSPA_SERVER 10.0.0.1\nACCESS tcp/443\n[any]\nSPA_SERVER 10.0.0.2\n"
+        "[gate]\nSPA_SERVER gw.example\nACCESS tcp/22\nNAT_PORT 9\n"
+    )
+    assert fwknoprc.parse(text.encode(), "rc").named_for(host, Service.parse(service)) == name
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+@pytest.mark.parametrize("name", ["WGET_CMD", "GPG_EXE"])
+def test_a_file_that_others_can_write_names_no_program(tmp_path: Path, mode: int, name: str) -> None:
+    path = tmp_path / "rc"
+    path.write_text(f"[default]\n{name} /tmp/evil\n")
+    path.chmod(mode)
+    with pytest.raises(ConfigError, match=rf":2: {name}: others can write this file"):
+        fwknoprc.load(path)
+    path.chmod(0o644)
+    assert fwknoprc.load(path).profile() != Profile()

@@ -9,6 +9,7 @@ import pytest
 from doorward.client import show
 from doorward.client.address import Endpoint
 from doorward.client.packet import Request, build
+from doorward.client.send import Transport
 from doorward.crypto.symmetric import unseal
 from doorward.errors import WireError
 from doorward.values import DigestType, Secret, Service, SymmetricKeys
@@ -112,7 +113,11 @@ def test_the_dump_has_fwknops_labels_in_its_order_and_the_parts_of_the_payload(
 def test_the_dump_never_shows_a_key() -> None:
     keys = SymmetricKeys(Secret(b"hunter2"), Secret(b"hunter3"))
     packet = build(Request(ASKED.services, "alice", keys), None, 1.8e9, secrets.token_bytes)
-    shown = show.dump(packet) + show.destination(Endpoint(ipaddress.ip_address("::1"), 62201), 53) + repr(packet)
+    shown = (
+        show.dump(packet)
+        + show.destination(Endpoint(ipaddress.ip_address("::1"), 62201), 1, Transport(source_port=53))
+        + repr(packet)
+    )
     assert "hunter" not in shown
     assert "destination port: 62201" in shown
     assert "source port: 53" in shown

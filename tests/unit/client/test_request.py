@@ -5,21 +5,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.client import request
-from doorward.config.fwknoprc import Profile
+from doorward.client.nat import Led
+from doorward.config.profile import Profile
 from doorward.errors import ClientError, ConfigError
-from doorward.values import EncryptionMode, Secret, Service
+from doorward.values import EncryptionMode, Secret, Service, SymmetricKeys
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from doorward.client.packet import Request
 
-SERVICES = (Service.parse("tcp/22"),)
+LED = Led((Service.parse("tcp/22"),))
 
 
 def asked(profile: Profile, host: str = "web1", **typed: str) -> Request:
     answers = {f"Enter {what.replace('_', ' ')}: ": text for what, text in typed.items()}
-    return request.request(profile, SERVICES, host, {"LOGNAME": "alice"}, answers.__getitem__ if typed else None)
+    return request.request(profile, LED, host, {"LOGNAME": "alice"}, answers.__getitem__ if typed else None)
+
+
+def keys(made: Request) -> SymmetricKeys:
+    assert isinstance(made.keys, SymmetricKeys)
+    return made.keys
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_an_hmac_key_alone_turns_the_hmac_on() -> None:
 def test_a_key_file_names_the_key_for_the_host(tmp_path: Path, lines: str, key: bytes) -> None:
     path = tmp_path / "keys"
     path.write_text(lines + "\n")
-    assert asked(Profile(key_file=path)).keys.key == Secret(key)
+    assert keys(asked(Profile(key_file=path))).key == Secret(key)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,7 @@ def test_a_key_file_without_a_good_key_for_the_host_is_a_problem(tmp_path: Path,
 
 def test_a_person_is_asked_for_what_is_missing() -> None:
     made = asked(Profile(use_hmac=True), encryption_key="one", HMAC_key="two")
-    assert (made.keys.key, made.keys.hmac_key) == (Secret(b"one"), Secret(b"two"))
+    assert (keys(made).key, keys(made).hmac_key) == (Secret(b"one"), Secret(b"two"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from typing import Any
 
@@ -9,6 +10,7 @@ import jinja2
 import pytest
 
 from doorward.firewall import ruleset
+from doorward.firewall.ruleset import Part
 from unit.collection_plugins import COLLECTION, plugin
 
 listing = plugin("plugin_utils._listing")
@@ -19,6 +21,10 @@ DEFAULTS: dict[str, Any] = {
     "doorward_public_services": [],
     "doorward_firewall_rules": [],
     "doorward_dhcpv6": True,
+    "doorward_firewall_nat": False,
+    "doorward_firewall_systems": False,
+    "doorward_hidden_networks": [],
+    "doorward_hidden_from": [],
     "firewall_services": ["tcp/22"],
 }
 
@@ -49,6 +55,11 @@ def load(text: str) -> str:
         {"doorward_fallback_sources": ["192.0.2.0/24", "192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "fd00::1"]},
         {"doorward_public_services": ["tcp/443", "udp/443", "tcp/80"]},
         {"doorward_firewall_rules": ["tcp dport 22 counter drop"], "doorward_dhcpv6": False},
+        {"doorward_firewall_nat": True, "doorward_firewall_systems": True},
+        {"doorward_firewall_nat": True, "doorward_firewall_mode": "guard", "doorward_hidden_networks": ["10.0.0.0/8"]},
+        {"doorward_hidden_networks": ["10.0.0.0/8", "fd00::/8"], "doorward_hidden_from": ["eth0", "wg0"]},
+        {"doorward_hidden_from": ["eth0"]},
+        {"firewall_failure": True, "doorward_firewall_nat": True, "doorward_firewall_systems": True},
         {"firewall_failure": True},
         {"firewall_failure": True, "doorward_firewall_mode": "guard", "firewall_services": []},
     ],
@@ -58,6 +69,48 @@ def test_the_kernel_takes_every_table_and_the_host_commands_do(variables: dict[s
     ruleset.refuse_foreign(text)
     shown = load(text)
     assert load(text + text) == shown  # the text replaces the table, whatever was there
+
+
+@pytest.mark.parametrize("variables", [{}, {"doorward_firewall_mode": "guard"}, {"firewall_failure": True}])
+@pytest.mark.parametrize("parts", [(), (Part.NAT,), (Part.SYSTEMS,), (Part.NAT, Part.SYSTEMS)])
+def test_every_table_has_the_same_sets_and_nat_chains(variables: dict[str, Any], parts: tuple[Part, ...]) -> None:
+    wished = {"doorward_firewall_nat": Part.NAT in parts, "doorward_firewall_systems": Part.SYSTEMS in parts}
+    texts = (render(**variables, **wished), ruleset.guard([], parts), ruleset.observe(parts))
+    of_the_role, guard, observe = (pieces(load(text)) for text in texts)
+    named = {name: text for name, text in guard.items() if name.split()[1] not in {"guarded", "guard"}}
+    assert observe == named
+    assert {name: sorted(text.splitlines()) for name, text in of_the_role.items() if name in named} == {
+        name: sorted(text.splitlines()) for name, text in named.items()
+    }
+    wanted = {name for part in (Part.GRANTS, Part.DESTINATION, *parts) for name in ruleset.SHAPES[part]}
+    assert wanted <= {name.split()[1] for name in named}
+    marks = ("@open", "@ghost", "@through", "osf")
+    allowed = [line for line in guard["chain guard"].splitlines() if any(mark in line for mark in marks)]
+    its_own = of_the_role.get("chain guard") or of_the_role["chain input"]
+    assert [line for line in its_own.splitlines() if line in allowed] == allowed
+
+
+def pieces(shown: str) -> dict[str, str]:
+    """Return the sets, maps and chains of a listing by kind and name."""
+    found = re.findall(r"^\t((?:set|map|chain) \S+) \{\n(.*?)^\t\}", shown, re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+def test_a_gateway_hides_what_is_behind_it_from_those_it_names() -> None:
+    def drops(**variables: object) -> list[str]:
+        chain = pieces(load(render(**variables))).get("chain forward", "")
+        return [line.strip() for line in chain.splitlines() if line.endswith("drop")]
+
+    assert drops() == []
+    assert drops(doorward_firewall_nat=True) == []
+    assert drops(doorward_hidden_networks=["10.0.0.0/8", "fd00::/8"]) == [
+        "ip daddr 10.0.0.0/8 drop",
+        "ip6 daddr fd00::/8 drop",
+    ]
+    assert drops(doorward_hidden_from=["eth0"]) == ['iifname "eth0" drop']
+    assert drops(doorward_hidden_from=["eth0"], doorward_hidden_networks=["10.0.0.0/8"]) == [
+        'iifname "eth0" ip daddr 10.0.0.0/8 drop'
+    ]
 
 
 def test_only_what_is_named_comes_in() -> None:

@@ -59,7 +59,7 @@ class ActionModule(HostAction):
         port = options["port"] or option("spa_port")
         source = options["source"] or option("spa_source")
         words = [sys.executable, "-I", str(_archive.find()), "knock", *self._connection.spa_key_arguments()]
-        words += ["-A", ",".join(services), "-D", host, "-p", str(port)]
+        words += ["--no-save-args", "-A", ",".join(services), "-D", host, "-p", str(port)]
         return [*words, *_SOURCE_FLAGS.get(source, ("-a", source))]
 
     def _send(self, command: Sequence[str]) -> None:

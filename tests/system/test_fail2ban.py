@@ -1,0 +1,108 @@
+"""The fail2ban filter that we ship, by fail2ban's own tool, on lines that a real daemon wrote."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from system.doorwardd import ACCESS, doorwardd, send
+from unit.making import KEYS, message, payload
+
+if TYPE_CHECKING:
+    from system.netns import Namespace
+
+ROLE = Path(__file__).parents[2] / "collections/ansible_collections/doorward/spa/roles/daemon"
+FILTER = ROLE / "files/fail2ban/filter.conf"
+SYSLOG = "Nov 21 05:00:00 host {}[4711]: {}"
+ISO = "2026-11-21T05:00:00.123456+00:00 host {}[4711]: {}"
+AUDIT = "2026-11-21T05:00:00.123+00:00 {1} hash=0011"
+
+
+def failures(folder: Path, line: str, mode: str = "doorward") -> list[str]:
+    """Return the addresses that fail2ban would count a failure of."""
+    log = folder / "log"
+    log.write_text(f"{line}\n")
+    filters = folder / "fail2ban" / "filter.d"
+    filters.mkdir(parents=True, exist_ok=True)
+    shutil.copy(FILTER, filters / "doorward.conf")
+    shutil.copy("/etc/fail2ban/filter.d/common.conf", filters)
+    argv = ["fail2ban-regex", "-c", str(filters.parent), "-o", "ip", str(log), f"doorward[mode={mode}]"]
+    found = subprocess.run(
+        argv, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()
+
+
+def knocks() -> dict[str, bytes]:
+    """Return one packet for every kind of verdict that a stranger or a client can have."""
+    now = int(time.time())
+    good = payload(message(time=now, text="0.0.0.0,tcp/22"), KEYS)
+    wrong = good[:-9] + (b"A" if good[-9:-8] != b"A" else b"B") + good[-8:]
+    return {
+        "granted": good,
+        "replay": good,
+        "hmac": wrong,
+        "stale": payload(message(time=now - 1000, text="0.0.0.0,tcp/22"), KEYS),
+        "services": payload(message(time=now, text="0.0.0.0,tcp/23"), KEYS),
+        "malformed": b"?" * 200,
+    }
+
+
+def test_of_a_real_daemons_lines_only_what_no_stanza_accepted_counts(
+    pair: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    host, client = pair
+    stanza = ACCESS.replace("SOURCE ANY", "SOURCE 10.77.0.0/16")
+    with doorwardd(host, tmp_path, stanza, "LOG_STYLE both;\n") as daemon:
+        for reason, packet in knocks().items():
+            send(client, packet, host.ipv4)
+            daemon.wait_for(f"reason={reason} ")
+        send(client, knocks()["hmac"], host.ipv6)
+        daemon.wait_for("reason=no_stanza")
+        lines = list(daemon.lines)
+    counted = {
+        mode: [line for line in lines if failures(tmp_path, SYSLOG.format("doorwardd", line), mode)]
+        for mode in ("doorward", "fwknop")
+    }
+    assert [line.split()[1] for line in counted["doorward"]] == ["reason=hmac", "reason=no_stanza"]
+    assert [line.split(" ")[0] for line in counted["fwknop"]] == [f"[{client.ipv4}]", "No"]
+
+
+DENIED = "verdict=denied reason=hmac origin=192.0.2.9 origin_port=4000 stanza=1"
+
+
+@pytest.mark.parametrize("frame", [SYSLOG, ISO, AUDIT])
+@pytest.mark.parametrize("identity", ["doorwardd", "fwknopd"])
+def test_a_failure_is_found_wherever_the_line_was_written(tmp_path: Path, frame: str, identity: str) -> None:
+    assert failures(tmp_path, frame.format(identity, DENIED)) == ["192.0.2.9"]
+    assert not failures(
+        tmp_path, frame.format(identity, DENIED.replace("denied reason=hmac", "granted reason=granted"))
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'verdict=denied reason=username origin=192.0.2.9 origin_port=1 stanza=1 detail="{DENIED}"',
+        "user said: " + DENIED,
+        "test=yes " + DENIED,
+        DENIED.replace("hmac", "replay"),
+        DENIED.replace("hmac", "firewall"),
+    ],
+)
+def test_nothing_else_is_a_failure_whatever_is_in_the_line(tmp_path: Path, line: str) -> None:
+    assert not failures(tmp_path, SYSLOG.format("doorwardd", line))
+    assert failures(tmp_path, SYSLOG.format("doorwardd", DENIED)) == ["192.0.2.9"], "the tool would have seen it"
+
+
+def test_the_jail_is_off_until_somebody_has_read_its_warning() -> None:
+    jail = (FILTER.parent / "jail.conf").read_text()
+    assert "enabled  = false" in jail
+    assert "shuts YOU out" in jail

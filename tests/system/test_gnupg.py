@@ -1,0 +1,472 @@
+"""GnuPG knocks against a running doorwardd: who gets in, what bombs cost, and that good knocks never wait for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from doorward.values import Secret, SymmetricKeys
+from doorward.wire import fwknop
+from gnupg_keys import PASSPHRASE, fingerprint_of, gpg, keyrings
+from system import netns
+from system.doorwardd import HMAC_KEY, KEY, doorwardd, environment, eventually, send, write
+from unit.making import message
+from unit.making import payload as symmetric_payload
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from doorward.wire.fwknop import Message
+    from gnupg_keys import Keyrings
+    from system.doorwardd import Running
+    from system.netns import Namespace
+
+HMAC: Final = b"gnupg-hmac"
+KEYS: Final = SymmetricKeys(Secret(b"k" * 32), Secret(b"h" * 64))
+RUN: Final = Path("/run/doorward-gnupg")
+_RANDOM: Final = random.Random(4)  # noqa: S311  numbers in test packets
+
+
+@pytest.fixture(scope="module")
+def rings() -> Iterator[Keyrings]:
+    with keyrings() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Namespace, Namespace]]:
+    with netns.network("host", "client") as (host, client):
+        yield host, client
+
+
+def access(rings: Keyrings, *lines: str, hmac: bool = False, recipient: str = "host", source: str = "ANY") -> str:
+    password = f"GPG_DECRYPT_PW {PASSPHRASE}" if recipient == "host-locked" else "GPG_ALLOW_NO_PW Y"
+    signers = ",".join(rings.fingerprints[name] for name in ("alice", "locked", "ed25519"))
+    named = [] if any(line.startswith("GPG_") for line in lines) else [f"GPG_FINGERPRINT_ID {signers}"]
+    stanza = [
+        f"SOURCE {source}", "OPEN_PORTS tcp/22", f"GPG_HOME_DIR {rings.host}",
+        f"GPG_DECRYPT_ID {rings.fingerprints[recipient]}", password, *named, *lines,
+    ]  # fmt: skip
+    return "\n".join([*stanza, *([f"HMAC_KEY {HMAC.decode()}"] if hmac else [])]) + "\n\n"
+
+
+SYMMETRIC: Final = f"SOURCE ANY\nOPEN_PORTS tcp/22\n{KEY}\n{HMAC_KEY}\n\n"
+
+
+def fresh(**changes: object) -> Message:
+    number = f"{_RANDOM.randrange(10**16):016d}"
+    return message(**{"time": int(time.time()), "random": number, **changes})
+
+
+class Knocker:
+    """Sends packets and reads the verdict of each, by its order: one packet is under way at a time, or it says so."""
+
+    def __init__(self, daemon: Running, host: Namespace, client: Namespace, rings: Keyrings) -> None:
+        self.daemon = daemon
+        self.rings = rings
+        self._host = host
+        self._client = client
+
+    def send(self, payload: bytes) -> None:
+        send(self._client, payload, self._host.ipv4)
+
+    def verdict(self, payload: bytes) -> str:
+        """Return the verdict of a payload that is the only one under way."""
+        before = len(self.daemon.verdicts)
+        self.send(payload)
+        self.daemon.wait_for("verdict=", count=before + 1)
+        return self.daemon.verdicts[before]
+
+    def reason(self, payload: bytes) -> str:
+        return self.verdict(payload).split("reason=")[1].split()[0]
+
+    def good(self, **changes: object) -> bytes:
+        return self.rings.payload(fresh(), **changes)  # type: ignore[arg-type]  names of payload()'s arguments
+
+    def let_in(self) -> None:
+        """Fail where a good knock of either kind is not granted."""
+        assert self.reason(symmetric_payload(fresh(), KEYS)) == "granted"
+        assert self.reason(self.good()) == "granted"
+
+
+@contextlib.contextmanager
+def running(pair: tuple[Namespace, Namespace], rings: Keyrings, folder: Path, text: str) -> Iterator[Knocker]:
+    host, client = pair
+    with doorwardd(host, folder, text) as daemon:
+        yield Knocker(daemon, host, client, rings)
+
+
+@pytest.fixture(scope="module")
+def knocker(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Knocker]:
+    """A daemon with a symmetric stanza and one for alice, locked and ed25519, without an HMAC key."""
+    with running(pair, rings, tmp_path_factory.mktemp("gnupg"), SYMMETRIC + access(rings)) as made:
+        yield made
+
+
+# ---- who gets in -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("signer", ["alice", "locked", "ed25519"])
+def test_whoever_the_stanza_names_gets_in(knocker: Knocker, signer: str) -> None:
+    assert knocker.reason(knocker.good(signer=signer)) == "granted"
+
+
+@pytest.mark.parametrize(
+    ("signer", "words"),
+    [
+        (None, "not signed"),
+        ("stranger", "missing key"),
+        ("untrusted", "untrusted"),
+        ("expired", "expired"),
+        ("revoked", "revoked"),
+        ("bob", "which GPG_FINGERPRINT_ID does not name"),
+    ],
+)
+def test_nobody_elses_signature_counts(knocker: Knocker, signer: str | None, words: str) -> None:
+    line = knocker.verdict(knocker.good(signer=signer))
+    assert "reason=signature" in line
+    assert words in line
+    knocker.let_in()
+
+
+def test_a_signature_over_another_text_does_not_count(knocker: Knocker) -> None:
+    signed = gpg(knocker.rings.client, "--sign", "--compress-algo", "none", "--local-user",
+                 knocker.rings.fingerprints["alice"], content=fwknop.serialize(fresh()))  # fmt: skip
+    place = signed.index(b":") - 1
+    forged = signed[:place] + bytes([signed[place] ^ 1]) + signed[place + 1 :]
+    for content, reason in ((signed, "granted"), (forged, "signature")):
+        assert knocker.reason(as_packet(wrap(knocker.rings, content))) == reason
+
+
+def test_a_knock_is_taken_once_whatever_frame_it_comes_in(knocker: Knocker) -> None:
+    sealed = knocker.good()
+    assert knocker.reason(sealed) == "granted"
+    assert knocker.reason(sealed) == "replay"
+    blob = fwknop.decode_blob(b"hQ" + sealed)
+    end = 3 + int.from_bytes(blob[1:3], "big")
+    assert blob[0] == 0x85
+    twice = blob[:end] + blob  # the session key for the same recipient again: other bytes, the same message
+    assert "reason=replay" in knocker.verdict(as_packet(twice))
+
+
+@pytest.mark.parametrize(
+    ("lines", "granted", "refused"),
+    [
+        (("GPG_DISABLE_SIG Y",), (None, "stranger"), ()),
+        (("GPG_REMOTE_ID {alice:.8}",), ("alice",), ("ed25519", None)),
+        (("GPG_REMOTE_ID {alice:.16}", "GPG_FINGERPRINT_ID {alice}"), ("alice",), ("ed25519",)),
+        (("GPG_REMOTE_ID {ed25519:.8}", "GPG_FINGERPRINT_ID {alice}"), (), ("ed25519", "alice")),
+        (
+            ("GPG_FINGERPRINT_ID {expired},{untrusted}", "GPG_IGNORE_SIG_VERIFY_ERROR Y"),
+            ("expired", "untrusted"),
+            ("alice", None),
+        ),
+    ],
+)
+@pytest.mark.parametrize("hmac", [False, True])
+def test_the_stanza_says_whose_signature_counts(
+    pair: tuple[Namespace, Namespace],
+    rings: Keyrings,
+    tmp_path: Path,
+    lines: tuple[str, ...],
+    granted: tuple[str | None, ...],
+    refused: tuple[str | None, ...],
+    hmac: bool,  # noqa: FBT001  a parameter of pytest
+) -> None:
+    names = {name: _End(text) for name, text in rings.fingerprints.items()}
+    chosen = [line.format_map(names) for line in lines]
+    key = HMAC if hmac else None
+    with running(pair, rings, tmp_path, access(rings, *chosen, hmac=hmac)) as knocker:
+        for signers, reason in ((granted, "granted"), (refused, "signature")):
+            for signer in signers:
+                assert knocker.reason(knocker.good(signer=signer, hmac_key=key)) == reason, signer
+        other = rings.payload(fresh(), hmac_key=b"another key")
+        assert (knocker.reason(other) == "hmac") is hmac
+
+
+class _End(str):
+    """A fingerprint; `:.8` is its end, as an ID is."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return self[-int(spec[1:]) :] if spec else str(self)
+
+
+def test_stanzas_are_tried_in_their_order_and_the_first_that_fits_decides(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    both = (
+        f"SOURCE ANY\nOPEN_PORTS tcp/22\n{KEY}\n{HMAC_KEY}\n"
+        + access(rings, recipient="host-locked").partition("OPEN_PORTS tcp/22\n")[2]
+    )
+    bobs = access(rings, f"GPG_FINGERPRINT_ID {rings.fingerprints['bob']}")
+    with running(pair, rings, tmp_path, bobs + both + access(rings)) as knocker:
+        assert "stanza=3 " in knocker.verdict(knocker.good())
+        assert "stanza=1 " in knocker.verdict(knocker.good(signer="bob"))
+        assert "reason=signature" in knocker.verdict(knocker.good(signer="stranger"))
+        hmac_of_both = b"h" * 64
+        locked = knocker.good(recipient="host-locked", hmac_key=hmac_of_both)
+        assert " stanza=2 " in knocker.verdict(locked)
+        assert " stanza=2 " in knocker.verdict(symmetric_payload(fresh(), KEYS))
+
+
+# ---- bombs -----------------------------------------------------------------------------------------------------------
+
+
+def as_packet(blob: bytes) -> bytes:
+    """Return what a client sends for an OpenPGP message, whatever it is."""
+    sealed = fwknop.encode_blob(blob)
+    assert sealed.startswith(b"hQ"), sealed[:4]
+    return sealed[2:]
+
+
+def wrap(rings: Keyrings, packets: bytes) -> bytes:
+    """Return OpenPGP packets encrypted to the host as they are: gpg would put them into a literal packet."""
+    literal = b"\xcb\x01x"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "packets"
+        file.write_bytes(packets)
+        assert literal
+        return gpg(rings.client, "--trust-model", "always", "--recipient", rings.fingerprints["host"], "--no-literal",
+                   "--compress-algo", "none", "--output", "-", "--encrypt", str(file))  # fmt: skip
+
+
+def key_id(rings: Keyrings) -> bytes:
+    """Return the ID of the key that decrypts, as a message for it names it."""
+    return rings.message(b"x")[4:12]
+
+
+def session_key(identity: bytes, size: int = 256, first: int = 0x85) -> bytes:
+    """Return a session key packet of noise."""
+    body = b"\x03" + identity + b"\x01" + (size * 8).to_bytes(2, "big") + b"\xff" + _RANDOM.randbytes(size - 1)
+    return bytes([first]) + len(body).to_bytes(2, "big") + body
+
+
+def encrypted(size: int) -> bytes:
+    return b"\xd2\xff" + (size + 1).to_bytes(4, "big") + b"\x01" + _RANDOM.randbytes(size)
+
+
+def bombs(rings: Keyrings) -> dict[str, tuple[bytes, str]]:
+    """Return what strangers may send, and what is said of it."""
+    mine = key_id(rings)
+    slow = b"\x8c\x0d\x04\x09\x03\x0aSALTSALT\xff"  # a passphrase, hashed 65 011 712 times
+    return {
+        "noise of 400 characters": (b"A" * 398 + b"Qw", "no OpenPGP message as fwknop sends it"),
+        "noise of 1500 characters": (
+            fwknop.encode_blob(_RANDOM.randbytes(1125)), "no OpenPGP message as fwknop sends it",
+        ),
+        "many session keys": (
+            as_packet(session_key(mine) + 30 * (b"\x84\x1e" + b"\x03" + mine + b"\x01\x00\x88" + bytes(17))),
+            "not session keys and one encrypted block",
+        ),
+        "passphrases with the most rounds": (
+            as_packet(session_key(mine) + 50 * slow + encrypted(40)), "not session keys and one encrypted block",
+        ),
+        "a session key alone": (as_packet(session_key(mine, 384)), "not session keys and one encrypted block"),
+        "the right key and noise": (as_packet(session_key(mine) + encrypted(200)), "decryption failed"),
+        "a hidden key and noise": (as_packet(session_key(bytes(8)) + encrypted(200)), "decryption failed"),
+        "two keys and noise": (as_packet(session_key(mine) + session_key(mine) + encrypted(99)), "decryption failed"),
+        "an enormous session key": (as_packet(session_key(mine, 1000) + encrypted(60)), "decryption failed"),
+        "somebody else's": (as_packet(rings.message(b"x" * 60, recipient="bob")), "encrypted to"),
+        "50 MB of zeros, compressed": (
+            as_packet(rings.message(bytes(50_000_000), "--compress-algo", "bzip2", "--bzip2-compress-level", "9")), "",
+        ),
+        "a text that is no knock": (as_packet(rings.message(b"hello " * 20, "-z", "0")), "does not begin as one does"),
+    }  # fmt: skip
+
+
+def test_bombs_are_refused_and_good_knocks_go_on(knocker: Knocker) -> None:
+    knocker.let_in()
+    for name, (bomb, words) in bombs(knocker.rings).items():
+        line = knocker.verdict(bomb)
+        assert "reason=decryption" in line, (name, line)
+        assert words in line, (name, line)
+        knocker.let_in()
+
+
+def test_a_flood_of_bombs_does_not_delay_a_good_symmetric_knock(knocker: Knocker) -> None:
+    mine = key_id(knocker.rings)
+    before = len(knocker.daemon.verdicts)
+    for _ in range(40):
+        knocker.send(as_packet(session_key(mine) + encrypted(200)))
+    knocker.send(symmetric_payload(fresh(), KEYS))
+    knocker.daemon.wait_for("verdict=", count=before + 41)
+    reasons = [line.split("reason=")[1].split()[0] for line in knocker.daemon.verdicts[before:]]
+    assert sorted(set(reasons)) == ["busy", "decryption", "granted"], reasons
+    assert "decryption" in reasons[reasons.index("granted") :], "the good knock waited for gpg"
+    knocker.let_in()
+
+
+# ---- what breaks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging() -> Iterator[Path]:
+    """A gpg that never answers a packet, for as long as the file `hang` is beside it; everybody may run it."""
+    folder = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
+    folder.chmod(0o755)
+    script = folder / "gpg"
+    script.write_text(f"#!/bin/sh\ncase \"$*\" in *--decrypt*) [ -e {folder}/hang ] && sleep 987654;; esac\n"
+                      'exec gpg "$@"\n')  # fmt: skip
+    script.chmod(0o755)
+    (folder / "hang").touch()
+    yield script
+    shutil.rmtree(folder)
+
+
+def sleeping() -> bool:
+    return bool(processes("987654"))
+
+
+def processes(word: str) -> list[int]:
+    """Return the processes of ours that have a word in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def test_a_gpg_that_hangs_is_ended_with_all_it_started_and_nobody_waits_for_it(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path, hanging: Path
+) -> None:
+    text = SYMMETRIC + access(rings, hmac=True).rstrip() + f"\nGPG_EXE {hanging}\n"
+    with running(pair, rings, tmp_path, text) as knocker:
+        for _ in range(10):
+            knocker.send(knocker.good(hmac_key=HMAC))
+        assert eventually(sleeping)
+        assert knocker.daemon.wait_for("reason=busy", count=2)
+        knocker.send(symmetric_payload(fresh(), KEYS))
+        knocker.daemon.wait_for("reason=granted")
+        assert not [line for line in knocker.daemon.verdicts if "gpg took longer" in line], "the good knock waited"
+        (hanging.parent / "hang").unlink()
+        assert "reason=decryption" in knocker.daemon.wait_for("gpg took longer than 2 s")
+        knocker.daemon.wait_for("reason=granted", count=8)
+        assert eventually(lambda: not sleeping())
+
+
+def unsealers(daemon: Running) -> tuple[int, int]:
+    """Return supervisor and worker of a daemon."""
+    (listener,) = children(daemon.process.pid)
+    (supervisor,) = children(listener)
+    (worker,) = children(supervisor)
+    return supervisor, worker
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def folders() -> set[str]:
+    return {path.name for path in RUN.iterdir()} if RUN.exists() else set()
+
+
+def test_a_worker_that_is_killed_is_followed_by_another_one(knocker: Knocker) -> None:
+    _, worker = unsealers(knocker.daemon)
+    os.kill(worker, signal.SIGKILL)
+    knocker.daemon.wait_for("gnupg: the process that runs gpg has ended; another one begins")
+    knocker.let_in()
+    assert unsealers(knocker.daemon)[1] != worker
+
+
+def test_without_the_supervisor_other_knocks_go_on_and_the_log_says_it(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    with running(pair, rings, tmp_path, SYMMETRIC + access(rings)) as knocker:
+        knocker.let_in()
+        before = folders()
+        supervisor, worker = unsealers(knocker.daemon)
+        os.kill(supervisor, signal.SIGKILL)
+        knocker.daemon.wait_for("the process that runs gpg is gone")
+        assert eventually(lambda: not Path(f"/proc/{worker}/exe").exists())
+        assert knocker.reason(symmetric_payload(fresh(), KEYS)) == "granted"
+        assert knocker.reason(knocker.good()) == "busy"
+    assert folders() == before, "nobody was there to remove it"
+    with running(pair, rings, tmp_path, SYMMETRIC + access(rings)) as knocker:
+        knocker.let_in()
+        assert not before & folders()
+
+
+def test_nothing_is_left_behind_and_the_home_is_never_written(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    def listing() -> dict[str, tuple[int, bytes]]:
+        files = (path for path in rings.host.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    home, before = listing(), folders()
+    with running(pair, rings, tmp_path, SYMMETRIC + access(rings)) as knocker:
+        knocker.let_in()
+        (mine,) = folders() - before
+        supervisor, worker = unsealers(knocker.daemon)
+        agents = children(worker)
+        assert len(agents) == 1
+        assert (RUN / mine).stat().st_mode & 0o777 == 0o700
+    assert folders() == before
+    assert listing() == home
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in (supervisor, worker, *agents))
+
+
+def test_no_process_runs_where_no_stanza_needs_it(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    with running(pair, rings, tmp_path, SYMMETRIC) as knocker:
+        (listener,) = children(knocker.daemon.process.pid)
+        assert not children(listener)
+        write(tmp_path / "access.conf", SYMMETRIC + access(rings))
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the first GnuPG stanzas need doorwardd to be started anew")
+        knocker.daemon.wait_for("the configuration is refused, the old one stays")
+        assert knocker.reason(symmetric_payload(fresh(), KEYS)) == "granted"
+
+
+def test_a_reload_takes_new_keys_and_refuses_what_cannot_be_used(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    gpg(home, "--import", content=gpg(rings.host, "--export-secret-keys", rings.fingerprints["host"]))
+    old = access(rings).replace(str(rings.host), str(home))
+    with running(pair, rings, tmp_path, SYMMETRIC + old) as knocker:
+        assert "missing key" in knocker.verdict(knocker.good())
+        gpg(home, "--import", content=gpg(rings.client, "--export", rings.fingerprints["alice"]))
+        gpg(home, "--import-ownertrust", content=f"{rings.fingerprints['alice']}:6:\n".encode())
+        assert fingerprint_of(home, rings.fingerprints["alice"])
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the configuration was read again")
+        knocker.let_in()
+        write(tmp_path / "access.conf", SYMMETRIC + old + "GPG_EXE /bin/false\n")
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the configuration is refused, the old one stays")
+        knocker.let_in()
+        write(tmp_path / "access.conf", SYMMETRIC)
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the configuration was read again", count=2)
+        assert knocker.reason(symmetric_payload(fresh(), KEYS)) == "granted"
+    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=30)
+
+
+def test_explain_looks_at_gnupg_packets_too(pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path) -> None:
+    host, _ = pair
+    write(tmp_path / "access.conf", access(rings))
+    command = ["-m", "doorward", "doorwardd", "explain", "--origin", "192.0.2.7", "-a", str(tmp_path / "access.conf")]
+    for signer, words in (("alice", "verdict=granted"), ("stranger", "reason=signature")):
+        done = host.run(
+            os.sys.executable, *command, "-d", str(tmp_path / "none.db"), input=rings.payload(fresh(), signer=signer).decode(),
+            env=environment(), check=False,
+        )  # fmt: skip
+        assert words in done.stdout, done

@@ -158,8 +158,10 @@ def _results(trial: Trial, began: str) -> dict[str, str]:
 
 
 # The unit's root file system is read-only, its window is short, and it may be asked for from anywhere.
-IN_THE_UNIT = REFUSED | {"write outside its state": "OSError"}
-del IN_THE_UNIT["open for another network"]
+# No UDP server is configured there.
+ELSEWHERE = {"open for another network", *(attempt for attempt in REFUSED if "UDP server" in attempt)}
+IN_THE_UNIT = {attempt: said for attempt, said in REFUSED.items() if attempt not in ELSEWHERE}
+IN_THE_UNIT["write outside its state"] = "OSError"
 
 
 @pytest.mark.parametrize("attempt", IN_THE_UNIT)

@@ -46,12 +46,9 @@ class TakenOver(Listener):
         time.sleep(0.1)
 
     def _attempts(self, tap: socket.socket) -> dict[str, Callable[[], Any]]:
-        server = next(one for one in self._captures._captures.values() if isinstance(one, UdpCapture))._socket
+        servers = [one._socket for one in self._captures._captures.values() if isinstance(one, UdpCapture)]
         return {
-            "connect the UDP server's socket": lambda: server.connect(("192.0.2.1", 9)),
-            "send on the UDP server's socket": lambda: server.sendto(b"x", ("192.0.2.1", 9)),
-            "write on the UDP server's socket": lambda: os.write(server.fileno(), b"x"),
-            "change the UDP server's socket": lambda: server.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1),
+            **(_on_the_server(servers[0]) if servers else {}),
             "open an INET socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
             "open an INET6 socket": lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM),
             "open a PACKET socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
@@ -115,6 +112,15 @@ def _nonsense(listener: TakenOver) -> None:
 def _call(function: Callable[..., int], *arguments: Any) -> None:
     if function(*arguments) < 0:
         raise OSError(ctypes.get_errno(), "refused")
+
+
+def _on_the_server(server: socket.socket) -> dict[str, Callable[[], Any]]:
+    return {
+        "connect the UDP server's socket": lambda: server.connect(("192.0.2.1", 9)),
+        "send on the UDP server's socket": lambda: server.sendto(b"x", ("192.0.2.1", 9)),
+        "write on the UDP server's socket": lambda: os.write(server.fileno(), b"x"),
+        "change the UDP server's socket": lambda: server.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1),
+    }
 
 
 def _outcome(attempt: Callable[[], Any]) -> str:

@@ -1,7 +1,7 @@
 """GnuPG keyrings for tests: made once, in a short path (an agent's socket lies in each), removed at the end.
 
-`host` decrypts: its keys are `host` (no passphrase) and `host-locked`. `client` signs: `alice`, `ed25519`, `locked`, and
-`stranger`, `untrusted`, `expired`, `revoked` as the host sees them; `bob` is a recipient that the host is not.
+`host` decrypts: its keys are `host` (no passphrase) and `host-locked`. `client` signs: `alice`, `ed25519`, `locked`,
+and `stranger`, `untrusted`, `expired`, `revoked` as the host sees them; `bob` is a recipient that the host is not.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
 PASSPHRASE: Final = "correct horse"  # noqa: S105  of keys that live as long as a test
 ULTIMATE: Final = 6  # gpg's number for an owner that is trusted like oneself
-_RSA: Final = ("rsa2048", "rsa2048")
+_MIXED: Final = ("ed25519", "rsa2048")  # quickly made, and fit for fwknop's format
 _KINDS: Final = {
-    "host": _RSA, "host-locked": _RSA, "bob": _RSA, "alice": _RSA, "locked": _RSA, "ed25519": ("ed25519", "cv25519"),
+    "host": _MIXED, "host-locked": _MIXED, "bob": _MIXED, "alice": ("rsa2048", None), "locked": ("ed25519", None),
+    "ed25519": ("ed25519", "cv25519"),
     "stranger": ("ed25519", None), "untrusted": ("ed25519", None), "expired": ("ed25519", None),
     "revoked": ("ed25519", None),
 }  # fmt: skip
@@ -105,6 +107,8 @@ def _introduce(homes: dict[str, Path], made: dict[str, str]) -> None:
     gpg(other, "--import", content=gpg(client, "--export-secret-keys", made["expired"]))
     gpg(other, "--quick-set-expire", made["expired"], "seconds=1")
     gpg(host, "--import", content=gpg(other, "--export", made["expired"]))
+    while b"\npub:e:" not in gpg(host, "--with-colons", "--list-keys", made["expired"]):
+        time.sleep(0.1)
     certificate = (client / "openpgp-revocs.d" / f"{made['revoked']}.rev").read_text()
     gpg(host, "--import", content=certificate.replace(":-----BEGIN", "-----BEGIN").encode())
     trusted = (name for name in made if name not in _HOSTS | {"stranger", "untrusted"})

@@ -42,6 +42,8 @@ def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "stanza", str(verdict.stanza)
     if verdict.user is not None:
         yield "user", verdict.user
+    if verdict.signer is not None:
+        yield "signer", verdict.signer
     if verdict.grant is not None:
         yield "source", str(verdict.grant.source)
         yield "services", ",".join(map(str, verdict.grant.services))

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward.errors import DoorwardError
+from doorward.errors import ConfigError, DoorwardError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,8 @@ class Journal:
         """Use `folder`, which is made.
 
         Raises:
-            DoorwardError: it cannot be had, or others than root could write it and so have root run what they like.
+            ConfigError: others than root could write it, and so have root run what they like.
+            DoorwardError: it cannot be had.
         """
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -198,5 +199,4 @@ def _see_that_only_root_writes(folder: Path) -> None:
         status = path.stat()
         others = status.st_mode & _NOT_ROOTS_ALONE and not (path != folder and status.st_mode & stat.S_ISVTX)
         if status.st_uid != 0 or others:
-            msg = f"{folder} cannot be used: others than root can write {path}"
-            raise DoorwardError(msg)
+            raise ConfigError([Problem(str(folder), 0, f"cannot be used: others than root can write {path}")])

@@ -29,6 +29,10 @@ class HelperError(DoorwardError):
     """The privileged helper is gone or answered out of turn."""
 
 
+class OverlongError(HelperError):
+    """A message that is longer than any may be; the channel itself is whole."""
+
+
 class RefusedConfigError(DoorwardError):
     """The helper found problems in the configuration; the text has one a line."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
 RECENT_MAX: Final = 4096  # payloads, most of 200 bytes, none of more than 1500
+STRANGERS_MAX: Final = 32_768  # digests of OpenPGP payloads without HMAC, some 6 MB
 FUTURE_MAX: Final = 10_000  # a hundredth of the store
 NO_ABILITIES: Final = Abilities()
 _HQ: Final = fwknop.GPG_PREFIX
@@ -53,6 +54,7 @@ class Verdict:
     user: str | None = None
     grant: Grant | None = None
     execution: Execution | None = None
+    signer: str | None = None  # the fingerprint of whoever signed an OpenPGP packet, where gpg found it good
     detail: str = ""
 
     @property
@@ -68,7 +70,7 @@ class _Packet:
     datagram: Datagram
     now: float
     new: dict[bytes, bool]
-    under_way: bool = False  # gpg has looked at it
+    kept: bool = False  # what is kept of it was kept just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,14 @@ class Gate:
         self._abilities = abilities
         self._execute = execute
         self._recent: dict[bytes, int] = {}
-        self._strangers: dict[bytes, int] = {}
+        self._strangers: dict[bytes, tuple[int, float]] = {}  # the stanza's number, and when
+        self._blind_until = 0.0  # Unix seconds: what was made earlier may have been seen and pushed out
         self._from_the_future = 0
+
+    def go_on_from(self, other: Gate) -> None:
+        """Take over what another gate has seen, after a reload."""
+        self._recent, self._strangers = other._recent, other._strangers
+        self._blind_until, self._from_the_future = other._blind_until, other._from_the_future
 
     def judge(self, datagram: Datagram, now: float) -> Verdict:
         """Return what take() returns, for gates whose verdicts wait for nobody; one that would have to is BUSY."""
@@ -247,7 +255,7 @@ class Gate:
             return Verdict(Reason.NO_STANZA, datagram)
         if stanza.expires is not None and packet.now >= stanza.expires:
             return Verdict(Reason.EXPIRED, datagram, stanza.number)
-        seen = None if packet.under_way else self._seen(datagram.payload)
+        seen = None if packet.kept else self._seen(datagram.payload)
         if seen is not None:
             return Verdict(Reason.REPLAY, datagram, seen)
         outcome = self._submit(way, packet)
@@ -267,29 +275,33 @@ class Gate:
             return Denial(Reason.DECRYPTION, str(error))
         authentic = way.how.hmac_key is not None
         number = None if self._unsealer is None else self._unsealer.submit(way.how, blob, authentic=authentic)
-        if number is None:
-            self._forget(packet)
-            return Denial(Reason.BUSY)
-        packet.under_way = True
-        self._keep_seen(way, payload)
-        return number
+        self._keep_seen(way, packet)
+        packet.kept = True
+        return Denial(Reason.BUSY) if number is None else number
 
     def _seen(self, payload: bytes) -> int | None:
         """Return the stanza for which gpg looked at a payload a short time ago."""
         number = self._recent.get(payload)
-        return self._strangers.get(_short(payload)) if number is None else number
+        return self._strangers.get(_short(payload), (None, 0.0))[0] if number is None else number
 
-    def _keep_seen(self, way: _OpenPgpWay, payload: bytes) -> None:
-        """Keep that gpg looks at a payload, so that sending it again costs no second run.
+    def _keep_seen(self, way: _OpenPgpWay, packet: _Packet) -> None:
+        """Keep a payload, whether gpg looks at it or has no time: sent again it costs no second run, and opens nothing.
 
-        What strangers can make pushes out nothing but what strangers could have made.
+        Else whoever keeps gpg busy could send a good knock again that came in vain. What strangers can make pushes out
+        nothing but what strangers could have made; and where that is too much to keep, nothing that is old enough to
+        have been among it counts any more.
         """
+        payload, age = packet.datagram.payload, self._max_age or 0
         if way.how.hmac_key is not None:
             self._keep_recent(payload, way.stanza.number)
             return
-        if len(self._strangers) >= RECENT_MAX:
-            del self._strangers[next(iter(self._strangers))]
-        self._strangers[_short(payload)] = way.stanza.number
+        kept = self._strangers
+        while kept and kept[oldest := next(iter(kept))][1] < packet.now - 2 * age:
+            del kept[oldest]
+        if len(kept) >= STRANGERS_MAX:
+            kept.clear()
+            self._blind_until = packet.now + age
+        kept[_short(payload)] = (way.stanza.number, packet.now)
 
     def _continue(self, pending: _Pending, answer: Unsealed | str | None) -> Verdict | None:
         packet, way = pending.packet, self._openpgp_ways[pending.place]
@@ -299,22 +311,15 @@ class Gate:
         if isinstance(outcome, Denial):
             verdict = Verdict(outcome.reason, packet.datagram, way.stanza.number, detail=outcome.detail)
         else:
-            verdict = self._decide(way.stanza, packet, outcome)
+            verdict = replace(self._decide(way.stanza, packet, outcome), signer=_signer(answer))
         if verdict.reason in _FINAL:
             return verdict
         return self._judge_openpgp(packet, pending.place + 1, _further(pending.furthest, verdict))
 
     def _missed(self, pending: _Pending, text: str) -> Verdict:
         """Return the verdict of a packet that nobody looked at."""
-        self._forget(pending.packet)
         number = self._openpgp_ways[pending.place].stanza.number
         return Verdict(Reason.BUSY, pending.packet.datagram, number, detail=text)
-
-    def _forget(self, packet: _Packet) -> None:
-        """Forget that gpg looked at a packet, where it did not or not with every keyring: it may be sent again."""
-        if packet.under_way and not packet.new:
-            self._recent.pop(packet.datagram.payload, None)
-            self._strangers.pop(_short(packet.datagram.payload), None)
 
     def _read(self, way: _OpenPgpWay, packet: _Packet, unsealed: Unsealed) -> Message | Denial:
         """Return the message of a plaintext that the right person signed, and that was never seen before.
@@ -332,6 +337,8 @@ class Gate:
             message = fwknop.parse(unsealed.plaintext)
         except WireError as error:
             return Denial(Reason.DECODE, str(error))
+        if way.how.hmac_key is None and message.time <= self._blind_until:
+            return Denial(Reason.REPLAY, "made before a flood of OpenPGP packets: it may have been seen")
         try:
             new = self._is_new(hashlib.sha256(unsealed.plaintext).digest(), packet, message)
         except ReplayError as error:
@@ -433,6 +440,13 @@ def _short(payload: bytes) -> bytes:
     return hashlib.sha256(payload).digest()[:16]
 
 
+def _signer(unsealed: Unsealed | str) -> str | None:
+    """Return who is proven to have signed a plaintext."""
+    if isinstance(unsealed, str) or unsealed.signature is None or unsealed.signature.status is not Status.GOOD:
+        return None
+    return unsealed.signature.fingerprint
+
+
 def _refused_signature(how: OpenPgp, unsealed: Unsealed) -> str | None:
     """Return why a signature does not count, or None (server/incoming_spa.c, handle_gpg_sigs)."""
     signature = unsealed.signature
@@ -440,7 +454,8 @@ def _refused_signature(how: OpenPgp, unsealed: Unsealed) -> str | None:
         return None
     if signature is None:
         return "not signed"
-    if signature.status is not Status.GOOD and not how.ignore_signature_errors:
+    ignored = how.ignore_signature_errors and signature.status is not Status.BAD  # there gpg itself stops
+    if signature.status is not Status.GOOD and not ignored:
         return f"{signature.status}: signed by {signature.fingerprint}"
     if how.fingerprints and not signature.is_one_of(how.fingerprints):
         return f"signed by {signature.fingerprint}, which GPG_FINGERPRINT_ID does not name"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import WireError
-from doorward.values import Execution, Grant, IPAddress, Nat, Protocol, Reason, Service
+from doorward.values import Execution, Grant, IPAddress, Nat, Protocol, Reason, Service, refuse_nobody
 from doorward.wire.fwknop import Message, MessageType, parse_access, parse_command, parse_nat
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def decide(facts: Facts) -> Grant | Execution | Denial:
         denial = check(facts)
         if denial is not None:
             return denial
-    if facts.stanza.cycle is not None or facts.message.type is MessageType.COMMAND:
-        return _execution(facts)
     try:
+        if facts.stanza.cycle is not None or facts.message.type is MessageType.COMMAND:
+            return _execution(facts)
         return _grant(facts)
     except WireError as error:  # what no packet filter could express, such as NAT from one family to the other
         return Denial(Reason.TARGET, str(error))
@@ -164,6 +164,15 @@ def _source(facts: Facts) -> Denial | None:
     named = source or facts.forwarded  # the origin was found in SOURCE already
     if named is not None and named.packed not in facts.stanza.source:
         return Denial(Reason.SOURCE, f"{named} is not in SOURCE")
+    return _nobody(named or facts.origin) or _nobody(facts.origin)
+
+
+def _nobody(source: IPAddress) -> Denial | None:
+    """Deny what no connection comes from: such packets were made up, and commands would get the address."""
+    try:
+        refuse_nobody(source)
+    except WireError as error:
+        return Denial(Reason.SOURCE, str(error))
     return None
 
 

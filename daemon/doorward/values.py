@@ -21,8 +21,10 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 PORT_MAX = 65535
 KEY_MAX: Final = 32  # bytes, lib/fko_limits.h RIJNDAEL_MAX_KEYSIZE
 HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
+COMMAND_MAX: Final = 255  # bytes, as a packet's whole message (MAX_SPA_MESSAGE_SIZE, lib/fko_limits.h)
 GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
 _V4_MAPPED = bytes(10) + b"\xff\xff"
+_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 _SERVICE = re.compile(r"(tcp|udp)/(\d{1,5})", re.ASCII)
 _OS = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)  # IFNAMSIZ - 1, as the kernel's fingerprints have it
 
@@ -257,9 +259,7 @@ class Grant:
         if not 1 <= self.seconds <= GRANT_SECONDS_MAX:
             msg = f"a window of {self.seconds} s is outside 1 to {GRANT_SECONDS_MAX}"
             raise WireError(msg)
-        if self.source.is_unspecified:
-            msg = "a grant needs an address, not the unspecified one"
-            raise WireError(msg)
+        refuse_nobody(self.source)
 
     def _check_conditions(self) -> None:
         others = (self.nat.target if self.nat is not None else None, self.destination)
@@ -294,11 +294,16 @@ class Execution:
         if self.stanza < 1 or not 1 <= self.seconds <= GRANT_SECONDS_MAX:
             msg = f"no execution for stanza {self.stanza} and {self.seconds} s"
             raise WireError(msg)
+        refuse_nobody(self.source)
+        refuse_nobody(self.origin)
         if self.made < 0 or not 0 <= self.client_timeout <= GRANT_SECONDS_MAX:
             msg = f"no execution was made at {self.made} for {self.client_timeout} s"
             raise WireError(msg)
         if (self.service is None) != bool(self.command):
             msg = "an execution is for a service, or has a command"
+            raise WireError(msg)
+        if self.command is not None and len(self.command.encode("utf-8", "replace")) > COMMAND_MAX:
+            msg = f"the command is longer than {COMMAND_MAX} bytes"
             raise WireError(msg)
 
 
@@ -429,6 +434,18 @@ class SymmetricKeys:
 def unmap(packed: bytes) -> bytes:
     """Return an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as its 4 bytes, any other as it is."""
     return packed[12:] if len(packed) == 16 and packed.startswith(_V4_MAPPED) else packed  # noqa: PLR2004  16 = IPv6
+
+
+def refuse_nobody(source: IPAddress) -> None:
+    """Refuse what no connection comes from: the unspecified address, a multicast one, IPv4's limited broadcast.
+
+    Raises:
+        WireError: it is one of these, IPv4-mapped or not.
+    """
+    plain = ipaddress.ip_address(unmap(source.packed))
+    if plain.is_unspecified or plain.is_multicast or plain == _BROADCAST:
+        msg = f"{source} is no address that a connection could come from"
+        raise WireError(msg)
 
 
 def address(packed: bytes) -> IPAddress:

@@ -13,6 +13,8 @@ from doorward.errors import HelperError
 from doorward.privsep import messages
 from doorward.privsep.messages import (
     MESSAGE_MAX,
+    Adopt,
+    Adopted,
     Configuration,
     Configure,
     Done,
@@ -23,14 +25,17 @@ from doorward.privsep.messages import (
     Report,
     Reread,
 )
-from doorward.values import GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, Service
+from doorward.values import COMMAND_MAX, GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, Service
 
 if TYPE_CHECKING:
     from doorward.privsep.messages import Order, Reply, Request
     from doorward.values import IPAddress
 
+BROADCAST = ipaddress.ip_address("255.255.255.255")
 # An IPv4-mapped IPv6 source is no source that any packet can ask for; on this wire it is the IPv4 address itself.
-sources = st.ip_addresses().filter(lambda ip: not ip.is_unspecified and not getattr(ip, "ipv4_mapped", None))
+sources = st.ip_addresses().filter(
+    lambda ip: not (ip.is_unspecified or ip.is_multicast or getattr(ip, "ipv4_mapped", None) or ip == BROADCAST)
+)
 services = st.builds(Service, st.sampled_from(Protocol), st.integers(1, 65535))
 
 
@@ -73,9 +78,9 @@ def drawn_grants(draw: st.DrawFn) -> Grant:
 
 
 grants = drawn_grants()
-requests = st.just(Configure()) | st.builds(Open, grants)
+requests = st.sampled_from([Configure(), Adopt()]) | st.builds(Open, grants)
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
-replies = st.sampled_from([Configuration(), Done()]) | st.builds(Problems, texts) | st.builds(Refused, texts)
+replies = st.sampled_from([Configuration(), Adopted(), Done()]) | st.builds(Problems, texts) | st.builds(Refused, texts)
 
 
 @given(requests)
@@ -91,7 +96,7 @@ def test_every_reply_survives_the_way_there_and_back(reply: Reply) -> None:
 @given(grants, st.binary(min_size=1, max_size=4))
 def test_a_request_cut_at_any_byte_or_with_more_behind_it_is_refused(grant: Grant, more: bytes) -> None:
     content = messages.encode(Open(grant))
-    for wrong in (*(content[:length] for length in range(len(content))), content + more, b"C" + more):
+    for wrong in (*(content[:length] for length in range(len(content))), content + more, b"C" + more, b"A" + more):
         with pytest.raises(HelperError):
             messages.decode_request(wrong)
 
@@ -123,6 +128,32 @@ def test_a_grant_to_the_unspecified_address_is_refused(address: str) -> None:
         messages.decode_request(good[:1] + packed.rjust(16, b"\0") + good[17:])
 
 
+NOBODYS = ["::ffff:0.0.0.0", "::", "::ffff:224.0.0.1", "ff02::1", "::ffff:255.255.255.255"]
+HOME = ipaddress.ip_address("2001:db8::2")
+KNOCK = Execution(1, HOME, HOME, HOME, 30, 0, command="x")
+
+
+@pytest.mark.parametrize("place", [5, 21], ids=["source", "origin"])
+@pytest.mark.parametrize("address", NOBODYS)
+def test_an_execution_for_an_address_that_is_nobodys_is_refused(address: str, place: int) -> None:
+    good = messages.encode_order(Execute(KNOCK, bytes(messages.MARK_BYTES)))
+    packed = ipaddress.ip_address(address).packed
+    assert good[place : place + 16] == KNOCK.source.packed
+    assert messages.decode_order(good)
+    with pytest.raises(HelperError):
+        messages.decode_order(good[:place] + packed + good[place + 16 :])
+
+
+def test_a_command_that_no_packet_can_carry_is_refused() -> None:
+    good = messages.encode_order(Execute(KNOCK, bytes(messages.MARK_BYTES)))
+    longest = messages.decode_order(good + b"y" * (COMMAND_MAX - 1))
+    assert isinstance(longest, Execute)
+    assert longest.execution.command == "x" + "y" * (COMMAND_MAX - 1)
+    for more in (COMMAND_MAX, 50_000):
+        with pytest.raises(HelperError):
+            messages.decode_order(good + b"y" * more)
+
+
 executions = st.builds(
     Execution,
     st.integers(1, 2**32 - 1),
@@ -141,7 +172,9 @@ executions = st.builds(
     sources,
     st.integers(1, 99),
     st.integers(0, 99),
-    command=st.text(st.characters(codec="utf-8"), min_size=1, max_size=300),
+    command=st.text(st.characters(codec="utf-8"), min_size=1, max_size=COMMAND_MAX).filter(
+        lambda text: len(text.encode()) <= COMMAND_MAX
+    ),
 )
 marks = st.binary(min_size=messages.MARK_BYTES, max_size=messages.MARK_BYTES)
 orders = st.just(Reread()) | st.builds(Report, st.booleans(), texts) | st.builds(Execute, executions, marks)

@@ -31,6 +31,7 @@ class Running:
     process: subprocess.Popen[str]
     folder: Path
     lines: list[str] = field(default_factory=list)
+    is_silent: bool = False  # nobody is left who could still say something
     _grown: threading.Condition = field(default_factory=threading.Condition)
 
     def take(self) -> None:
@@ -40,6 +41,7 @@ class Running:
             with self._grown:
                 self.lines.append(line.rstrip("\n"))
                 self._grown.notify_all()
+        self.is_silent = True
 
     def wait_for(self, words: str, count: int = 1, within: float = 20) -> str:
         """Return the count-th line with `words`; fail when it has not come in time."""

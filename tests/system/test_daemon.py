@@ -6,8 +6,10 @@ import argparse
 import json
 import signal
 import socket
+import struct
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +20,6 @@ from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from system.netns import Namespace
 
@@ -161,6 +162,43 @@ def test_a_broken_file_is_reported_and_the_old_configuration_stays(pair: Pair, t
         assert daemon.wait_for("access.conf:7: KEY_BASE64: is not base64")
         send(client, knock(), host.ipv4)
         daemon.wait_for("reason=granted")
+
+
+def test_a_reload_that_the_listener_refuses_changes_nothing_in_the_helper(pair: Pair, tmp_path: Path) -> None:
+    """A capture file is read from the start on only, which the listener knows and the helper does not."""
+    host, client = pair
+    empty = tmp_path / "empty.pcap"
+    empty.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+    with doorwardd(host, tmp_path) as daemon:
+        config = (tmp_path / "doorwardd.conf").read_text()
+        (hearing,) = (int(pid) for pid in _children(daemon.process.pid))
+        folders = [Path(f"/proc/{pid}/fd") for pid in (daemon.process.pid, hearing)]
+        before, held = host.run("nft", "list", "table", "inet", "doorward").stdout, _counted(folders)
+        write(tmp_path / "access.conf", ACCESS.replace("tcp/22", "tcp/23"))
+        write(tmp_path / "doorwardd.conf", f"{config}PCAP_FILTER udp port 62300\nPCAP_FILE {empty}\n")
+        for count in range(1, 6):
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for(f"{empty}: a capture file is read from the start on only", count=count)
+            daemon.wait_for("the configuration is refused, the old one stays", count=count)
+        assert _counted(folders) == held
+        assert host.run("nft", "list", "table", "inet", "doorward").stdout == before
+        send(client, knock(), host.ipv4, 62300)
+        send(client, knock(), host.ipv4)
+        daemon.wait_for("reason=granted")  # the helper's limits have tcp/22 as before
+        assert len(daemon.verdicts) == 1, "the new port is not heard"
+        write(tmp_path / "doorwardd.conf", f"{config}PCAP_FILTER udp port 62300\n")
+        daemon.signal(signal.SIGHUP)  # the same without what is refused: it would have been seen
+        daemon.wait_for("was read again")
+        send(client, knock("0.0.0.0,tcp/23"), host.ipv4, 62300)
+        daemon.wait_for("reason=granted", count=2)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def _counted(folders: list[Path]) -> list[int]:
+    return [len(list(folder.iterdir())) for folder in folders]
 
 
 def test_a_knock_opens_nothing_while_the_store_cannot_be_written(pair: Pair, tmp_path: Path) -> None:

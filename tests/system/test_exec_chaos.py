@@ -11,23 +11,24 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doorward import cycles
 from doorward.config import access
-from doorward.daemon.executor import RUNNING_MAX
+from doorward.daemon import execution
+from doorward.daemon.tasks import RUNNING_MAX
 from doorward.privsep import privileges
 from doorward.privsep.limits import mark
 from doorward.privsep.messages import Execute, Reread, encode_order
 from doorward.values import Execution, Service
-from system.doorwardd import HMAC_KEY, KEY, Running, command, environment, eventually, write
-from system.executing import Trace, children, cycle, exec_pid, executing, knock, order, running
+from system.doorwardd import HMAC_KEY, KEY, Running, command, doorwardd, environment, eventually, write
+from system.executing import BASE, Trace, children, cycle, end_exec, exec_pid, executing, knock, order, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from system.netns import Namespace
 
@@ -158,6 +159,111 @@ def test_two_hundred_escaped_processes_end_with_their_command(pair: Pair, open_p
         assert eventually(lambda: running("sleep", "4321"))
         assert "ended after 2 s" in daemon.wait_for("command=command")
         assert not running("sleep", "4321")
+
+
+# ---- it cannot start
+
+
+@pytest.fixture
+def blocked(open_path: Path) -> Path:
+    """The journal's folder, in whose place a file is."""
+    (open_path / "run").mkdir()
+    return write(open_path / "run" / "exec", "")
+
+
+def test_an_unsafe_folder_ends_it_for_good_with_one_line_and_other_knocks_are_served(
+    pair: Pair, open_path: Path
+) -> None:
+    host, client = pair
+    (open_path / "run").mkdir()
+    (open_path / "run").chmod(0o777)  # anybody could put another folder there, and have root run what it says
+    trace = Trace.make(open_path)
+    opens = f"OPEN_PORTS tcp/22\nENABLE_CMD_EXEC Y\nSOURCE ANY\nKEY other\n{HMAC_KEY}\n{cycle(trace, 9)}"
+    with executing(host, open_path, opens) as daemon:
+        assert "IT IS NOT STARTED" in daemon.wait_for("others than root can write")
+        daemon.wait_for("doorward-exec is gone: stanza 1, stanza 2 cannot be served")
+        (_,) = [pid for pid in children(daemon.process.pid) if Path(f"/proc/{pid}/cmdline").read_text()]  # the listener
+        order(host, client, "/bin/true")
+        assert "reason=command" in daemon.wait_for("verdict=denied")
+        knock(host, client)
+        daemon.wait_for("verdict=granted")
+    assert sum("others than root" in line for line in daemon.lines) == 1
+
+
+def test_what_may_pass_is_tried_again_less_and_less_often_until_it_works(
+    pair: Pair, open_path: Path, blocked: Path
+) -> None:
+    host, client = pair
+    trace = Trace.make(open_path)
+    with executing(host, open_path, cycle(trace, seconds=300)) as daemon:
+        for seconds in ("0.2", "0.4", "0.8", "1.6"):
+            daemon.wait_for(f"{blocked} cannot be used: File exists: started again in {seconds} s")
+        blocked.unlink()
+        knock(host, client)  # it is not lost
+        trace.wait_for(f"[open][{client.ipv4}]")
+        end_exec(daemon)
+        daemon.wait_for("doorward-exec is gone")
+    assert sum("cannot be used" in line for line in daemon.lines) == 4
+
+
+def supervisor(daemon: Running) -> int:
+    """Return the PID of what starts the daemon's doorward-exec: the listener's sibling, which is root's."""
+    (found,) = [pid for pid in children(daemon.process.pid) if Path(f"/proc/{pid}").stat().st_uid == 0]
+    return found
+
+
+def end_and_wait(daemon: Running) -> None:
+    """End a daemon, and fail where something outlives it that could still write to its log."""
+    outlives = supervisor(daemon)
+    daemon.process.terminate()
+    try:
+        assert eventually(lambda: daemon.is_silent)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(outlives, signal.SIGKILL)
+
+
+def test_with_the_daemon_one_ends_that_never_could_start(pair: Pair, open_path: Path, blocked: Path) -> None:
+    host, _ = pair
+    with executing(host, open_path, "ENABLE_CMD_EXEC Y\n") as daemon:
+        daemon.wait_for(f"{blocked} cannot be used: File exists: started again in 1.6 s")
+        end_and_wait(daemon)
+    assert "nobody needs it any more" in daemon.lines[-1]
+
+
+def test_with_the_daemon_one_ends_that_waits_for_anothers_journal(pair: Pair, open_path: Path) -> None:
+    host, _ = pair
+    journal = open_path / "run" / "exec"
+    journal.mkdir(parents=True)
+    with execution.alone(journal), doorwardd(host, open_path, f"{BASE}ENABLE_CMD_EXEC Y\n") as daemon:
+        assert eventually((journal / "handover").exists)
+        assert not daemon.is_silent
+        end_and_wait(daemon)
+    assert "nobody needs it any more" in daemon.wait_for(f"another doorward-exec (PID {os.getpid()}) has")
+
+
+def test_a_daemon_that_cannot_start_is_waited_for_no_longer_than_it_lives(pair: Pair, open_path: Path) -> None:
+    """What is open from before keeps its doorward-exec, and nobody's terminal."""
+    host, client = pair
+    trace = Trace.make(open_path)
+    with executing(host, open_path, cycle(trace, seconds=300)) as daemon:
+        knock(host, client)
+        trace.wait_for(f"[open][{client.ipv4}]")
+        daemon.wait_for("command=open")
+    files = (
+        "-c",
+        str(open_path / "doorwardd.conf"),
+        "-a",
+        str(open_path / "access.conf"),
+        "-r",
+        str(open_path / "run"),
+    )
+    try:
+        ended = host.run(*command(*files, "-d", "/dev/null/replay.db"), env=environment(), check=False)
+        assert ended.returncode == 1
+        assert cycles.listed(open_path / "run" / "exec")
+    finally:
+        end_exec(daemon)
 
 
 # ---- lied to, as a unit of systemd
@@ -344,7 +450,7 @@ def test_a_thousand_executions_at_once_run_a_few_at_a_time_and_each_has_its_line
     for line in trace.lines[2:]:
         at_once += -1 if line == "end" else 1
         most = max(most, at_once)
-    assert 1 < most <= RUNNING_MAX + 1  # a closing one besides them
+    assert 1 < most <= RUNNING_MAX + 2  # a closing one besides them, and one that was ended has no last line
 
 
 def test_a_flood_of_rereads_keeps_it_from_nothing(open_path: Path) -> None:

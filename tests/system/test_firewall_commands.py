@@ -502,6 +502,8 @@ def test_open_needs_a_table_and_a_set_for_everybody(site: Site) -> None:
         ["open", "tcp/22", "--for", "999999999h"],
         ["open", "tcp/22", "--for", "15m", "--from", "0.0.0.0"],  # noqa: S104  what is to be refused
         ["open", "tcp/22", "--for", "15m", "--from", "::"],
+        ["open", "tcp/22", "--for", "15m", "--from", "255.255.255.255"],
+        ["open", "tcp/22", "--for", "15m", "--from", "ff02::1"],
         ["open", "tcp/22", "--for", "15m", "--from", "192.0.2.0/24"],
         ["open", "tcp/22", "--for", "15m", "--from", "1.2.3.4 } ; flush ruleset"],
         ["firewall", "apply", "x", "--deadline", "0"],

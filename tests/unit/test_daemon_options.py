@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from doorward.daemon import cli, configuration, in_words, options
 from doorward.errors import ConfigError
+from system.doorwardd import command, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,3 +120,20 @@ def test_the_replay_store_can_be_looked_at(folder: Path, capsys: pytest.CaptureF
     assert "is not there yet" in capsys.readouterr().out
     (folder / "replay.db").write_text("0123 17 192.0.2.1 1 192.0.2.2 62201 1\n" * 100)
     assert cli.main(argv) == 1, "a file of fwknopd's is none of ours"
+
+
+@pytest.mark.parametrize("word", ["-D", "check", "--dump-serv-err-codes"])
+def test_a_reader_that_has_had_enough_is_no_reason_for_a_traceback(folder: Path, word: str) -> None:
+    argv = command(word, "-c", str(folder / "doorwardd.conf"), "-a", str(folder / "access.conf"))
+    told = []
+    for reader_is_there in (True, False):
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as output, os.fdopen(writer, "wb") as stdout:
+            if not reader_is_there:
+                output.close()
+            ended = subprocess.run(
+                argv, check=False, env=environment(), stdout=stdout, stderr=subprocess.PIPE, timeout=30
+            )
+        assert ended.returncode == (0 if reader_is_there else 1)
+        told.append(ended.stderr)
+    assert told[0] == told[1]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doorward import audit
+from doorward.config.stanza import Commands, Cycle
 from doorward.errors import FirewallError, ReplayError
 from doorward.gate import FUTURE_MAX, RECENT_MAX, Gate, Verdict
-from doorward.values import Networks, Reason, Service
+from doorward.values import Execution, Networks, Reason, Service
 from doorward.wire.fwknop import MessageType
 from unit.making import (
     KEYS,
@@ -239,3 +240,29 @@ def test_the_audit_line_cannot_be_forged_from_inside() -> None:
     line = audit.line(judge(knock(user="al verdict^granted'x"), stanza(require_username="bob")))
     assert line.startswith("verdict=denied reason=username origin=192.0.2.7 origin_port=40000 stanza=1 ")
     assert 'user="al verdict^granted\'x" ' in line
+
+
+@pytest.mark.parametrize("nobody", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "ff02::1"])  # noqa: S104  nothing is bound
+def test_a_packet_from_an_address_that_is_nobodys_runs_and_opens_nothing(nobody: str) -> None:
+    ran: list[Execution] = []
+    runs = stanza(cycle=Cycle("/bin/x $IP", None, None), open_ports={SSH})
+    commands = stanza(commands=Commands())
+    origins = [ipaddress.ip_address(nobody).packed, ORIGIN]
+    for one, asked in (
+        (stanza(), message(text="0.0.0.0,tcp/22")),
+        (runs, message(text="0.0.0.0,tcp/22")),
+        (runs, message()),
+        (commands, message(type=MessageType.COMMAND, text="0.0.0.0,id")),
+    ):
+        door = Door()
+        gate = Gate((one,), Memory(), door.open, 120, execute=ran.append)
+        reasons = [gate.judge(datagram(payload(asked), origin), NOW).reason for origin in origins]
+        assert reasons == [Reason.SOURCE, Reason.GRANTED]
+        assert len(door.grants) + len(ran) == 1
+        ran.clear()
+
+
+@pytest.mark.parametrize("nobody", ["224.0.0.1", "255.255.255.255"])
+def test_a_source_that_is_nobodys_is_refused_although_source_is_any(nobody: str) -> None:
+    assert judge(knock(text=f"{nobody},tcp/22")).reason is Reason.SOURCE
+    assert judge(knock(text="192.0.2.9,tcp/22")).granted

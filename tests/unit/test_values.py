@@ -11,6 +11,7 @@ import pytest
 from doorward.errors import WireError
 from doorward.values import (
     ANYWHERE,
+    Execution,
     Grant,
     Nat,
     Networks,
@@ -63,6 +64,25 @@ def test_a_grant_that_no_firewall_could_express_cannot_be_made(
 ) -> None:
     with pytest.raises(WireError):
         Grant(source, services, seconds)
+
+
+NOBODYS = ("0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:224.0.0.1")  # noqa: S104  nothing is bound
+
+
+@pytest.mark.parametrize("text", NOBODYS)
+def test_an_address_that_is_nobodys_gets_no_grant_and_no_execution(text: str) -> None:
+    nobody = ipaddress.ip_address(text)
+    for source, origin in ((nobody, HOME), (HOME, nobody)):
+        with pytest.raises(WireError, match="come from"):
+            Execution(1, source, origin, HOME, 30, 0, SSH)
+    with pytest.raises(WireError, match="come from"):
+        Grant(nobody, (SSH,), 30)
+
+
+def test_a_command_has_at_most_as_many_bytes_as_a_packet_carries() -> None:
+    assert Execution(1, HOME, HOME, HOME, 30, 0, command="é" * 127 + "x").command
+    with pytest.raises(WireError, match="longer"):
+        Execution(1, HOME, HOME, HOME, 30, 0, command="é" * 128)
 
 
 @pytest.mark.parametrize("keys", [(b"", None), (b"k" * 33, None), (b"k", b""), (b"k", b"h" * 129)])

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 MODE: Final = 0o600
 
 
-def create(path: Path, content: bytes) -> None:
+def create(path: Path, content: bytes, owner: tuple[int, int] | None = None) -> None:
     """Create a file of mode 0600, never following a link; a half-written file is removed again.
+
+    `owner` (uid, gid) gets it once it is written: by its descriptor, since the name may lead elsewhere by then.
 
     Raises:
         OSError: it exists (FileExistsError), or cannot be written.
@@ -24,6 +26,8 @@ def create(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+            if owner is not None:
+                os.fchown(stream.fileno(), *owner)
     except OSError:
         path.unlink()
         raise
@@ -36,22 +40,23 @@ def replace_file(path: Path, content: bytes) -> None:
         OSError: it cannot be written.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    owner = _owner(path)
     try:
-        create(fresh, content)
+        create(fresh, content, owner)
     except FileExistsError:  # left over from a process of this number that was killed
         fresh.unlink()
-        create(fresh, content)
+        create(fresh, content, owner)
     try:
-        _keep_owner(path, fresh)
         fresh.replace(path)
     except OSError:
         fresh.unlink()
         raise
 
 
-def _keep_owner(path: Path, fresh: Path) -> None:
-    """Leave the file to whom it belonged, where root replaces somebody's."""
+def _owner(path: Path) -> tuple[int, int] | None:
+    """Return whose the file stays, uid and gid, where root replaces somebody's."""
     with contextlib.suppress(FileNotFoundError):
         old = path.stat()
         if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
-            os.chown(fresh, old.st_uid, old.st_gid)
+            return old.st_uid, old.st_gid
+    return None

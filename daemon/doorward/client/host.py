@@ -14,12 +14,12 @@ import shlex
 import sys
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward import __version__, cycles, withdrawn
-from doorward.config import access
+from doorward.config import access, reader
 from doorward.config import daemon as daemon_config
 from doorward.config.files import Disk
 from doorward.cycles import Moment
@@ -28,8 +28,8 @@ from doorward.firewall import backends, deadman, ruleset
 from doorward.firewall.deadman import DEADLINE_MAX, DeadMansSwitch, SystemdTimer, Timer
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.nftables import ANYONE, Nftables, read_table
-from doorward.pidfile import holder
-from doorward.values import GRANT_SECONDS_MAX, FirewallBackend, FirewallMode, Grant, Service
+from doorward.pidfile import holder, noted, record_in
+from doorward.values import GRANT_SECONDS_MAX, FirewallBackend, FirewallMode, Grant, Service, refuse_nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from doorward.config.daemon import DaemonSettings
     from doorward.cycles import Cycle
     from doorward.firewall.backends import Backend
+    from doorward.pidfile import Running
     from doorward.values import IPAddress, LiveGrant, Nat
 
 DONE: Final = 0
 NOT_ROOT: Final = 4
 
+_NOTHING: Final = f"there is neither a table {ruleset.TABLE} nor a chain DOORWARD_INPUT of iptables"
 _DURATION: Final = re.compile(r"(\d{1,9})([smh]?)", re.ASCII)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}  # seconds
 _EXAMPLES: Final = """\
@@ -65,27 +67,70 @@ class Host:
     switch_folder: Path = daemon_config.RUN_FOLDER / "fw"
     timer: Timer = field(default_factory=SystemdTimer)
     new_token: Callable[[], str] = _new_token
+    record_folder: Path = daemon_config.RUN_FOLDER
 
-    def settings(self) -> DaemonSettings:
-        """Return doorwardd's settings; its defaults where it has no file yet.
+    def settings(self, options: argparse.Namespace) -> DaemonSettings:
+        """Return the settings that the options say; without them the running daemon's, else the default file's.
 
         Raises:
             ConfigError: the file has mistakes.
         """
-        if not self.configuration.exists():
-            return daemon_config.DaemonSettings()
-        return daemon_config.load(self.configuration).settings
+        running = self._running(options)
+        if running is not None:
+            file = running.settings or self.configuration
+            return _as_it_runs(_read(file, running.overrides, needed=running.settings is not None), running)
+        file = options.config_file or self.configuration
+        return _as_asked(_read(file, needed=options.config_file is not None), options)
 
-    def settings_or_defaults(self) -> DaemonSettings:
-        """Return the settings, or the defaults where the file has mistakes: a way in must not hang on a typo."""
+    def settings_or_defaults(self, options: argparse.Namespace) -> DaemonSettings:
+        """Return the settings, or the defaults where the file has mistakes: a way in must not hang on a typo.
+
+        Raises:
+            ConfigError: -c names no file.
+        """
         try:
-            return self.settings()
+            return self.settings(options)
         except ConfigError:
-            return daemon_config.DaemonSettings()
+            if options.config_file is not None and not options.config_file.exists():
+                raise
+        defaults, running = daemon_config.DaemonSettings(), self._running(options)
+        return _as_asked(defaults, options) if running is None else _as_it_runs(defaults, running)
+
+    def _running(self, options: argparse.Namespace) -> Running | None:
+        """Return what the running daemon has noted; whoever names files means those."""
+        if options.config_file or options.access_file or options.run_dir:
+            return None
+        return noted(record_in(self.record_folder))
 
     def switch(self, nft: Libnftables) -> DeadMansSwitch:
         """Return the dead man's switch of this host."""
         return DeadMansSwitch(self.switch_folder, self.timer, nft, self.new_token)
+
+
+def _read(file: Path, overrides: Iterable[Path] = (), *, needed: bool) -> DaemonSettings:
+    """Return the settings of files; the defaults where the first is not there and need not be."""
+    content = reader.content(file, secret=False) if needed or file.exists() else b""
+    return daemon_config.parse(file, content, [(one, reader.content(one, secret=False)) for one in overrides]).settings
+
+
+def _as_it_runs(chosen: DaemonSettings, running: Running) -> DaemonSettings:
+    """Return settings with what the running daemon was started with."""
+    return replace(
+        chosen,
+        access_file=running.access_file or chosen.access_file,
+        access_folder=running.access_folder or chosen.access_folder,
+        run_folder=running.run_folder,
+        pid_file=running.pid_file,
+        exec_folder=running.exec_folder,
+        backend=running.backend,
+        firewall_exe=running.firewall_exe,
+    )
+
+
+def _as_asked(chosen: DaemonSettings, options: argparse.Namespace) -> DaemonSettings:
+    """Return settings with what the options say."""
+    chosen = chosen if options.run_dir is None else daemon_config.in_run_folder(chosen, options.run_dir)
+    return chosen if options.access_file is None else replace(chosen, access_file=options.access_file)
 
 
 def add_commands(
@@ -103,6 +148,11 @@ def add_commands(
     _runs(close, here, _close)
     firewall = subparsers.add_parser("firewall", help="on a host: the table that keeps it closed")
     _add_firewall(firewall.add_subparsers(metavar="COMMAND", required=True), here)
+
+
+def _absolute(text: str) -> Path:
+    """Return a path as doorwardd reads it."""
+    return Path(text).absolute()
 
 
 def duration(text: str) -> int:
@@ -134,6 +184,10 @@ def address(text: str) -> IPAddress:
     if parsed.is_unspecified:
         msg = f"{text} is the unspecified address; leave out --from to mean everybody"
         raise argparse.ArgumentTypeError(msg)
+    try:
+        refuse_nobody(parsed)
+    except WireError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return parsed
 
 
@@ -195,12 +249,16 @@ def _runs(
     parser: argparse.ArgumentParser, host: Host, command: Callable[[Host, argparse.Namespace], str | None]
 ) -> None:
     """Make `command` what the parser's `run` does, for root alone; its text is printed."""
+    add = parser.add_argument_group("whose files; without one of these the running daemon's").add_argument
+    add("-c", "--config-file", type=_absolute, metavar="FILE", help="settings of doorwardd, as its option -c")
+    add("-a", "--access-file", type=_absolute, metavar="FILE", help="its stanzas, as its option -a")
+    add("-r", "--run-dir", type=_absolute, metavar="DIR", help="folder of its PID file, as its option -r")
 
     def run(arguments: argparse.Namespace) -> int:
         if os.geteuid():
             sys.stderr.write("doorward: must be run as root\n")
             return NOT_ROOT
-        if command in _NFTABLES_ONLY and host.settings_or_defaults().backend is FirewallBackend.IPTABLES:
+        if command in _NFTABLES_ONLY and host.settings_or_defaults(arguments).backend is FirewallBackend.IPTABLES:
             msg = (
                 "`doorward firewall` works on nftables alone, and this host has FIREWALL_BACKEND iptables: its rules "
                 "are yours to keep, doorward's stand in the chain DOORWARD_INPUT (`doorward status`)"
@@ -215,18 +273,34 @@ def _runs(
 
 def _status(host: Host, arguments: argparse.Namespace) -> str:
     """Return what is open and what keeps the rest closed."""
-    settings = host.settings_or_defaults()
+    settings = host.settings_or_defaults(arguments)
     pid = holder(settings.pid_file)
+    main, *beside = _looked_at(settings)
+    settings = replace(settings, backend=main)
     found = {
         "version": __version__,
         "running": pid is not None,
         "pid": pid,
         "pid_file": str(settings.pid_file),
         "backend": str(settings.backend),
-        **(_iptables_status if settings.backend is FirewallBackend.IPTABLES else _nftables_status)(host, settings),
+        **_filter_status(host, settings),
+        "beside": [
+            {"backend": str(other)} | _filter_status(host, replace(settings, backend=other)) for other in beside
+        ],
         "cycles": [_cycle_words(cycle) for cycle in cycles.listed(settings.exec_folder)],
     }
     return json.dumps(found) if arguments.json else _status_text(found)
+
+
+def _looked_at(settings: DaemonSettings) -> tuple[FirewallBackend, ...]:
+    """Return the packet filters that hold something of ours, that of the settings first, and it alone where none."""
+    there = backends.present()
+    return tuple(sorted(there, key=lambda one: one is not settings.backend)) or (settings.backend,)
+
+
+def _filter_status(host: Host, settings: DaemonSettings) -> dict[str, Any]:
+    """Return what the packet filter of the settings does, and what it holds."""
+    return (_iptables_status if settings.backend is FirewallBackend.IPTABLES else _nftables_status)(host, settings)
 
 
 def _nftables_status(host: Host, settings: DaemonSettings) -> dict[str, Any]:
@@ -256,14 +330,23 @@ def _held(firewall: Backend) -> dict[str, Any]:
 def _status_text(found: dict[str, Any]) -> str:
     """Return the status for people."""
     running = f"running, PID {found['pid']}" if found["running"] else f"NOT RUNNING (by {found['pid_file']})"
+    held = [found, *found["beside"]]
     lines = [
         f"doorwardd {found['version']}: {running}",
+        *(line for one in held for line in _held_text(one)),
+        *map(_cycle_text, found["cycles"]),
+    ]
+    is_open = found["cycles"] or any(one["grants"] for one in held)
+    return "\n".join(lines if is_open else [*lines, "nothing is open"])
+
+
+def _held_text(found: dict[str, Any]) -> list[str]:
+    """Return for people what one packet filter keeps closed and open."""
+    return [
         f"{_closing(found['backend'])}: {found['table']}{', waiting to be confirmed' if found['pending'] else ''}",
         *(f"also dropping, so that grants may be void: {line}" for line in found["foreign_drops"]),
         *(f"open: {grant['source']} {_opening(grant)} {_remaining(grant)}" for grant in found["grants"]),
-        *map(_cycle_text, found["cycles"]),
     ]
-    return "\n".join(lines if found["grants"] or found["cycles"] else [*lines, "nothing is open"])
 
 
 def _closing(backend: str) -> str:
@@ -338,10 +421,11 @@ def _remaining(grant: dict[str, Any]) -> str:
 
 def _open(host: Host, arguments: argparse.Namespace) -> str:
     """Open services by hand for one address, or for everybody."""
-    settings = host.settings_or_defaults()
-    services = tuple(arguments.services) or _configured_services(host.settings())
-    opener = _open_iptables if settings.backend is FirewallBackend.IPTABLES else _open_nftables
-    opener(settings, arguments.source, services, arguments.seconds)
+    settings = host.settings_or_defaults(arguments)
+    services = tuple(arguments.services) or _configured_services(host.settings(arguments))
+    for backend in _looked_at(settings):  # where both close, either one must let it in
+        opener = _open_iptables if backend is FirewallBackend.IPTABLES else _open_nftables
+        opener(settings, arguments.source, services, arguments.seconds)
     return f"open to {arguments.source or 'everybody'} for {arguments.seconds} s: {' '.join(map(str, services))}"
 
 
@@ -389,7 +473,7 @@ def _configured_services(settings: DaemonSettings) -> tuple[Service, ...]:
 
 def _close(host: Host, arguments: argparse.Namespace) -> str:
     """Close the grants of one address, or all; noted first, so that a table loaded again does not open them again."""
-    settings = host.settings_or_defaults()
+    settings = host.settings_or_defaults(arguments)
     try:
         withdrawn.record(settings.run_folder, arguments.source, time.monotonic())
         if settings.exec_folder.is_dir():  # doorward-exec closes what its commands opened, within a second
@@ -397,12 +481,21 @@ def _close(host: Host, arguments: argparse.Namespace) -> str:
     except OSError as error:
         msg = f"{settings.run_folder}: {error.strerror}"
         raise FirewallError(msg) from error
-    iptables = settings.backend is FirewallBackend.IPTABLES
+    there = backends.present()
+    count = sum(_close_in(backend, settings, arguments.source) for backend in there)
+    if not there:
+        return f"nothing to close: {_NOTHING}"
+    return "all grants are closed" if arguments.source is None else f"closed {count} of {arguments.source}"
+
+
+def _close_in(backend: FirewallBackend, settings: DaemonSettings, source: IPAddress | None) -> int:
+    """Close the grants of one address, or all, in one packet filter; return how many the address had."""
+    iptables = backend is FirewallBackend.IPTABLES
     with closing(backends.for_console(settings) if iptables else _firewall(settings, Libnftables())) as firewall:
-        if arguments.source is None:
-            firewall.flush()
-            return "all grants are closed"
-        return f"closed {firewall.withdraw(arguments.source)} of {arguments.source}"
+        if source is not None:
+            return firewall.withdraw(source)
+        firewall.flush()
+        return 0
 
 
 def _check(_: Host, arguments: argparse.Namespace) -> str:
@@ -427,7 +520,7 @@ def _apply(host: Host, arguments: argparse.Namespace) -> str:
 
 def _confirm(host: Host, arguments: argparse.Namespace) -> str:
     """Keep the pending table."""
-    file = host.settings().firewall_file
+    file = host.settings(arguments).firewall_file
     host.switch(Libnftables()).confirm(arguments.token, file)
     return f"confirmed, and written to {file}"
 
@@ -448,17 +541,25 @@ def _show(_: Host, __: argparse.Namespace) -> str:
     return _listing(nft).rstrip("\n")
 
 
-def _stop(host: Host, _: argparse.Namespace) -> str:
+def _stop(host: Host, arguments: argparse.Namespace) -> str:
     """Open the host. A running doorwardd would load the table anew at the next knock: it keeps one that closes nothing.
 
     A table that waits for its confirmation is rolled back first, else its timer would close the host again.
     """
-    if host.settings_or_defaults().backend is FirewallBackend.IPTABLES:
-        return _stop_iptables(host.settings_or_defaults())
+    settings = host.settings_or_defaults(arguments)
+    there = backends.present()
+    said = [_stop_iptables(settings)] if FirewallBackend.IPTABLES in there else []
+    runs = settings.backend is FirewallBackend.NFTABLES and holder(settings.pid_file) is not None
+    if FirewallBackend.NFTABLES in there or runs:
+        said.append(_stop_nftables(host, runs=runs))
+    return "\n".join(said) or f"doorward kept nothing closed: {_NOTHING}"
+
+
+def _stop_nftables(host: Host, *, runs: bool) -> str:
     nft = Libnftables()
     with suppress(FirewallError):
         host.switch(nft).rollback()
-    if holder(host.settings_or_defaults().pid_file) is None:
+    if not runs:
         nft.run(ruleset.REMOVE)
         return "THE HOST IS OPEN until the next boot: the table is gone"
     nft.run(ruleset.swap(ruleset.observe()))
@@ -468,7 +569,7 @@ def _stop(host: Host, _: argparse.Namespace) -> str:
 def _stop_iptables(settings: DaemonSettings) -> str:
     """Take our rules out of iptables; a running doorwardd would put them back within a second."""
     pid = holder(settings.pid_file)
-    if pid is not None:
+    if pid is not None and settings.backend is FirewallBackend.IPTABLES:
         msg = f"doorwardd runs (PID {pid}) and would put its rules back: end it first (doorwardd -K)"
         raise FirewallError(msg)
     with closing(backends.for_console(settings)) as firewall:

@@ -86,6 +86,7 @@ class DaemonSettings:
     pcap_file: Path | None = None
     backend: FirewallBackend = FirewallBackend.NFTABLES
     firewall_exe: Path | None = None
+    firewall_exe_line: tuple[str, int] | None = None  # where it is written, for what is wrong with it
     log_style: LogStyle = LogStyle.DOORWARD
     access_folder: Path | None = None
     gpg_home: Path = Path("/root/.gnupg")
@@ -139,7 +140,22 @@ def parse(path: Path, content: bytes, overrides: Sequence[tuple[Path, bytes]] = 
         where = next(line for line in lines if line.name == "FIREWALL_EXE")
         warnings.append(f"{where.path}:{where.number}: FIREWALL_EXE has no effect: nftables needs no program")
     udp_port = values.get("udp_server_port", KNOCK_PORT)
-    return Loaded(_settings(path, values), tuple(warnings), udp_port)
+    chosen = _settings(path, values)
+    if "firewall_exe" in values:
+        written = [line for line in lines if line.name == "FIREWALL_EXE"][-1]
+        chosen = replace(chosen, firewall_exe_line=(str(written.path), written.number))
+    return Loaded(chosen, tuple(warnings), udp_port)
+
+
+def in_run_folder(chosen: DaemonSettings, folder: Path) -> DaemonSettings:
+    """Return settings with what the daemon keeps while it runs in another folder, as its option -r says."""
+    return replace(
+        chosen,
+        run_folder=folder,
+        pid_file=folder / "doorwardd.pid",
+        replay_file=folder / "replay.db",
+        exec_folder=folder / "exec",
+    )
 
 
 def _other_backends_last(lines: list[Line], warnings: list[str]) -> list[Line]:

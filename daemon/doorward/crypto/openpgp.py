@@ -92,7 +92,7 @@ def seal(  # noqa: PLR0913  what gpg needs to know, each named
     key has none. Keys are named as gpg names them, but so that one key fits. `home` None is gpg's own choice.
 
     Raises:
-        OpenPgpError: gpg or python-gnupg is missing, a key does not fit, or the knock is too long or short for fwknop.
+        OpenPgpError: gpg or python-gnupg is missing, a key does not fit, or the knock is too long for fwknop.
     """
     gpg = _start(exe, home)
     to = _the_key(gpg, recipient, secret=False)
@@ -102,7 +102,7 @@ def seal(  # noqa: PLR0913  what gpg needs to know, each named
     _check_prefix(sealed, recipient, to)
     tag = b"" if hmac_key is None else _tag(sealed, hmac_key, hmac_digest)
     payload = sealed[len(fwknop.GPG_PREFIX) :] + tag
-    _check_length(sealed, payload, recipient, signer)
+    _check_length(payload, recipient, signer)
     return payload
 
 
@@ -123,15 +123,20 @@ def decode(sealed: bytes) -> bytes:
 class Decryptor:
     """The keys of one keyring and their passphrase: what opens packets. gpg is run once a packet."""
 
-    def __init__(self, home: Path, exe: Path | None = None, password: Secret | None = None) -> None:
-        """Look into the keyring of `home`, which gpg may write to.
+    def __init__(
+        self, home: Path, exe: Path | None = None, password: Secret | None = None, decrypt_id: str | None = None
+    ) -> None:
+        """Look into the keyring of `home`, which gpg may write to; `decrypt_id` names the one secret key that counts.
 
         Raises:
-            OpenPgpError: gpg or python-gnupg is missing, or the keyring cannot be read.
+            OpenPgpError: gpg or python-gnupg is missing, the keyring cannot be read, or has no such key.
         """
         self._gpg = _start(exe, home)
         self._password = password
-        self._key_ids = frozenset(_key_ids(self._gpg.list_keys(secret=True)))
+        keys = (
+            self._gpg.list_keys(secret=True) if decrypt_id is None else [_the_key(self._gpg, decrypt_id, secret=True)]
+        )
+        self._key_ids = frozenset(_key_ids(keys))
 
     @property
     def key_ids(self) -> frozenset[str]:
@@ -146,7 +151,7 @@ class Decryptor:
             AuthenticationError: it is not for these keys, or gpg refuses it.
         """
         named = openpgp.recipients(blob)
-        if not self._key_ids.intersection(named) and openpgp.HIDDEN not in named:
+        if not self._key_ids.intersection(named):  # fwknop always names the recipient; a hidden one may be anybody
             msg = f"encrypted to {', '.join(named)}"
             raise AuthenticationError(msg)
         alone = (*_no_autostart(self._gpg), *_asking(self._gpg, self._password))
@@ -155,15 +160,21 @@ class Decryptor:
         report = getattr(outcome, "stderr", "")
         said = [(match[1], (match[2] or "").split(" ")) for match in _STATUS.finditer(report)]
         _check_decryption(said, outcome.returncode, report)
+        if len(outcome.data) > fwknop.PAYLOAD_MAX:
+            msg = "the plaintext is longer than any knock"
+            raise AuthenticationError(msg)
         return Unsealed(outcome.data, _signature(said))
 
 
 def _check_decryption(said: list[tuple[str, list[str]]], returncode: int, report: str) -> None:
     """Refuse all but one plaintext that was decrypted as a whole.
 
-    The exit code is 2 for a signature that cannot be checked too, so it alone decides nothing.
+    The exit code is 2 for a signature that cannot be checked too, so it alone decides nothing. At a bad one gpg stops,
+    and says nothing of the decryption any more.
     """
     words = [word for word, _ in said]
+    if "BADSIG" in words:
+        return
     if "DECRYPTION_OKAY" in words and words.count("PLAINTEXT") == 1 and "DECRYPTION_FAILED" not in words:
         failure = next((f"gpg refuses it: {' '.join(rest)}" for word, rest in said if word in _FATAL), None)
         if failure is None:
@@ -333,18 +344,13 @@ def _check_prefix(sealed: bytes, name: str, key: Mapping[str, Any]) -> None:
     raise OpenPgpError(msg)
 
 
-def _check_length(sealed: bytes, payload: bytes, recipient: str, signer: str | None) -> None:
+def _check_length(payload: bytes, recipient: str, signer: str | None) -> None:
+    """Refuse what no receiver takes. With `hQ` in front none is too short: the session key alone has 256 bytes."""
     if len(payload) > fwknop.PAYLOAD_MAX:
         by = "" if signer is None else f" and signed by {signer!r}"
         msg = (
             f"the knock to {recipient!r}{by} has {len(payload)} characters of {fwknop.PAYLOAD_MAX}: "
             "use smaller RSA keys or sign with an elliptic curve key"
-        )
-        raise OpenPgpError(msg)
-    if len(sealed) < fwknop.SYMMETRIC_MAX:
-        msg = (
-            f"the knock to {recipient!r} has {len(sealed)} characters; with less than {fwknop.SYMMETRIC_MAX} the "
-            "receiver takes it for a symmetric one"
         )
         raise OpenPgpError(msg)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.capture import http, inherited
 from doorward.daemon.sources import tapped
+from doorward.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,6 +36,16 @@ class Captures:
         """Have `take` called by the selector's loop for a capture that has something."""
         for capture in self._captures.values():
             selector.register(capture, selectors.EVENT_READ, partial(take, capture))
+
+    def check(self, settings: DaemonSettings, before: DaemonSettings) -> None:
+        """Refuse what follow() could not do any more.
+
+        Raises:
+            CaptureError: a capture file that was not read before.
+        """
+        if settings.pcap_file is not None and settings.pcap_file != before.pcap_file:
+            msg = f"{settings.pcap_file}: a capture file is read from the start on only: restart"
+            raise CaptureError(msg)
 
     def follow(
         self,

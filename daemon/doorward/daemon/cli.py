@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -43,11 +44,33 @@ _HMAC_BYTES: Final = {  # what fwknop makes for each digest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run doorwardd and return its exit code: 0 done, 1 failed or not running, 2 usage."""
+    try:
+        try:
+            return _main(argv)
+        finally:
+            print(end="", flush=True)  # noqa: T201  here it can still be told that nobody reads it
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout.fileno()):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is left to be flushed
+        return 1
+
+
+def _nobody_reads(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, 0)  # POLLERR comes unasked, once the reader is gone
+    return bool(poll.poll(0))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["explain"]:
         return explain.main(arguments[1:])
-    options = parser().parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
-    options.exit_parse_config |= arguments[:1] == ["check"] and not options.explain_config
+    if arguments[:1] == ["check"]:
+        options, checks = parser(check=True).parse_args(arguments[1:]), True
+    else:
+        options, checks = _parsed(arguments)
+    options.exit_parse_config |= checks and not options.explain_config
     try:
         return _command(options)(options)
     except ConfigError as error:
@@ -55,6 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DoorwardError as error:
         print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why the command failed
     return 1
+
+
+def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, bool]:
+    """Return the options, and whether `check` stands behind them; what else stands there ends it all."""
+    known = parser()
+    options, rest = known.parse_known_args(arguments)
+    if rest == ["explain"]:
+        known.error("write explain first: doorwardd explain --origin ADDRESS ...")
+    if rest and rest != ["check"]:
+        known.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options, rest == ["check"]
 
 
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:

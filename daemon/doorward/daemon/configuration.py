@@ -10,10 +10,11 @@ from doorward.config import access, convert, reader
 from doorward.config import daemon as daemon_config
 from doorward.config.files import Recorder
 from doorward.daemon.options import DEFAULT, INERT, REFUSED
-from doorward.errors import ConfigError, DoorwardError, Problem, WireError
+from doorward.errors import ConfigError, DoorwardError, FirewallError, Problem, WireError
 from doorward.firewall.abilities import Asked, lacking, ways
+from doorward.firewall.xtables import find
 from doorward.policy import Abilities, forwarded
-from doorward.values import Nat, Protocol, Service
+from doorward.values import FirewallBackend, Nat, Protocol, Service
 
 if TYPE_CHECKING:
     import argparse
@@ -116,7 +117,19 @@ def load(options: argparse.Namespace) -> tuple[Configuration, Files]:
     """
     recorder = Recorder()
     read = parse(options, recorder)
+    _look_for_program(read.settings)
     return read, recorder.files
+
+
+def _look_for_program(chosen: DaemonSettings) -> None:
+    """Refuse a FIREWALL_EXE that is not there or is no iptables, with its line."""
+    if chosen.backend is not FirewallBackend.IPTABLES or chosen.firewall_exe_line is None:
+        return
+    try:
+        find(chosen.firewall_exe)
+    except FirewallError as error:
+        path, number = chosen.firewall_exe_line
+        raise reader.failure([Problem(path, number, str(error))]) from error
 
 
 def parse(options: argparse.Namespace, files: Source) -> Configuration:
@@ -153,9 +166,7 @@ def _settings(options: argparse.Namespace, files: Source) -> daemon_config.Loade
     loaded = daemon_config.parse(path, content, overrides)
     chosen = loaded.settings
     if options.run_dir is not None:
-        run = options.run_dir
-        places = {"pid_file": run / "doorwardd.pid", "replay_file": run / "replay.db", "exec_folder": run / "exec"}
-        chosen = replace(chosen, run_folder=run, **places)
+        chosen = daemon_config.in_run_folder(chosen, options.run_dir)
     if options.udp_server and chosen.udp_server is None:
         chosen = replace(chosen, udp_server=loaded.udp_port, capture=options.pcap_filter is not None)
     wishes: dict[str, Any] = {

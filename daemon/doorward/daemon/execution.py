@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from doorward.daemon import spawner
 from doorward.daemon.executor import HANDOVER, Executor
 from doorward.daemon.listener import Alarm
-from doorward.errors import DoorwardError, HelperError
+from doorward.errors import ConfigError, DoorwardError, HelperError
 from doorward.privsep import privileges
 
 if TYPE_CHECKING:
@@ -31,49 +32,129 @@ _LOCK: Final = "lock"
 _TAKING_OVER: Final = 60.0  # seconds that an earlier one may take to finish what it runs
 _PEER: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
-_AGAIN: Final = 0.2  # seconds before one that was killed is started again
+_AGAIN, _AGAIN_MAX = 0.2, 60.0  # seconds before one that ended early is started again, doubled each time
+_FOR_GOOD, _NOT_STARTED = 78, 75  # exit codes (sysexits.h): the configuration is against it; later it may work
+_MEANING: Final = {
+    0: "nobody needs it any more",
+    _FOR_GOOD: "IT IS NOT STARTED, and what an earlier one left open stays open",
+}
 
 
 def beside(options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket) -> int:
-    """Be the parent of a doorward-exec that serves `channel`: one that is killed is started again; return its end.
+    """Be the parent of a doorward-exec that serves `channel`: one that ends early is started again; return its end.
 
-    The channel stays open meanwhile, so that the listener notices nothing and orders wait.
+    The channel stays open meanwhile, so that the listener notices nothing and orders wait. One that has never served
+    ends for good where the configuration is against it, or where the listener is gone.
     """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the terminal's; the daemon decides when it is over
+    attempts = Attempts()
     while True:
-        child = os.fork()
-        if not child:
-            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-                signal.signal(number, signal.SIG_DFL)
-            os._exit(_serve(options, make_log, channel))
-        signal.signal(signal.SIGTERM, partial(_pass_on, child))
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code == 0:
-            return 0
-        time.sleep(_AGAIN)
+        began = time.monotonic()
+        code = _end_of_one(options, make_log, channel, attempts)
+        if code in {0, _FOR_GOOD}:
+            return code
+        attempts.served |= code != _NOT_STARTED
+        _wait(channel, attempts.pause(time.monotonic() - began))
+
+
+class Attempts:
+    """What is known of the starts so far: how long to wait before the next one, and whether one may have served."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.next = _AGAIN
+        self.served = False
+
+    def pause(self, lived: float) -> float:
+        """Return the seconds to wait after one that lived so many: twice the last, anew after one that lived long."""
+        pause = _AGAIN if lived > _AGAIN_MAX else self.next
+        self.next = min(2 * pause, _AGAIN_MAX)
+        return pause
+
+
+def _end_of_one(
+    options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket, attempts: Attempts
+) -> int:
+    """Start a doorward-exec, hand SIGTERM on to it, and return its exit code once it has ended."""
+    child = os.fork()
+    if not child:
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
+        os._exit(_serve(options, make_log, channel, attempts))
+    signal.signal(signal.SIGTERM, partial(_pass_on, child))
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # before it is reaped: its number is nobody else's
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _pass_on(child: int, number: int, _: object) -> None:
     os.kill(child, number)
 
 
-def _serve(options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket) -> int:
+def _gone(channel: socket.socket, seconds: float) -> bool:
+    """Say whether nobody is at the other end any more, now or within so many seconds."""
+    poll = select.poll()
+    poll.register(channel, 0)  # POLLHUP comes unasked
+    return bool(poll.poll(seconds * 1000))
+
+
+def _wait(channel: socket.socket, seconds: float) -> None:
+    """Wait, less long where the listener ends: what is open has to be found, and nothing else is left to wait for."""
+    if _gone(channel, 0):
+        time.sleep(seconds)
+    else:
+        _gone(channel, seconds)
+
+
+def _serve(options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket, attempts: Attempts) -> int:
     """Run one doorward-exec; return 0 where it need not be started again."""
     with spawning((channel,)) as spawn:
         lines = make_log()
         alarm = Alarm()
         alarm.catch()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        started = False
         try:
-            with _made(options, lines, spawn, alarm, wait=True) as executor:
+            with _made(options, lines, spawn, alarm, wanted=lambda: _is_wanted(channel, alarm)) as executor:
+                started = True
                 executor.run((channel,))
-        except DoorwardError as error:
-            lines.error("doorward-exec: %s", error)
-            return 1
+        except (DoorwardError, OSError) as error:
+            code = 1 if started else _failed_start(error, attempts, channel, alarm)
+            lines.error("doorward-exec: %s: %s", error, _MEANING.get(code, f"started again in {attempts.next:.1f} s"))
+            return code
         finally:
+            alarm.close()
             lines.close()
     return 0
+
+
+def _failed_start(error: Exception, attempts: Attempts, channel: socket.socket, alarm: Alarm) -> int:
+    """Return the exit code of one that could not start; it is started again for what an earlier one may have opened."""
+    if _is_told_to_end(alarm):
+        return 0
+    if attempts.served:
+        return _NOT_STARTED
+    if _gone(channel, 0):
+        return 0
+    return _FOR_GOOD if isinstance(error, ConfigError) else _NOT_STARTED
+
+
+def _is_wanted(channel: socket.socket, alarm: Alarm) -> bool:
+    """Say whether a doorward-exec that waits for its turn has anything to do once it comes."""
+    if _is_told_to_end(alarm):
+        return False
+    try:
+        return bool(channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+
+
+def _is_told_to_end(alarm: Alarm) -> bool:
+    try:
+        return signal.SIGTERM in alarm.reader.recv(64, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
 
 
 def unit(options: argparse.Namespace, make_log: Callable[[], Log], notify: Notifier) -> int:
@@ -92,7 +173,7 @@ def unit(options: argparse.Namespace, make_log: Callable[[], Log], notify: Notif
         alarm = Alarm()
         alarm.catch()
         try:
-            with _made(options, lines, spawn, alarm, wait=False) as executor:
+            with _made(options, lines, spawn, alarm) as executor:
                 executor.admit = _Doorman(notify)  # type: ignore[method-assign]  # what a peer must be is the root's to say
                 notify("READY=1")
                 executor.run(kept, sockets[accepting[0]])
@@ -100,6 +181,7 @@ def unit(options: argparse.Namespace, make_log: Callable[[], Log], notify: Notif
             lines.error("doorward-exec: %s", error)
             return 1
         finally:
+            alarm.close()
             lines.close()
     return 0
 
@@ -134,29 +216,35 @@ def spawning(others: tuple[socket.socket, ...]) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _made(
-    options: argparse.Namespace, lines: Log, spawn: socket.socket, alarm: Alarm, *, wait: bool
+    options: argparse.Namespace,
+    lines: Log,
+    spawn: socket.socket,
+    alarm: Alarm,
+    wanted: Callable[[], bool] | None = None,
 ) -> Iterator[Executor]:
-    """Yield an executor that alone has the journal."""
+    """Yield an executor that alone has the journal; `wanted` as for alone()."""
     privileges.hide()
     executor = Executor(options, lines, spawn, alarm.reader)
-    with alone(executor.folder, wait=wait):
+    with alone(executor.folder, wanted):
         executor.adopt()
         yield executor
 
 
 @contextlib.contextmanager
-def alone(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the journal's lock in the block; with `wait` one that only stays for what is open is asked to leave it.
+def alone(folder: Path, wanted: Callable[[], bool] | None = None) -> Iterator[None]:
+    """Hold the journal's lock in the block.
+
+    With `wanted` one that only stays for what is open is asked to leave it, and waited for as long as that is true.
 
     Raises:
         HelperError: somebody else has it.
     """
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     handover = folder / HANDOVER
-    deadline = time.monotonic() + (_TAKING_OVER if wait else 0)
+    deadline = time.monotonic() + _TAKING_OVER
     try:
         while not _locked(descriptor):
-            if time.monotonic() >= deadline:
+            if wanted is None or not wanted() or time.monotonic() >= deadline:
                 msg = f"another doorward-exec (PID {os.pread(descriptor, 32, 0).decode().strip()}) has {folder}"
                 raise HelperError(msg)
             handover.touch(mode=0o600)

@@ -76,6 +76,9 @@ def entries(verdict: Verdict, now: float, stanza: Stanza | None = None, *, test:
         told = list(_granted(verdict, now, stanza))
     else:
         told = list(write(verdict))
+    if verdict.signer is not None:
+        signed = f"Incoming SPA data signed by '{verdict.signer[-8:]}' (fingerprint '{verdict.signer}')."
+        told.insert(0, _info(f"{_head(verdict)} {signed}"))
     if verdict.stanza is not None and told:
         heard = f"(stanza #{verdict.stanza}) SPA Packet from IP: {_origin(verdict)} received with access source match"
         told.insert(0, _info(heard))
@@ -128,6 +131,19 @@ def _why_no_context(verdict: Verdict) -> str:
     detail = verdict.detail.lower()
     what = next((name for word, name in _FIELDS.items() if word in detail), "MESSAGE_VALIDFAIL")
     return f"Args contain invalid data: FKO_ERROR_INVALID_DATA_DECODE_{what}"
+
+
+def _signature(verdict: Verdict) -> Iterator[Entry]:
+    signer, _, option = verdict.detail.removeprefix("signed by ").partition(", which ")
+    if option.startswith("GPG_FINGERPRINT_ID"):
+        text = f"signed by: {signer}, but that fingerprint is not in the GPG_FINGERPRINT_ID list."
+    elif option.startswith("GPG_REMOTE_ID"):
+        text = f"signed by ID: {signer[-8:]}, but that ID is not in the GPG_REMOTE_ID list."
+    else:
+        why = "Missing" if verdict.detail == "not signed" else "Bad"
+        yield _warning(f"{_head(verdict)} Error creating fko context: {why} GPG signature")
+        return
+    yield _warning(f"{_head(verdict)} Incoming SPA packet {text}")
 
 
 def _replay(verdict: Verdict) -> Iterator[Entry]:
@@ -213,6 +229,7 @@ _WRITERS: Final[dict[Reason, Callable[[Verdict], Iterator[Entry]]]] = {
     Reason.EXPIRED: _expired,
     Reason.HMAC: _no_context,
     Reason.DECRYPTION: _no_context,
+    Reason.SIGNATURE: _signature,
     Reason.DECODE: _no_context,
     Reason.REPLAY: _replay,
     Reason.CLOCK: _age,

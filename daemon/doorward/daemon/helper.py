@@ -45,6 +45,7 @@ class HelperProcess:
         self._limits = Limits(())
         self._ledger = Ledger()
         self._current: Configuration | None = None
+        self._next: Configuration | None = None  # read, and not in force before the listener can use it too
         self._sources = Sources()
         self._shut_out = ""
         self._firewall: Backend | None = None
@@ -77,20 +78,29 @@ class HelperProcess:
                 self._refresh()
                 next_tick = now + _TICK
 
-    def configure(self) -> tuple[Files, Sequence[int]]:
+    def configure(self) -> Files:
+        """See privsep.helper.Power."""
+        self._next = None
+        self._next, files = configuration.load(self._options)
+        return files
+
+    def adopt(self) -> Sequence[int]:
         """See privsep.helper.Power; what can fail comes first, and the old configuration is put back where it does."""
-        new, files = configuration.load(self._options)
+        new, self._next = self._next, None
+        if new is None:
+            msg = "the listener would have a configuration adopted that it has not asked for"
+            raise HelperError(msg)
         old, self._current = self._current, new
         if old is not None:
             self._shut(old.served - new.served)  # first: a closed socket behind an open port would answer
         try:
-            further = self._adopt(new, old)
+            descriptors = self._adopt(new, old)
         except (FirewallError, CaptureError):
             self._current = old
             raise
         self._let_knocks_in()
         self._limits = Limits(new.access.stanzas, new.abilities)
-        return files, further
+        return descriptors
 
     def _adopt(self, new: Configuration, old: Configuration | None) -> Sequence[int]:
         """Bring firewall and sources in line with a configuration; return the descriptors that the listener reads."""

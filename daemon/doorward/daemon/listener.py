@@ -6,6 +6,7 @@ everything else for good, and only then looks at the first packet.
 
 from __future__ import annotations
 
+import select
 import selectors
 import signal
 import socket
@@ -111,14 +112,13 @@ class Listener:
         self._lost: HelperError | None = None
         self._power = RemotePower(channel, PATIENCE)
         self._orders = Orders(orders)
-        files, descriptors = self._power.configure()
-        self._configuration = configuration.parse(options, files)
-        self._captures = Captures(descriptors, self._configuration.settings)
+        self._configuration = configuration.parse(options, self._power.configure())
+        self._captures = Captures(self._power.adopt(), self._configuration.settings)
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._replay = self._open_replay()
         self._audit_file = self._open_audit_file()
         self._unsealer: RemoteUnsealer | None = None
-        self._gate = self._make_gate()
+        self._gate = self._make_gate(None)
         self._alerting = self._make_alerting()
         self._report()
 
@@ -136,7 +136,7 @@ class Listener:
             if self._orders.channel is not None:
                 selector.register(self._orders.channel, selectors.EVENT_READ, lambda: self._follow_orders(selector))
             if self._unsealer is not None:
-                selector.register(self._unsealer, selectors.EVENT_READ, lambda: self._take_answers(selector))
+                selector.register(self._unsealer, selectors.EVENT_READ, self._take_answers)
             self._log.info("listening for knocks on %s", described(self._configuration.settings))
             ready()
             self._notify("READY=1\nSTATUS=listening")
@@ -154,7 +154,9 @@ class Listener:
         privileges.become(account)
         if self._unsealer is not None:
             self._unsealer.configure(keyrings)
-            self._gate = self._make_gate()
+            self._gate = self._make_gate(self._unsealer)
+            if account.pw_name != privileges.USERS[0]:
+                self._log.warning("gnupg: copies of the keyrings belong to %s: make a user doorward", account.pw_name)
         seccomp.install()
 
     def _keyrings(self) -> dict[remote_unsealer.Ring, Keyring]:
@@ -189,17 +191,25 @@ class Listener:
                 self._running = self._running and not capture.ended
                 return
             self._settle(self._gate.take(datagram, time.time()))
+            if self._configuration.settings.pcap_file is not None:
+                self._await_answers()
             if not self._running:
                 return
 
-    def _take_answers(self, selector: selectors.BaseSelector) -> None:
+    def _await_answers(self) -> None:
+        """Wait for gpg: a file's packets have the time, and its end would come before their verdicts."""
+        while self._unsealer is not None and self._unsealer.waiting:
+            select.select([self._unsealer], [], [])
+            self._take_answers()
+
+    def _take_answers(self) -> None:
         """Go on with the packets whose plaintexts have come, or of which is known that they have none."""
         assert self._unsealer is not None  # noqa: S101  it is watched only where it is there
         for number, outcome in self._unsealer.receive():
             self._settle(self._gate.resume(number, unsealing.answer(outcome)))
         self._report_unsealer()
         if self._unsealer.gone:
-            selector.unregister(self._unsealer)
+            self._selector.unregister(self._unsealer)
             if self._options.listener:  # its service manager starts both anew; by hand, the other knocks go on
                 msg = "the process that runs gpg is gone"
                 raise HelperError(msg)
@@ -337,7 +347,7 @@ class Listener:
         self._log.write_also(handler)
         return handler
 
-    def _make_gate(self) -> Gate:
+    def _make_gate(self, unsealer: RemoteUnsealer | None) -> Gate:
         chosen = self._configuration
         return Gate(
             chosen.access.stanzas,
@@ -346,7 +356,7 @@ class Listener:
             chosen.settings.max_age,
             abilities=chosen.abilities,
             execute=self._execute,
-            unsealer=self._unsealer,
+            unsealer=unsealer,
         )
 
     def _report(self) -> None:
@@ -374,19 +384,16 @@ class Listener:
         """Take over a new configuration as a whole, or keep the old one as a whole."""
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
-            files, descriptors = self._power.configure()
-            new = configuration.parse(self._options, files)
-            self._reconfigure_unsealer(new)
-            self._configuration = new
-            self._captures.follow(descriptors, self._configuration.settings, self._selector, self._take_packets)
+            new = configuration.parse(self._options, self._power.configure())
+            descriptors = self._adopt(new)
         except (RefusedConfigError, ConfigError, CaptureError, OpenPgpError) as error:
             for problem in str(error).splitlines():
                 self._log.error("%s", problem)
             self._log.error("the configuration is refused, the old one stays")
-        else:
-            for verdict in self._gate.give_up():
-                self._publish(verdict)
-            self._gate = self._make_gate()
+        else:  # what fails from here on ends the listener: the helper acts on the new one already
+            self._configuration = new
+            self._captures.follow(descriptors, new.settings, self._selector, self._take_packets)
+            self._replace_gate(self._unsealer)
             self._orders.reread()
             self._alerting = self._make_alerting()
             self._reopen_audit_file()
@@ -394,11 +401,44 @@ class Listener:
             self._log.info("the configuration was read again")
         self._notify("READY=1\nSTATUS=listening")
 
+    def _adopt(self, new: Configuration) -> list[int]:
+        """Have a new configuration adopted by all who may refuse it, the helper last: what it adopts is in force.
+
+        Returns the descriptors of all that is read from now on.
+
+        Raises:
+            CaptureError, OpenPgpError, RefusedConfigError: somebody refuses it, and nothing has changed.
+        """
+        self._captures.check(new.settings, self._configuration.settings)
+        self._reconfigure_unsealer(new)
+        try:
+            return self._power.adopt()
+        except RefusedConfigError:
+            self._take_keyrings_back()
+            raise
+
+    def _take_keyrings_back(self) -> None:
+        """Have the keyrings of the old configuration used again, or none: the old stanzas never meet the new ones."""
+        if self._unsealer is None:
+            return
+        try:
+            self._reconfigure_unsealer(self._configuration)
+        except OpenPgpError as error:
+            self._log.error("gnupg: no knocks before the next reload, the old keyrings cannot be used again: %s", error)
+            self._replace_gate(None)
+
+    def _replace_gate(self, unsealer: RemoteUnsealer | None) -> None:
+        for verdict in self._gate.give_up():
+            self._publish(verdict)
+        gate = self._make_gate(unsealer)
+        gate.go_on_from(self._gate)
+        self._gate = gate
+
     def _reconfigure_unsealer(self, new: Configuration) -> None:
         """Have the keyrings of a new configuration used.
 
         Raises:
-            OpenPgpError: they cannot be used, or nothing that uses keyrings was started and nothing can be any more.
+            OpenPgpError: they cannot be used.
         """
         needed = remote_unsealer.keyrings(new.access.stanzas, new.access.homes)
         if self._unsealer is not None:
@@ -406,8 +446,7 @@ class Listener:
                 self._settle(self._gate.resume(number, None))
             self._report_unsealer()
         elif needed:
-            msg = "the first GnuPG stanzas need doorwardd to be started anew (systemctl restart doorwardd)"
-            raise OpenPgpError(msg)
+            self._log.error("gnupg: the first stanzas of its kind: doorwardd serves them once it is started anew")
 
     def _reopen_audit_file(self) -> None:
         """Go on in the file that the configuration names now, which may be another, a new one, or none."""

@@ -35,6 +35,12 @@ DIFFERS: Final = {
     "--rotate-digest-cache": "knocks are refused for as long as one of the old packets would be accepted",
     "--udp-server": "the port is UDPSERV_PORT, as in the file",
 }
+_DESCRIPTION: Final = "Open the firewall for whoever knocks right (Single Packet Authorization)."
+_CHECK: Final = """\
+Read all files as doorwardd would at its start, and change nothing. Every problem is printed as path:line: problem, and
+the exit code is 1; without one it is 0. -a alone reads only that file; --explain-config prints every stanza in words.
+The options are doorwardd's, so that the same ones can be checked that it is started with.
+"""
 _EPILOG: Final = """\
 commands:
   doorwardd check [-c FILE] [-a FILE]   read all files; print every problem as path:line: problem
@@ -46,12 +52,13 @@ live grants; TERM and INT end it. Grants close by themselves, whether or not the
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of doorwardd's command line."""
+def parser(*, check: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of doorwardd's command line; `check` is for what stands behind that command."""
     made = argparse.ArgumentParser(
-        prog="doorwardd",
-        description="Open the firewall for whoever knocks right (Single Packet Authorization).",
-        epilog=_EPILOG,
+        prog="doorwardd check" if check else "doorwardd",
+        usage="doorwardd check [-c FILE] [-O FILE[,FILE...]] [-a FILE] [--explain-config]" if check else None,
+        description=_CHECK if check else _DESCRIPTION,
+        epilog=None if check else _EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
+from doorward.config.daemon import RUN_FOLDER
 from doorward.daemon import configuration, execution, log
 from doorward.daemon.detach import leave_terminal
 from doorward.daemon.helper import HelperProcess, exit_code
 from doorward.daemon.listener import Alarm, Listener
 from doorward.daemon.notify import Notifier
 from doorward.errors import DoorwardError, HelperError
-from doorward.pidfile import PidFile
+from doorward.pidfile import PidFile, Running, forget, note, record_in
 from doorward.privsep import privileges
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from doorward.config.daemon import DaemonSettings
     from doorward.daemon.configuration import Configuration
@@ -63,9 +65,17 @@ def _start_exec(options: argparse.Namespace, settings: DaemonSettings, pid_file:
         pid_file.leave()  # it may stay longer than the daemon, for what is to be closed
         if not options.foreground:
             leave_terminal()
+        _keep_only(theirs)
         os._exit(execution.beside(options, lambda: _log(options, settings), theirs))
     theirs.close()
     return ours
+
+
+def _keep_only(channel: socket.socket) -> None:
+    """Close what a child has of its parent but `channel`: whoever waits for the daemon does not wait for it too."""
+    kept = channel.fileno()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def _in_child(  # noqa: PLR0913  what a child gets from its parent
@@ -102,7 +112,8 @@ def _beside(
     try:
         if not options.foreground:
             leave_terminal()
-        HelperProcess(options, lines).serve(channel, mine.reader, lambda numbers: hand_on(alarm, numbers))
+        with _told(options, settings, os.getpid(), lines):
+            HelperProcess(options, lines).serve(channel, mine.reader, lambda numbers: hand_on(alarm, numbers))
     finally:
         channel.close()
         alarm.writer.close()
@@ -168,8 +179,35 @@ def _listen(options: argparse.Namespace, lines: Log) -> None:
 def _help(options: argparse.Namespace, lines: Log) -> None:
     with socket.socket(fileno=_LISTEN_FDS_START) as accepting:
         channel, _ = accepting.accept()
-    with channel, contextlib.closing(PidFile(configuration.settings(options).pid_file, _listener_pid(channel))):
+    settings, pid = configuration.settings(options), _listener_pid(channel)
+    with channel, contextlib.closing(PidFile(settings.pid_file, pid)), _told(options, settings, pid, lines):
         HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
+
+
+@contextlib.contextmanager
+def _told(options: argparse.Namespace, settings: DaemonSettings, pid: int, lines: Log) -> Iterator[None]:
+    """Tell the host's commands, while the daemon lives, where its things are."""
+    file = record_in(RUN_FOLDER)
+    running = Running(
+        pid=pid,
+        settings=options.config_file,
+        overrides=tuple(options.override_config),
+        access_file=options.access_file,
+        access_folder=options.access_folder,
+        run_folder=settings.run_folder,
+        pid_file=settings.pid_file,
+        exec_folder=settings.exec_folder,
+        backend=settings.backend,
+        firewall_exe=settings.firewall_exe,
+    )
+    try:
+        note(file, running)
+    except DoorwardError as error:
+        lines.warning("doorward status, open and close need -c, -a and -r: %s", error)
+    try:
+        yield
+    finally:
+        forget(file, pid)
 
 
 def _listener_pid(channel: socket.socket) -> int:

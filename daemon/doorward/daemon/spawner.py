@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from doorward.daemon import mail
-from doorward.errors import HelperError
+from doorward.errors import HelperError, OverlongError
 from doorward.privsep import channel as wire
+from doorward.privsep.messages import MESSAGE_MAX
 
 if TYPE_CHECKING:
     import socket
@@ -62,8 +63,16 @@ class Job:
     server: str | None = None
 
     def encode(self) -> bytes:
-        """Return it as bytes."""
-        return json.dumps(asdict(self)).encode()
+        """Return it as bytes.
+
+        Raises:
+            HelperError: the spawner would not take that many.
+        """
+        content = json.dumps(asdict(self)).encode()
+        if len(content) > MESSAGE_MAX:
+            msg = f"a command and its environment of {len(content)} bytes, more than {MESSAGE_MAX}"
+            raise HelperError(msg)
+        return content
 
     @classmethod
     def decode(cls, content: bytes) -> Job:
@@ -81,10 +90,12 @@ def begin() -> None:
 
 
 def serve(channel: socket.socket) -> None:
-    """Start what `channel` asks for until it is closed."""
+    """Start what `channel` asks for until it is closed. What is no job starts nothing; its descriptors are closed."""
     while True:
         try:
             content, descriptors = wire.receive(channel)
+        except OverlongError:
+            continue
         except HelperError:
             return
         try:
@@ -92,8 +103,11 @@ def serve(channel: socket.socket) -> None:
         except OSError:
             pid = -1  # the descriptors are closed without a word, which says it
         if not pid:
-            channel.close()
-            _guard(Job.decode(content), *descriptors)
+            try:
+                channel.close()
+                _guard(Job.decode(content), *descriptors)
+            finally:
+                os._exit(_NOT_STARTED)  # a child never returns into its parent's code
         for descriptor in descriptors:
             os.close(descriptor)
 

@@ -10,8 +10,9 @@ from doorward.errors import FirewallError
 from doorward.firewall import xtables
 from doorward.firewall.ipset import IpSets
 from doorward.firewall.iptables import OPEN, Iptables
+from doorward.firewall.libnftables import Libnftables
 from doorward.firewall.needs import Needs
-from doorward.firewall.nftables import Nftables
+from doorward.firewall.nftables import Nftables, read_table
 from doorward.values import FirewallBackend, FirewallMode
 
 if TYPE_CHECKING:
@@ -67,22 +68,46 @@ def for_console(settings: DaemonSettings) -> Iptables:
     Raises:
         FirewallError: it is not there.
     """
-    return Iptables(FirewallMode.OBSERVE, tuple, xtables.find(settings.firewall_exe))
+    return Iptables(FirewallMode.OBSERVE, tuple, _tools_that_hold_rules(xtables.find(settings.firewall_exe)))
+
+
+def _tools_that_hold_rules(chosen: tuple[xtables.Tools, ...]) -> tuple[xtables.Tools, ...]:
+    """Return the flavour in which our rules stand: another than the chosen one where these are there alone."""
+    for tools in (chosen, xtables.other_flavours(chosen)):
+        with suppress(FirewallError), closing(Iptables(FirewallMode.OBSERVE, tuple, tools)) as firewall:
+            if tools and firewall.state() != "absent":
+                return tools
+    return chosen
+
+
+def present() -> frozenset[FirewallBackend]:
+    """Return which packet filters hold something of ours, whatever the settings say."""
+    found = set()
+    if read_table(Libnftables()) is not None:
+        found.add(FirewallBackend.NFTABLES)
+    if _has_sets():
+        found.add(FirewallBackend.IPTABLES)
+    return frozenset(found)
 
 
 def _refuse_beside_iptables(module: Path = IPSET_MODULE) -> None:
     """Refuse a host where rules that the other packet filter left would drop what is granted here."""
-    if not module.exists():  # asking would load it
-        return
-    names: frozenset[str] = frozenset()
-    with suppress(FirewallError, OSError), closing(IpSets()) as sets:
-        names = sets.names()
-    if f"{OPEN}4" in names:
+    if _has_sets(module):
         msg = (
             "iptables still has doorward's rules, which may drop what nftables lets in: go back to FIREWALL_BACKEND "
             "iptables for a moment, and `doorward firewall stop` takes them away"
         )
         raise FirewallError(msg)
+
+
+def _has_sets(module: Path = IPSET_MODULE) -> bool:
+    """Say whether the rules' sets are there, without which there are no rules."""
+    if not module.exists():  # asking would load it
+        return False
+    names: frozenset[str] = frozenset()
+    with suppress(FirewallError, OSError), closing(IpSets()) as sets:
+        names = sets.names()
+    return f"{OPEN}4" in names
 
 
 def _changed() -> FirewallError:

@@ -78,6 +78,9 @@ def find(exe: Path | None = None, folders: Iterable[Path] = FOLDERS, ipv6: Path 
     if not name.startswith("iptables"):
         msg = f"FIREWALL_EXE {exe}: FIREWALL_BACKEND iptables wants an iptables, by a name that begins with it"
         raise FirewallError(msg)
+    if exe is not None and not os.access(exe, os.X_OK):
+        msg = f"FIREWALL_EXE {exe}: there is no such program"
+        raise FirewallError(msg)
     return _find(name, tuple(folders) if exe is None else (exe.parent,), ipv6)
 
 

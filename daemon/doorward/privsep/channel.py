@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from doorward.config.files import TOTAL_MAX
-from doorward.errors import HelperError
+from doorward.errors import HelperError, OverlongError
 from doorward.privsep.messages import MESSAGE_MAX
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     """Return one message and its descriptors, which the caller closes.
 
     Raises:
-        HelperError: the other side is gone, or sent more than a message can be.
+        HelperError: the other side is gone.
+        OverlongError: it sent more than a message can be; what comes after it can be received.
     """
     try:
         content, ancillary, flags, _ = channel.recvmsg(MESSAGE_MAX, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
@@ -39,7 +40,10 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or not content:
         for descriptor in descriptors:
             os.close(descriptor)
-        msg = "the other process is gone" if not content else "a message that is too long"
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            msg = "a message that is too long"
+            raise OverlongError(msg)
+        msg = "the other process is gone"
         raise HelperError(msg)
     return content, list(descriptors)
 

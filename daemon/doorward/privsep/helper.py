@@ -6,9 +6,20 @@ import os
 import select
 from typing import TYPE_CHECKING, Protocol
 
-from doorward.errors import DoorwardError, FirewallError, HelperError
+from doorward.errors import CaptureError, DoorwardError, FirewallError, HelperError
 from doorward.privsep import channel as wire
-from doorward.privsep.messages import Configuration, Configure, Done, Open, Problems, Refused, decode_request, encode
+from doorward.privsep.messages import (
+    Adopt,
+    Adopted,
+    Configuration,
+    Configure,
+    Done,
+    Open,
+    Problems,
+    Refused,
+    decode_request,
+    encode,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -19,12 +30,16 @@ if TYPE_CHECKING:
 
 
 class Power(Protocol):
-    """What the helper can do. Both methods check for themselves: the listener is not trusted."""
+    """What the helper can do. Every method checks for itself: the listener is not trusted."""
 
-    def configure(self) -> tuple[Files, Sequence[int]]:
-        """Read the files, act on them, return them with the descriptors that the listener does not have yet.
+    def configure(self) -> Files:
+        """Read the files and return them, with the old configuration still in force; or raise DoorwardError."""
 
-        Raises DoorwardError, with the old configuration still in force.
+    def adopt(self) -> Sequence[int]:
+        """Act on the files that were read last, once; return the descriptors of all that the listener reads.
+
+        Raises FirewallError or CaptureError, with the old configuration still in force, and HelperError where no files
+        wait for it.
         """
 
     def open(self, grant: Grant) -> None:
@@ -62,6 +77,8 @@ class Helper:
                 self._open(grant)
             case Configure():
                 self._configure()
+            case Adopt():
+                self._adopt()
 
     def _open(self, grant: Grant) -> None:
         try:
@@ -73,12 +90,20 @@ class Helper:
 
     def _configure(self) -> None:
         try:
-            files, further = self._power.configure()
+            files = self._power.configure()
         except DoorwardError as error:
             wire.send(self._channel, encode(Problems(str(error))))
             return
         sealed = wire.seal("doorward configuration", files.encode())
         try:
-            wire.send(self._channel, encode(Configuration()), [sealed, *further])
+            wire.send(self._channel, encode(Configuration()), [sealed])
         finally:
             os.close(sealed)
+
+    def _adopt(self) -> None:
+        try:
+            descriptors = self._power.adopt()
+        except (FirewallError, CaptureError) as error:
+            wire.send(self._channel, encode(Problems(str(error))))
+        else:
+            wire.send(self._channel, encode(Adopted()), descriptors)

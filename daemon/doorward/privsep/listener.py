@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 from doorward.config.files import Files
 from doorward.errors import FirewallError, HelperError, RefusedConfigError
 from doorward.privsep import channel as wire
-from doorward.privsep.messages import Configuration, Configure, Done, Open, Problems, Refused, decode_reply, encode
+from doorward.privsep.messages import (
+    Adopt,
+    Adopted,
+    Configuration,
+    Configure,
+    Done,
+    Open,
+    Problems,
+    Refused,
+    decode_reply,
+    encode,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -37,30 +48,49 @@ class RemotePower:
         if not isinstance(reply, Done):
             raise _astray(reply)
 
-    def configure(self) -> tuple[Files, list[int]]:
-        """Return all files, and the capture sockets' descriptors the first time.
+    def configure(self) -> Files:
+        """Return all files as they are now; the helper does not act on them before adopt().
 
         Raises:
             RefusedConfigError: the files have problems; the old configuration stays.
         """
+        reply, descriptors = self._ask_for_change(Configure())
+        if not isinstance(reply, Configuration) or len(descriptors) != 1:
+            _close(descriptors)
+            raise _astray(reply)
+        return Files.decode(wire.unseal(descriptors[0]))
+
+    def adopt(self) -> list[int]:
+        """Have the helper act on the files that configure() returned; return the descriptors of all that is to be read.
+
+        Raises:
+            RefusedConfigError: it cannot; the old configuration stays.
+        """
+        reply, descriptors = self._ask_for_change(Adopt())
+        if not isinstance(reply, Adopted):
+            _close(descriptors)
+            raise _astray(reply)
+        return descriptors
+
+    def _ask_for_change(self, request: Request) -> tuple[Reply, list[int]]:
         self._channel.settimeout(_LONGER * self._patience)
         try:
-            reply, descriptors = self._ask(Configure())
+            reply, descriptors = self._ask(request)
         finally:
             self._channel.settimeout(self._patience)
         if isinstance(reply, Problems):
             _close(descriptors)
             raise RefusedConfigError(reply.text)
-        if not isinstance(reply, Configuration) or not descriptors:
-            _close(descriptors)
-            raise _astray(reply)
-        sealed, *further = descriptors
-        return Files.decode(wire.unseal(sealed)), further
+        return reply, descriptors
 
     def _ask(self, request: Request) -> tuple[Reply, list[int]]:
         wire.send(self._channel, encode(request))
         content, descriptors = wire.receive(self._channel)
-        return decode_reply(content), descriptors
+        try:
+            return decode_reply(content), descriptors
+        except HelperError:
+            _close(descriptors)
+            raise
 
 
 def _close(descriptors: list[int]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import HelperError, WireError
-from doorward.values import Execution, Grant, IPAddress, Nat, Protocol, Service, unmap
+from doorward.values import COMMAND_MAX, Execution, Grant, IPAddress, Nat, Protocol, Service, unmap
 
 MESSAGE_MAX: Final = 60_000  # bytes, under the default send buffer of a Unix socket
 SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
@@ -28,7 +28,12 @@ MARK_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Listener: read the files again and hand them over."""
+    """Listener: read the files again and hand them over; nothing changes yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Listener: it can use the files that were handed over last; act on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,17 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Helper: all files in one sealed descriptor, the capture sockets behind them the first time."""
+    """Helper: all files in one sealed descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Helper: they are in force; the descriptors are all that the listener reads from now on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """Helper: the files have problems, one a line; the old configuration stays."""
+    """Helper: the files have problems, or cannot be acted on, one a line; the old configuration stays."""
 
     text: str
 
@@ -84,10 +94,16 @@ class Reread:
 
 
 Order = Execute | Report | Reread
-Request = Configure | Open
-Reply = Configuration | Problems | Done | Refused
+Request = Configure | Adopt | Open
+Reply = Configuration | Adopted | Problems | Done | Refused
 
-_EMPTY: Final[dict[type[Request | Reply], bytes]] = {Configure: b"C", Configuration: b"c", Done: b"d"}
+_EMPTY: Final[dict[type[Request | Reply], bytes]] = {
+    Configure: b"C",
+    Adopt: b"A",
+    Configuration: b"c",
+    Adopted: b"a",
+    Done: b"d",
+}
 _TEXT: Final[dict[type[Problems | Refused], bytes]] = {Problems: b"p", Refused: b"r"}
 
 
@@ -109,6 +125,8 @@ def decode_request(content: bytes) -> Request:
     """
     if content == b"C":
         return Configure()
+    if content == b"A":
+        return Adopt()
     if content[:1] == b"O":
         return Open(_decode_grant(content[1:]))
     raise _unknown(content)
@@ -122,6 +140,8 @@ def decode_reply(content: bytes) -> Reply:
     """
     if content == b"c":
         return Configuration()
+    if content == b"a":
+        return Adopted()
     if content == b"d":
         return Done()
     for kind, letter in _TEXT.items():
@@ -174,7 +194,7 @@ def _encode_execution(execution: Execution, mark: bytes) -> bytes:
 
 def _decode_execution(content: bytes) -> Execute:
     """Return an execution; its bytes say everything once, and nothing follows them."""
-    if not _EXECUTE.size <= len(content) < MESSAGE_MAX:
+    if not _EXECUTE.size <= len(content) <= _EXECUTE.size + COMMAND_MAX:
         raise _unknown(content)
     stanza, source, origin, destination, seconds, made, timeout, protocol, port, mark = _EXECUTE.unpack_from(content)
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import stat
+import subprocess
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import HelperError, OpenPgpError
@@ -15,14 +17,13 @@ from doorward.privsep.unsealing import Answer, Keyring, Missed, Packet, Ready, T
 
 if TYPE_CHECKING:
     import pwd
-    import subprocess
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from doorward.config.stanza import OpenPgp, Stanza
     from doorward.privsep.unsealing import Outcome, Reply, Request
 
-Ring = tuple[str, str, bytes]  # folder, gpg, passphrase
+Ring = tuple[str, str, bytes, str]  # folder, gpg, passphrase, GPG_DECRYPT_ID
 _PATIENCE: Final = unsealer.START_SECONDS + 2.0  # seconds for new keyrings to be in use
 _BUFFER: Final = 1 << 18  # bytes, so that what is under way never fills it
 
@@ -50,13 +51,17 @@ def prepare_folder(account: pwd.struct_passwd) -> None:
 def keyrings(stanzas: Iterable[Stanza], homes: Mapping[Path, bytes]) -> dict[Ring, Keyring]:
     """Return the keyrings that stanzas need, each once."""
     chosen = [stanza.openpgp for stanza in stanzas if stanza.openpgp is not None]
-    return {
-        _ring(how): Keyring(homes[how.home], None if how.exe is None else str(how.exe), how.password) for how in chosen
-    }
+    return {_ring(how): keyring(how, homes) for how in chosen}
+
+
+def keyring(how: OpenPgp, homes: Mapping[Path, bytes]) -> Keyring:
+    """Return the keyring of one stanza."""
+    exe = None if how.exe is None else str(how.exe)
+    return Keyring(homes[how.home], exe, how.password, how.decrypt_id)
 
 
 def _ring(how: OpenPgp) -> Ring:
-    return str(how.home), str(how.exe), b"" if how.password is None else how.password.reveal()
+    return str(how.home), str(how.exe), b"" if how.password is None else how.password.reveal(), how.decrypt_id
 
 
 class RemoteUnsealer:
@@ -85,6 +90,11 @@ class RemoteUnsealer:
     def fileno(self) -> int:
         """Return what becomes readable with answers."""
         return self._channel.fileno()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether answers will come."""
+        return bool(self._open)
 
     @property
     def gone(self) -> bool:
@@ -126,12 +136,13 @@ class RemoteUnsealer:
 
         What strangers can have made, since no HMAC says otherwise, gets a part of the places only.
         """
-        strangers = sum(self._open.values())
-        if self._gone or len(self._open) >= wire.QUEUE_MAX or (not authentic and strangers >= wire.STRANGERS_MAX):
+        strangers, place = sum(self._open.values()), self._places.get(_ring(how))
+        full = len(self._open) >= wire.QUEUE_MAX or (not authentic and strangers >= wire.STRANGERS_MAX)
+        if self._gone or full or place is None:
             return None
         self._last = (self._last + 1) % (1 << 32)
         try:
-            self._say(Packet(self._last, self._places[_ring(how)], blob))
+            self._say(Packet(self._last, place, blob))
         except OSError:
             return None
         self._open[self._last] = not authentic
@@ -155,7 +166,8 @@ class RemoteUnsealer:
     def close(self) -> None:
         """Let the process go, which ends it and whatever it started."""
         self._channel.close()
-        self._process.wait(5)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is in the middle of a start, and ends after that
+            self._process.wait(5)
 
     def _note(self, reply: Reply) -> list[tuple[int, Outcome]]:
         match reply:

@@ -438,7 +438,7 @@ class LocalUnsealer:
     def submit(self, how: OpenPgp, blob: bytes, *, authentic: bool) -> int:  # noqa: ARG002  the interface of Unsealer
         """See gate.Unsealer."""
         self._count += 1
-        one = Keyring(self._homes[how.home], None if how.exe is None else str(how.exe), how.password)
+        one = Keyring(self._homes[how.home], None if how.exe is None else str(how.exe), how.password, how.decrypt_id)
         try:
             with keyring(one, self._folder / str(self._count)) as decryptor:
                 outcome = _outcome(decryptor, blob)
@@ -463,7 +463,7 @@ def keyring(one: Keyring, home: Path) -> Iterator[Decryptor]:
     home.mkdir(mode=0o700)
     _extract(one.archive, home)
     with _agent(home):
-        yield Decryptor(home, None if one.exe is None else Path(one.exe), one.password)
+        yield Decryptor(home, None if one.exe is None else Path(one.exe), one.password, one.decrypt_id)
 
 
 def _extract(archive: bytes, home: Path) -> None:

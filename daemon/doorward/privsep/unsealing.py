@@ -38,6 +38,7 @@ class Keyring:
     archive: bytes
     exe: str | None
     password: Secret | None
+    decrypt_id: str  # of all the secret keys in it, the one whose packets count
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def encode_keyrings(keyrings: tuple[Keyring, ...]) -> bytes:
                 "archive": base64.b64encode(one.archive).decode("ascii"),
                 "exe": one.exe,
                 "password": None if one.password is None else base64.b64encode(one.password.reveal()).decode("ascii"),
+                "decrypt_id": one.decrypt_id,
             }
             for one in keyrings
         ]
@@ -135,6 +137,7 @@ def decode_keyrings(content: bytes) -> tuple[Keyring, ...]:
             base64.b64decode(one["archive"]),
             one["exe"],
             None if one["password"] is None else Secret(base64.b64decode(one["password"])),
+            one["decrypt_id"],
         )
         for one in json.loads(content)
     )

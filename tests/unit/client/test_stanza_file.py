@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,6 +181,27 @@ def test_roots_change_leaves_the_file_to_its_owner(rc: Path) -> None:
     os.chown(rc, 12345, 12346)
     saved(rc, "-A tcp/22")
     assert (rc.stat().st_uid, rc.stat().st_gid) == (12345, 12346)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_an_owner_who_puts_a_link_in_the_new_files_place_gets_nobody_elses_file(rc: Path, tmp_path: Path) -> None:
+    """The owner of the folder is as quick as can be: between writing and giving away, the new file becomes a link."""
+    roots = tmp_path / "roots"
+    roots.write_text("root's")
+    os.chown(rc, 12345, 12346)
+    swapped: list[Path] = []
+
+    def swap(event: str, _: object) -> None:
+        if event == "os.chown" and not swapped:
+            fresh = rc.with_name(f".{rc.name}.{os.getpid()}.new")
+            swapped.append(fresh)
+            fresh.unlink()
+            fresh.symlink_to(roots)
+
+    sys.addaudithook(swap)  # there is no taking it off again: it does this once
+    saved(rc, "-A tcp/22")
+    assert swapped
+    assert (roots.stat().st_uid, roots.stat().st_gid) == (os.geteuid(), os.getegid())
 
 
 @pytest.fixture

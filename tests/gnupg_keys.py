@@ -85,7 +85,9 @@ def generate(home: Path, name: str) -> str:
     """Make a key that signs, with one that decrypts where it shall, and return the fingerprint."""
     main, encrypting = _KINDS[name]
     words = ("--pinentry-mode", "loopback", "--passphrase", PASSPHRASE if name in _LOCKED else "")
-    gpg(home, *words, "--quick-generate-key", f"{name}@example.org", main, "default", "never")
+    # made long ago: what a key says of itself within one second of its making cannot be put in order
+    made = ("--faked-system-time", "20200101T000000!") if name == "expired" else ()
+    gpg(home, *words, *made, "--quick-generate-key", f"{name}@example.org", main, "default", "never")
     fingerprint = fingerprint_of(home, f"={name}@example.org")
     if encrypting is not None:
         gpg(home, *words, "--quick-add-key", fingerprint, encrypting, "encr", "never")
@@ -107,7 +109,9 @@ def _introduce(homes: dict[str, Path], made: dict[str, str]) -> None:
     gpg(other, "--import", content=gpg(client, "--export-secret-keys", made["expired"]))
     gpg(other, "--quick-set-expire", made["expired"], "seconds=1")
     gpg(host, "--import", content=gpg(other, "--export", made["expired"]))
+    deadline = time.monotonic() + 30
     while b"\npub:e:" not in gpg(host, "--with-colons", "--list-keys", made["expired"]):
+        assert time.monotonic() < deadline, "the key does not expire"
         time.sleep(0.1)
     certificate = (client / "openpgp-revocs.d" / f"{made['revoked']}.rev").read_text()
     gpg(host, "--import", content=certificate.replace(":-----BEGIN", "-----BEGIN").encode())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from doorward import __version__
 from doorward.client import keys, last, options, spelling, stanza_file
-from doorward.client.knock import Run, knock
+from doorward.client.knock import Run, check, knock
 from doorward.client.request import saved_profile
 from doorward.config import fwknoprc
 from doorward.errors import ClientError
@@ -50,6 +50,7 @@ def _carry_out(said: list[Word], arguments: argparse.Namespace, outside: Outside
     if arguments.key_gen or arguments.key_gen_file:
         return _generate(said, arguments, outside)
     if arguments.save_rc_stanza:
+        check(_to_be_saved(arguments, outside), test=arguments.test)  # a command that fails leaves the file alone
         _save_stanza(stanza_file.settings(said), arguments, outside)
     profile = _profile(arguments, outside)
     if not profile.no_save_args and not arguments.last_cmd:
@@ -78,16 +79,31 @@ def _keep_command(said: list[Word], arguments: argparse.Namespace, outside: Outs
             outside.warn(f"the command line could not be kept: {error}")
 
 
+def _to_be_saved(arguments: argparse.Namespace, outside: Outside) -> Profile:
+    """Return what a stanza will say once the command line has been saved in it."""
+    said, path, stanza = options.profile(arguments), _rc_path(arguments, outside), _stanza(arguments)
+    if not path.exists():
+        return said
+    saved = fwknoprc.load(path)
+    there = saved.has(stanza) and not arguments.force_stanza
+    return said.over(saved.profile(stanza if there else fwknoprc.DEFAULT))
+
+
+def _stanza(arguments: argparse.Namespace) -> str:
+    """Return the name of the stanza to save."""
+    stanza: str | None = arguments.named_config or arguments.server
+    if stanza is None:
+        msg = "name the stanza: -n NAME, or -D HOST for one of that name"
+        raise ClientError(msg)
+    return stanza
+
+
 def _save_stanza(lines: list[tuple[str, str]], arguments: argparse.Namespace, outside: Outside) -> None:
     if arguments.no_rc_file:
         msg = "a stanza cannot be saved with --no-rc-file"
         raise ClientError(msg)
-    stanza = arguments.named_config or arguments.server
-    if stanza is None:
-        msg = "name the stanza: -n NAME, or -D HOST for one of that name"
-        raise ClientError(msg)
     path = _rc_path(arguments, outside)
-    stanza_file.save(path, stanza, lines, force=bool(arguments.force_stanza), agree=outside.agree)
+    stanza_file.save(path, _stanza(arguments), lines, force=bool(arguments.force_stanza), agree=outside.agree)
 
 
 def parser(name: str) -> argparse.ArgumentParser:

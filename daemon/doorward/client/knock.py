@@ -43,12 +43,7 @@ def knock(profile: Profile, outside: Outside, order: Run | None = None) -> None:
         ClientError: something is missing, or nothing could be sent.
     """
     order = order or Run()
-    if profile.access is None and profile.command is None:
-        msg = "name what to open: -A tcp/22"
-        raise ClientError(msg)
-    if profile.server is None and not order.test:
-        msg = "name the host to knock at: -D HOST"
-        raise ClientError(msg)
+    check(profile, test=order.test)
     led = nat.Led(()) if profile.command is not None else nat.lead(profile, profile.access or (), outside.random_bytes)
     asked = request(profile, led, profile.server or "", outside.environ, outside.ask)
     if asked.keys.hmac_key is None:
@@ -61,6 +56,20 @@ def knock(profile: Profile, outside: Outside, order: Run | None = None) -> None:
         failures.append(_to_one(way, asked, profile, outside, run))
     if None not in failures:
         raise ClientError("; ".join(text for text in failures if text))
+
+
+def check(profile: Profile, *, test: bool) -> None:
+    """Refuse a profile that does not say what to open, or where.
+
+    Raises:
+        ClientError: what is missing.
+    """
+    if profile.access is None and profile.command is None:
+        msg = "name what to open: -A tcp/22"
+        raise ClientError(msg)
+    if profile.server is None and not test:
+        msg = "name the host to knock at: -D HOST"
+        raise ClientError(msg)
 
 
 def _random(asked: Request, port: int) -> str:

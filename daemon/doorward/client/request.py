@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from doorward.values import Secret, Service
 
 PORT: Final = 62201  # fwknop's default
-_USER_SOURCES: Final = ("SPOOF_USER", "LOGNAME", "USER")  # lib/fko_user.c
 _NO_USER: Final = "NO_USER"
 _FILLING: Final = " \t="  # what a key file may have around host and key (client/getpasswd.c)
 
@@ -77,7 +78,7 @@ def request(
     _check(profile)
     return Request(
         services=led.services,
-        user=profile.user or user_name(environ),
+        user=profile.user or user_name(environ, _login()),
         keys=_openpgp_keys(profile, host, ask) if profile.use_gpg else _symmetric_keys(profile, host, ask),
         digest=profile.digest or DigestType.SHA256,
         timeout=profile.timeout or 0,
@@ -101,9 +102,20 @@ def _check(profile: Profile) -> None:
             raise ClientError(msg)
 
 
-def user_name(environ: Mapping[str, str]) -> str:
-    """Return the name that the message carries where none is configured."""
-    return next((environ[name] for name in _USER_SOURCES if environ.get(name)), _NO_USER)
+def user_name(environ: Mapping[str, str], login: str | None) -> str:
+    """Return the name that the message carries where none is configured (lib/fko_user.c).
+
+    `login` is the name of this process's user in the system's accounts, for cron and units that set no variable.
+    """
+    named = (environ.get("SPOOF_USER"), environ.get("LOGNAME"), login, environ.get("USER"))
+    return next((name for name in named if name), _NO_USER)
+
+
+def _login() -> str | None:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return None
 
 
 def _symmetric_keys(profile: Profile, host: str, ask: Callable[[str], str] | None) -> SymmetricKeys:

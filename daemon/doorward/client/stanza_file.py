@@ -1,7 +1,7 @@
 """Saving what a command line says as a stanza of the client's file, as fwknop's --save-rc-stanza does.
 
-Source: client/config_init.c update_rc(). The stanza's lines are replaced, keys only after a question. Unlike fwknop's,
-ours leaves comments and the other stanzas as they are, byte for byte, and replaces the file in one step.
+Source: client/config_init.c update_rc(). The lines that the command line says anew are replaced, keys only after a
+question. Unlike fwknop's, ours leaves all else as it is, byte for byte, and replaces the file in one step.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ CRITICAL: Final = frozenset(  # fwknop's list (critical_var_array) and the two f
     }
 )
 _LINES: Final = {option.name: option.lines for option in OPTIONS if option.lines}
+_SAME: Final = {  # names of which a stanza can mean only one
+    **dict.fromkeys(("ALLOW_IP", "RESOLVE_IP_HTTP", "RESOLVE_IP_HTTPS"), "source"),
+    **dict.fromkeys(("NAT_PORT", "NAT_RAND_PORT"), "outer port"),
+}
 _HEADING: Final = re.compile(rb"\s*\[([^\]]*)\]")
 _VALUE: Final = re.compile(r"[^\s;#]+")
 _STANZA: Final = re.compile(r"[^\s\[\]#;][^\[\]\n]{0,200}")
@@ -100,14 +104,16 @@ class _Keep:
         self.kept: set[str] = set()
 
     def __call__(self, row: bytes) -> bool:
-        """Say whether a line stays: comments, and keys that nothing new replaces or that the person wants to keep."""
+        """Say whether a line stays: what nothing new replaces, and keys that the person wants to keep."""
         text = row.decode("utf-8", "replace").strip()
         if not text or text[0] in "#;":
             return True
         name = text.split()[0].rstrip(":")
-        if self._force or name not in CRITICAL or not is_name(name):
+        if self._force or not is_name(name):
             return False
         rivals = {new for new in self._new if _kind(new) == _kind(name)}
+        if name not in CRITICAL:
+            return not rivals
         if rivals and self._agree(f"Variable '{name}' found in stanza '{self._stanza}'. Overwrite [N/y] ? "):
             return False
         self.kept |= rivals
@@ -116,10 +122,8 @@ class _Keep:
 
 def _kind(name: str) -> str:
     """Return what a name is a spelling of: a stanza has one key of a kind."""
-    for kind in ("HMAC_KEY", "GPG_SIGNING_PW", "KEY"):
-        if name.startswith(kind):
-            return kind
-    return name
+    kinds = ("HMAC_KEY", "GPG_SIGNING_PW", "KEY")
+    return _SAME.get(name) or next((kind for kind in kinds if name.startswith(kind)), name)
 
 
 def _replaced(content: bytes, stanza: str, lines: Sequence[tuple[str, str]], keep: _Keep) -> bytes:

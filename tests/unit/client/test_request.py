@@ -33,12 +33,17 @@ def keys(made: Request) -> SymmetricKeys:
     [
         ({"SPOOF_USER": "s", "LOGNAME": "l", "USER": "u"}, "s"),
         ({"LOGNAME": "l", "USER": "u"}, "l"),
-        ({"LOGNAME": "", "USER": "u"}, "u"),
-        ({}, "NO_USER"),
+        ({"LOGNAME": "", "USER": "u"}, "root"),
+        ({}, "root"),
     ],
 )
 def test_the_user_comes_from_where_fwknop_takes_it(environ: dict[str, str], name: str) -> None:
-    assert request.user_name(environ) == name
+    assert request.user_name(environ, "root") == name
+
+
+@pytest.mark.parametrize(("environ", "name"), [({"USER": "u"}, "u"), ({}, "NO_USER")])
+def test_a_user_without_an_account_has_the_environments_name(environ: dict[str, str], name: str) -> None:
+    assert request.user_name(environ, None) == name
 
 
 def test_a_configured_user_wins() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from doorward.client import cli, spelling, stanza_file
 from doorward.config import fwknoprc
+from doorward.config.profile import SourceRule
 from doorward.errors import ClientError, ConfigError
 from doorward.values import Secret
 
@@ -77,9 +78,9 @@ def test_comments_and_other_stanzas_stay_byte_for_byte(rc: Path) -> None:
     saved(rc, "-A tcp/22")
     assert (
         rc.read_bytes()
-        == BEFORE.replace(b"[web1] ; note\n", b"[web1] ; note\nACCESS                      tcp/22\n")
-        .replace(b"ACCESS tcp/80\n", b"")
-        .replace(b"FW_TIMEOUT 9\n", b"")
+        == BEFORE.replace(b"[web1] ; note\n", b"[web1] ; note\nACCESS                      tcp/22\n").replace(
+            b"ACCESS tcp/80\n", b""
+        )
         + b"\n"
     )
 
@@ -243,6 +244,23 @@ def test_saving_and_knocking_is_one_command(home: Path, capsys: pytest.CaptureFi
     assert "Message String: 192.0.2.1,tcp/22" in capsys.readouterr().out
     assert cli.main([*words, "--save-rc-stanza"]) == 0
     assert fwknoprc.load(home / ".fwknoprc").names == ("default", "mine", "h.invalid")
+
+
+def test_saving_over_a_stanza_keeps_what_the_command_line_does_not_say(home: Path) -> None:
+    words = ["-A", "tcp/22", "-a", "192.0.2.1", "-D", "h.invalid", "--key-rijndael", "one", "--save-rc-stanza"]
+    assert cli.main([*words, "-n", "mine", "-T"]) == 0
+    assert cli.main(["-n", "mine", "-f", "9", "-s", "--save-rc-stanza", "-T"]) == 0
+    profile = fwknoprc.load(home / ".fwknoprc").profile("mine")
+    assert (profile.server, profile.timeout, profile.source) == ("h.invalid", 9, SourceRule.PACKET)
+    assert profile.access is not None
+
+
+def test_a_command_that_says_too_little_leaves_the_file_alone(home: Path) -> None:
+    rc = home / ".fwknoprc"
+    rc.write_text("[mine]\nFW_TIMEOUT 9\n")
+    rc.chmod(0o600)
+    assert cli.main(["-n", "mine", "-f", "8", "--save-rc-stanza"]) == 1
+    assert rc.read_text() == "[mine]\nFW_TIMEOUT 9\n"
 
 
 def test_new_keys_go_into_the_stanza(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -326,7 +326,7 @@ def bombs(rings: Keyrings) -> dict[str, tuple[bytes, str]]:
         ),
         "a session key alone": (as_packet(session_key(mine, 384)), "not session keys and one encrypted block"),
         "the right key and noise": (as_packet(session_key(mine) + encrypted(200)), "decryption failed"),
-        "a hidden key and noise": (as_packet(session_key(bytes(8)) + encrypted(200)), "decryption failed"),
+        "a hidden key and noise": (as_packet(session_key(bytes(8)) + encrypted(200)), "encrypted to"),
         "two keys and noise": (as_packet(session_key(mine) + session_key(mine) + encrypted(99)), "decryption failed"),
         "an enormous session key": (as_packet(session_key(mine, 1000) + encrypted(60)), "decryption failed"),
         "somebody else's": (as_packet(rings.message(b"x" * 60, recipient="bob")), "encrypted to"),

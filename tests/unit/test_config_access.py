@@ -387,3 +387,14 @@ def test_names_of_fwknop_1_9_keep_their_meaning(tmp_path: Path) -> None:
     assert policy.refused_service(stanza, [Service.parse("tcp/80")]) is None
     assert stanza.open_ports == frozenset({Service.parse("tcp/22")}), "what a guard table closes"
     assert ":7: DATA_COLLECT_MODE is not used" in "\n".join(read.warnings)
+
+
+@pytest.mark.parametrize("source", ["ANY # everyone", "= ANY", "ANY, 10.0.0.300"])
+def test_any_beside_what_is_no_network_is_not_everybody(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ConfigError):
+        access.load(write(tmp_path, GOOD.replace("SOURCE ANY", f"SOURCE {source}")))
+
+
+def test_any_in_a_list_is_everybody_as_in_fwknopd(tmp_path: Path) -> None:
+    (stanza,) = access.load(write(tmp_path, GOOD.replace("SOURCE ANY", "SOURCE any, 10.0.0.1"))).stanzas
+    assert stanza.source.everywhere

@@ -95,14 +95,16 @@ def key_base64(value: str) -> Secret:
 
 
 def networks(value: str) -> Networks:
-    """Read ANY, or addresses, CIDR networks and dotted masks, separated by commas or blanks (server/access.c)."""
+    """Read ANY, or addresses, CIDR networks and dotted masks, separated by commas or blanks (server/access.c).
+
+    What stands beside ANY is read too: `ANY # but` would else mean everybody, whatever the author meant.
+    """
     entries = value.replace(",", " ").split()
-    if any(entry.upper() == "ANY" for entry in entries):
-        return ANYWHERE
     if not entries:
         msg = "names no network"
         raise ValueError(msg)
-    return Networks.of(_network(entry) for entry in entries)
+    named = [_network(entry) for entry in entries if entry.upper() != "ANY"]
+    return Networks.of(named) if len(named) == len(entries) else ANYWHERE
 
 
 def _network(entry: str) -> IPNetwork:

@@ -18,7 +18,8 @@ for source in ("daemon", "tests"):
     if str(REPOSITORY / source) not in sys.path:
         sys.path.insert(0, str(REPOSITORY / source))
 
-from system import netns  # noqa: E402  after the path is set
+from gnupg_keys import ULTIMATE  # noqa: E402  after the path is set
+from system import netns  # noqa: E402
 from system.doorwardd import HMAC_KEY, KEY, PACKAGE, doorwardd, write  # noqa: E402
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 OTHER: Final = "10.77.0.22"
 SERVICES: Final = {22: "SSH-2.0-OpenSSH", 110: "+OK mail", 6543: "ghost"}
-_NO_PASSPHRASE: Final = ("--pinentry-mode", "loopback", "--passphrase", "")
 SECONDS: Final = 300  # a knock's window
 
 
@@ -166,7 +166,7 @@ class _Address(http.server.BaseHTTPRequestHandler):
 
 
 def keyrings(folder: Path) -> None:
-    """Make the host's and the client's key, without a passphrase, and make them known to each other."""
+    """Make the host's and the client's key, without a passphrase, and have each trusted by the other."""
     homes = {"host@example.org": folder / "host", "client@example.org": folder / "home/.gnupg"}
     for name, home in homes.items():
         home.mkdir(mode=0o700)
@@ -198,6 +198,7 @@ def keyrings(folder: Path) -> None:
         for other in homes.values():
             if other != home:
                 gpg(other, "--import", content=gpg(home, "--export", name))
+                gpg(other, "--import-ownertrust", content=f"{key_id(home, name)}:{ULTIMATE}:\n".encode())
 
 
 def key_id(home: Path, name: str) -> str:

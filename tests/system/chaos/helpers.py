@@ -1,7 +1,7 @@
 """The real helper, one for each message that a listener could send it, and what came of each.
 
 Run as `helpers.py [doorwardd's options]`, as root, in a namespace of its own; prints a JSON object. Each message goes
-to a new process that has answered a request for the configuration, as it has for every listener.
+to a new process that has read the configuration and acts on it, as it has for every listener.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import warnings
 
 from doorward.daemon import log, options
 from doorward.daemon.helper import HelperProcess
-from doorward.privsep.messages import MESSAGE_MAX, Configuration, Open, decode_reply, encode
+from doorward.privsep.messages import MESSAGE_MAX, Adopt, Adopted, Configuration, Configure, Open, decode_reply, encode
 from doorward.values import Grant, Service
 
 SOURCE, FLOODED = "192.0.2.7", "192.0.2.8"
@@ -60,6 +60,13 @@ def messages() -> dict[str, tuple[bytes, int]]:
     return {**named, **passing, "a window that no stanza allows": (changed(17, b"\0\0\1\x2d"), 0), "good": (GOOD, 0)}
 
 
+def configured(ours: socket.socket) -> None:
+    """Have the helper read its configuration and act on it, as every listener has first."""
+    for request, reply in ((Configure(), Configuration), (Adopt(), Adopted)):
+        ours.send(encode(request))
+        assert isinstance(decode_reply(ours.recv(100)), reply)
+
+
 def outcome(content: bytes, descriptors: int) -> str:
     """Return what a new helper does with a message: `ended`, or the kind of its reply."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -70,8 +77,7 @@ def outcome(content: bytes, descriptors: int) -> str:
     theirs.close()
     with ours:
         ours.settimeout(PATIENCE)
-        ours.send(b"C")
-        assert isinstance(decode_reply(ours.recv(100)), Configuration)
+        configured(ours)
         null = os.open(os.devnull, os.O_RDONLY)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * descriptors))]
         ours.sendmsg([content], rights if descriptors else [])
@@ -94,8 +100,7 @@ def flooded() -> dict[str, object]:
     theirs.close()
     sent = 0
     with ours:
-        ours.send(b"C")
-        ours.recv(100)
+        configured(ours)
         ours.settimeout(0)
         waiting = select.poll()
         waiting.register(ours, select.POLLOUT)

@@ -1,11 +1,13 @@
-"""Runs the suites one after the other and adds up what they counted.
+"""Runs the suites and adds up what they counted.
 
 ``run.py check`` is the fast part; ``run.py all`` is everything. The last line is ``N passed, N failed, N skipped``.
-What only computes runs beside the others, with the lowest priority: the tests of the network mostly wait.
+Tests of the network mostly wait, so three lanes run side by side: what is shown at once, what has the lab to itself,
+and what only computes, with the lowest priority.
 """
 
 from __future__ import annotations
 
+import enum
 import subprocess
 import sys
 import tempfile
@@ -41,18 +43,26 @@ class Counts:
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
+class Lane(enum.Enum):
+    """What runs one after the other, and beside the other lanes."""
+
+    SHOWN = "shown"
+    LAB = "lab"
+    COMPUTING = "computing"
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A program to run. With ``report`` it writes a JUnit file, otherwise it counts as one.
 
-    What is ``beside`` the others runs while they do, one after the other, and is shown in its place.
+    The suites of a lane run one after the other. Those of the first are shown at once, others in their place.
     """
 
     name: str
     command: tuple[str, ...]
     folder: Path = REPOSITORY
     report: bool = False
-    beside: bool = False
+    lane: Lane = Lane.SHOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +101,15 @@ ALL = (
     *CHECK,
     tests("system"),
     tests("interop", "tutorial"),
-    replace(tests("versions"), beside=True),
+    replace(tests("versions"), lane=Lane.COMPUTING),
     # One seed: the same commit gives the same answer. `make fuzz` takes a new one each time.
     Suite(
         "fuzz",
         (sys.executable, "tests/fuzz/run.py", "--seconds", "60", "--plaintexts", "300000", "--seed", "1"),
-        beside=True,
+        lane=Lane.COMPUTING,
     ),
-    Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True),
-    tests("playbooks"),
+    Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True, lane=Lane.LAB),
+    replace(tests("playbooks"), lane=Lane.LAB),
 )
 
 
@@ -109,16 +119,10 @@ def run(suite: Suite) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="doorward-report-") as folder:
         report = Path(folder) / "report.xml"
         command = [*suite.command, *([f"--junitxml={report}"] if suite.report else [])]
-        if suite.beside:
-            done = subprocess.run(
-                ["nice", "-n", "19", *command],
-                cwd=suite.folder,
-                check=False,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-        else:
-            done = subprocess.run(command, cwd=suite.folder, check=False)
+        if suite.lane is Lane.COMPUTING:
+            command = ["nice", "-n", "19", *command]
+        output, errors = (None, None) if suite.lane is Lane.SHOWN else (subprocess.PIPE, subprocess.STDOUT)
+        done = subprocess.run(command, cwd=suite.folder, check=False, stdout=output, stderr=errors)
         counts = read(report) if report.exists() else Counts()
     if not suite.report and done.returncode == 0:
         counts = Counts(passed=1)
@@ -151,12 +155,13 @@ def main(arguments: list[str]) -> int:
     """The exit code: 0 when nothing failed."""
     chosen = {"check": CHECK, "all": ALL}[arguments[0] if arguments else "all"]
     lines, sum_ = [], Counts()
-    with ThreadPoolExecutor(1) as lane:
-        beside = {suite.name: lane.submit(run, suite) for suite in chosen if suite.beside}
+    with ThreadPoolExecutor(1) as lab, ThreadPoolExecutor(1) as computing:
+        lanes = {Lane.LAB: lab, Lane.COMPUTING: computing}
+        beside = {suite: lanes[suite.lane].submit(run, suite) for suite in chosen if suite.lane in lanes}
         for suite in chosen:
             sys.stdout.write(f"\n=== {suite.name}\n")
             sys.stdout.flush()
-            outcome = show(beside[suite.name]) if suite.beside else run(suite)
+            outcome = show(beside[suite]) if suite in beside else run(suite)
             sum_ += outcome.counts
             lines.append(f"{suite.name:32} {outcome.seconds:7.1f} s   {outcome.counts}")
     sys.stdout.write("\n" + "\n".join(lines) + f"\n\n{sum_}\n")

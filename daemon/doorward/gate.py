@@ -232,7 +232,7 @@ class Gate:
             if furthest is None or _RANK[verdict.reason] > _RANK[furthest.reason]:
                 furthest = verdict
         furthest = furthest or Verdict(reason, datagram, number)
-        if self._openpgp_ways:
+        if self._openpgp_ways and (packet is None or not packet.new):  # what a symmetric key has opened is no OpenPGP
             return self._judge_openpgp(packet or _Packet(datagram, now, {}), 0, furthest)
         return furthest
 
@@ -291,16 +291,17 @@ class Gate:
         nothing but what strangers could have made; and where that is too much to keep, nothing that is old enough to
         have been among it counts any more.
         """
-        payload, age = packet.datagram.payload, self._max_age or 0
+        payload, age = packet.datagram.payload, self._max_age
         if way.how.hmac_key is not None:
             self._keep_recent(payload, way.stanza.number)
             return
         kept = self._strangers
-        while kept and kept[oldest := next(iter(kept))][1] < packet.now - 2 * age:
+        # without ageing nothing becomes too old to be accepted, and nothing is forgotten but by number
+        while age is not None and kept and kept[oldest := next(iter(kept))][1] < packet.now - 2 * age:
             del kept[oldest]
         if len(kept) >= STRANGERS_MAX:
             kept.clear()
-            self._blind_until = packet.now + age
+            self._blind_until = packet.now + (age or 0)
         kept[_short(payload)] = (way.stanza.number, packet.now)
 
     def _continue(self, pending: _Pending, answer: Unsealed | str | None) -> Verdict | None:

@@ -435,6 +435,28 @@ def test_a_port_that_is_taken_is_a_clear_error_and_a_reload_that_wants_it_change
         daemon.wait_for("reason=granted")
 
 
+def test_a_reload_that_the_packet_filter_refuses_leaves_the_servers_as_they_were(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    settings = f"FIREWALL_FILE {tmp_path}/firewall.nft;\n"
+    with doorwardd(host, tmp_path, ACCESS, f"{TCP}\n{UDP}\n") as daemon:
+        others = f"{TCP}\nTCPSERV_PORT 5000\n{UDP}\nUDPSERV_PORT 5001\n"
+        write(tmp_path / "doorwardd.conf", f"{settings}FIREWALL_BACKEND iptables\n{others}")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("FIREWALL_BACKEND is another one now")
+        daemon.wait_for("the old one stays")
+        say(client, host.ipv4, good())
+        daemon.wait_for("reason=granted")
+        send(client, good(), host.ipv4)
+        daemon.wait_for("reason=granted", 2)
+        assert ":5000 " not in (listed := host.run("ss", "-Hltnu").stdout)
+        assert listed.count(":62201 ") == 4, "both families of both servers, and nothing twice"
+        write(tmp_path / "doorwardd.conf", f"{settings}{others}")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("was read again")
+        say(client, host.ipv4, good(), 5000)
+        daemon.wait_for("reason=granted", 3)
+
+
 def test_a_reader_of_connections_that_was_taken_over_gets_no_byte_out() -> None:
     outcomes = taken_over_reader.report()
     assert outcomes.pop("what the peer heard") == ""

@@ -67,6 +67,32 @@ def rings() -> Iterator[Rings]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def flawed(rings: Rings) -> Rings:
+    """The client's keyring with keys in it that are of no use."""
+    plain = ("--pinentry-mode", "loopback", "--passphrase", "")
+    long_ago = ("--faked-system-time", "20200101T000000!")
+    for name, when, ends, subkey_ends in (
+        ("bare", (), "never", None),
+        ("expired", long_ago, "20200301T000000", "20200301T000000"),
+        ("stale", long_ago, "never", "20200301T000000"),
+        ("revoked", (), "never", "never"),
+    ):
+        gpg(rings.client, *plain, *when, "--quick-generate-key", f"{name}@example.org", "ed25519", "default", ends)
+        if subkey_ends is not None:
+            gpg(
+                rings.client, *plain, *when, "--quick-add-key", fingerprint(rings, name), "cv25519", "encr", subkey_ends
+            )
+    certificate = (rings.client / "openpgp-revocs.d" / f"{fingerprint(rings, 'revoked')}.rev").read_text()
+    gpg(rings.client, "--import", content=certificate.replace(":-----BEGIN", "-----BEGIN").encode())
+    return rings
+
+
+def fingerprint(rings: Rings, name: str) -> str:
+    listed = gpg(rings.client, "--with-colons", "--list-keys", f"={name}@example.org").decode()
+    return str(re.findall(r"^fpr:+([0-9A-F]+):", listed, re.MULTILINE)[0])
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -133,6 +159,45 @@ def test_a_wrong_passphrase_is_an_error_and_not_repeated(rings: Rings, capsys: p
     shown = capsys.readouterr().err
     assert "is the passphrase right?" in shown
     assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("recipient", "reason"),
+    [
+        ("bare", "it has no subkey for encryption (gpg --quick-add-key"),
+        ("expired", "the key has expired"),
+        ("stale", "its subkey for encryption has expired"),
+        ("revoked", "the key is revoked"),
+        ("unknown", "gpg has no public key '=unknown@example.org' in "),
+    ],
+)
+def test_a_recipient_that_is_of_no_use_is_told_with_the_reason_and_not_with_the_passphrase(
+    flawed: Rings, recipient: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--gpg-recipient-key", f"={recipient}@example.org", "--gpg-home-dir", str(flawed.client), "--no-rc-file"]
+    signing = ["--gpg-signer-key", "locked@example.org", "--key-rijndael", "hunter2"]
+    assert cli.main([*LINE, *words, *signing]) == 1
+    shown = capsys.readouterr().err
+    assert reason in shown
+    assert "passphrase" not in shown
+
+
+def test_a_signer_that_is_of_no_use_is_told_with_the_reason(flawed: Rings, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*named(flawed, "=expired@example.org"), "--no-rc-file"]
+    assert cli.main([*words, "--gpg-no-signing-pw"]) == 1
+    shown = capsys.readouterr().err
+    assert f"'expired@example.org' ({fingerprint(flawed, 'expired')}) cannot sign: the key has expired" in shown
+    assert "passphrase" not in shown
+
+
+def test_a_passphrase_that_is_missing_is_told(rings: Rings, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["gpgconf", "--homedir", str(rings.client), "--kill", "gpg-agent"], check=True, timeout=30)
+    assert cli.main([*named(rings, "locked@example.org"), "--no-rc-file", "--gpg-no-signing-pw"]) == 1
+    assert "has the key a passphrase? None was given" in capsys.readouterr().err
+    assert cli.main([*named(rings, "locked@example.org"), "--no-rc-file"]) == 1
+    shown = capsys.readouterr().err
+    assert "no passphrase for signing: no file was read, and there is no terminal to ask at" in shown
+    assert "leave it to gpg-agent with --gpg-agent" in shown
 
 
 def test_without_a_signer_nothing_is_signed(rings: Rings, capsys: pytest.CaptureFixture[str]) -> None:

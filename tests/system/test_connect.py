@@ -301,7 +301,19 @@ def test_a_knock_that_this_machine_cannot_send_is_told(site: Site) -> None:
     site.client.nft("table inet t { chain c { type filter hook output priority 0; udp dport 62201 drop; }; }")
     done = site.connect("--timeout", "1", site.host.ipv4, "22")
     assert done.returncode == 1
-    assert done.stderr.endswith("closed, and no knock could be sent: Operation not permitted\n")
+    assert done.stderr.endswith(
+        "closed, and no knock could be sent: 10.77.0.1 port 62201 over udp: Operation not permitted: "
+        "this machine's own packet filter forbids it\n"
+    )
+
+
+def test_a_closed_host_without_a_key_is_told_with_where_the_key_was_looked_for(site: Site) -> None:
+    site.host.nft(DROP)
+    path = site.rc_file(NO_KEY_RC_FILE)
+    done = site.connect("--timeout", "1", site.host.ipv4, "22")
+    assert done.stderr == (
+        f"doorward: 10.77.0.1 port 22: no answer, and no encryption key to knock with: [default] of {path} has none\n"
+    )
 
 
 def test_never_more_than_a_few_dials_are_half_open(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,6 @@ from system.doorwardd import ACCESS, command, doorwardd, environment, is_open, l
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from system.netns import Namespace
 
     Pair = tuple[Namespace, Namespace]
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 IPTABLES = "FIREWALL_BACKEND iptables\nFIREWALL_EXE /usr/sbin/iptables-legacy\n"
 
 
-def console(host: Namespace, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run `doorward …` with nothing of its own, as a newcomer does."""
+def console(host: Namespace, *words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `doorward …` with nothing of its own, as a newcomer does; `before` runs it in another way."""
     argv = [word for word in command(*words) if word != "doorwardd"]
     return subprocess.run(
-        host.command(*argv), check=False, capture_output=True, text=True, env=environment(), timeout=60
+        host.command(*before, *argv), check=False, capture_output=True, text=True, env=environment(), timeout=60
     )
 
 
@@ -104,6 +103,35 @@ def test_a_record_whose_daemon_is_gone_or_that_others_wrote_is_ignored(pair: Pai
         assert pidfile.noted(file) is None
         assert "NOT RUNNING" in console(host, "status").stdout
     file.unlink()
+
+
+@pytest.mark.parametrize("words", [(), ("-t",)])
+def test_a_second_daemon_leaves_the_commands_with_the_first(pair: Pair, tmp_path: Path, words: tuple[str, ...]) -> None:
+    host, _ = pair
+    second = tmp_path / "second"
+    second.mkdir()
+    with doorwardd(host, tmp_path) as first:
+        with doorwardd(host, second, ACCESS, "", *words) as running:
+            told = [line for line in running.lines if "work on the doorwardd of PID" in line]
+            assert [str(first.process.pid) in line for line in told] == [True]
+            assert json.loads(console(host, "status", "--json").stdout)["pid"] == first.process.pid
+        assert json.loads(console(host, "status", "--json").stdout)["pid"] == first.process.pid
+    with doorwardd(host, second, ACCESS, "", *words):
+        assert json.loads(console(host, "status", "--json").stdout)["running"] is not bool(words)
+
+
+def test_on_a_host_with_iptables_alone_the_commands_need_no_libnftables(pair: Pair, tmp_path: Path) -> None:
+    host, client = pair
+    (library,) = Path("/usr/lib").glob("*-linux-gnu/libnftables.so.1")
+    without = ("unshare", "-m", "sh", "-c", f'mount --bind /dev/null {library.resolve()} && exec "$@"', "sh")
+    with listener(host), doorwardd(host, tmp_path, ACCESS, IPTABLES):
+        assert "tcp/22 udp/7777" in console(host, "open", "--for", "1h", before=without).stdout
+        assert is_open(client, host.ipv4)
+        assert console(host, "close", before=without).stdout == "all grants are closed\n"
+        assert not is_open(client, host.ipv4, within=0.5)
+        assert json.loads(console(host, "status", "--json", before=without).stdout)["backend"] == "iptables"
+    refused = console(client, "status", before=without)  # here the settings say nftables
+    assert (refused.returncode, "libnftables1" in refused.stderr) == (1, True), "the library is hidden"
 
 
 @pytest.mark.parametrize("exe", ["/usr/sbin/iptables-nope", "/usr/sbin/nft"])

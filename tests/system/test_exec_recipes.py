@@ -49,7 +49,9 @@ STUBBED: Final = {
 def recipes() -> dict[str, str]:
     """Return every recipe of the page by the bold words before it, with windows that a test can wait for."""
     found = re.findall(
-        r"^\*\*([^*]+)\*\*[^`]*(?:`[^`\n]+`[^`]*)*?\n```\n(.*?)```", PAGE.read_text(), re.MULTILINE | re.DOTALL
+        r"^\*\*([^*]+)\*\*[^`]*(?:`[^`\n]+`[^`]*)*?\n```access\.conf\n(.*?)```",
+        PAGE.read_text(),
+        re.MULTILINE | re.DOTALL,
     )
     cycles = {name: lines for name, lines in found if "CMD_CYCLE_OPEN" in lines}
     return {name: re.sub(r"(CMD_CYCLE_TIMER +)\d+", r"\g<1>2", lines) for name, lines in cycles.items()}

@@ -94,6 +94,7 @@ def test_a_failure_is_found_wherever_the_line_was_written(tmp_path: Path, frame:
         "user said: " + DENIED,
         "test=yes " + DENIED,
         DENIED.replace("hmac", "replay"),
+        DENIED.replace("hmac", "signature"),
         DENIED.replace("hmac", "firewall"),
     ],
 )

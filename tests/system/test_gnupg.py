@@ -19,7 +19,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
 from doorward.crypto import openpgp
-from doorward.errors import OpenPgpError
+from doorward.errors import AuthenticationError, OpenPgpError
 from doorward.values import Secret, SymmetricKeys
 from doorward.wire import fwknop
 from gnupg_keys import PASSPHRASE, fingerprint_of, gpg, keyrings
@@ -238,6 +238,19 @@ def test_stanzas_are_tried_in_their_order_and_the_first_that_fits_decides(
 # ---- the client ------------------------------------------------------------------------------------------------------
 
 
+def test_whom_a_message_names_does_not_say_which_key_may_open_it(rings: Keyrings) -> None:
+    """Session keys are outside the signature: whoever sends a message can name anybody in one more of them."""
+    blob = rings.message(fwknop.serialize(message()), "--local-user", rings.fingerprints["alice"], "--sign")
+    locked = openpgp.Decryptor(rings.host, decrypt_id=rings.fingerprints["host-locked"])
+    length = 3 + int.from_bytes(blob[1:3], "big")  # of the first packet, a session key in the old form
+    for key_id in locked.key_ids:
+        forged = blob[:4] + bytes.fromhex(key_id) + blob[12:length] + blob
+        with pytest.raises(AuthenticationError, match="GPG_DECRYPT_ID does not name"):
+            locked.unseal(forged)
+        right = openpgp.Decryptor(rings.host, decrypt_id=rings.fingerprints["host"]).unseal(forged)
+        assert right.signature is not None, "what is refused above is a good message"
+
+
 def test_a_recipient_that_does_not_fit_the_format_is_named_with_the_reason(rings: Keyrings) -> None:
     with pytest.raises(OpenPgpError, match="begins with 'hF'") as caught:
         rings.payload(fresh(), recipient="ed25519")
@@ -250,7 +263,7 @@ def test_a_recipient_that_does_not_fit_the_format_is_named_with_the_reason(rings
         ("nobody", None, "gpg has no public key 'nobody'"),
         ("host", "nobody", "gpg has no secret key 'nobody'"),
         ("example.org", None, "fits 10 public keys; name one of"),
-        ("host", "locked", "gpg does not make the knock.*is the passphrase right?"),
+        ("host", "locked", "gpg does not make the knock.*has the key a passphrase"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_an_error(rings: Keyrings, recipient: str, signer: str | None, words: str) -> None:
@@ -445,6 +458,11 @@ def test_without_the_supervisor_other_knocks_go_on_and_the_log_says_it(
         assert eventually(lambda: not Path(f"/proc/{worker}/exe").exists())
         assert knocker.reason(symmetric_payload(fresh(), KEYS)) == "granted"
         assert knocker.reason(knocker.good()) == "busy"
+        write(tmp_path / "access.conf", access(rings))  # the symmetric key is revoked
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the configuration was read again")
+        assert knocker.reason(symmetric_payload(fresh(), KEYS)) != "granted"
+        assert any("until doorwardd is started anew" in line for line in knocker.daemon.lines)
     assert left in folders(), "nobody was there to remove it"
     with running(pair, rings, tmp_path, SYMMETRIC + access(rings)) as knocker:
         knocker.let_in()
@@ -509,6 +527,53 @@ def test_a_reload_takes_new_keys_and_refuses_what_cannot_be_used(
         knocker.daemon.wait_for("the configuration was read again", count=2)
         assert knocker.reason(symmetric_payload(fresh(), KEYS)) == "granted"
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=30)
+
+
+def test_packets_under_way_at_a_reload_that_is_refused_have_their_verdicts(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path, hanging: Path
+) -> None:
+    text = SYMMETRIC + access(rings, hmac=True).rstrip() + f"\nGPG_EXE {hanging}\n"
+    with running(pair, rings, tmp_path, text) as knocker:
+        for _ in range(3):
+            knocker.send(knocker.good(hmac_key=HMAC))
+        assert eventually(sleeping)
+        knocker.send(symmetric_payload(fresh(), KEYS))
+        knocker.daemon.wait_for("reason=granted")  # so the others have been taken as well, and wait
+        write(tmp_path / "access.conf", text.replace(str(hanging), "/bin/false"))
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the configuration is refused, the old one stays")
+        knocker.daemon.wait_for("reason=busy", count=2)
+        knocker.daemon.wait_for("gpg took longer than 2 s")
+
+
+def test_signers_whose_signatures_would_be_refused_are_named_at_the_start_and_at_a_reload(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    known, made = "nobody says whose its key is (trust)", rings.fingerprints
+    doubted = {
+        made["stranger"]: "its key is not in the keyring",
+        made["untrusted"]: known,
+        made["expired"]: "its key has expired",
+        made["revoked"]: "its key is revoked",
+    }
+    names = ", ".join([made["alice"], made["ed25519"], *doubted])
+    text = access(rings, f"GPG_FINGERPRINT_ID {names}")
+    with running(pair, rings, tmp_path, text) as knocker:
+        start = f"gnupg: {tmp_path}/access.conf:1: GPG_FINGERPRINT_ID "
+        told = [line for line in knocker.daemon.lines if line.endswith("what it signs is refused")]
+        assert sorted(told) == sorted(f"{start}{one}: {why}: what it signs is refused" for one, why in doubted.items())
+        assert knocker.reason(knocker.good(signer="untrusted")) == "signature"
+        assert knocker.reason(knocker.good(signer="ed25519")) == "granted"
+        write(tmp_path / "access.conf", access(rings, f"GPG_REMOTE_ID {made['untrusted'][-8:]}"))
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for(f"GPG_REMOTE_ID {made['untrusted'][-8:]}: {known}: what it signs is refused")
+        text = access(rings, f"GPG_REMOTE_ID {made['untrusted'][-8:]}", "GPG_IGNORE_SIG_VERIFY_ERROR Y")
+        write(tmp_path / "access.conf", text)
+        knocker.daemon.signal(signal.SIGHUP)
+        knocker.daemon.wait_for("the configuration was read again", count=2)
+        assert knocker.reason(knocker.good(signer="untrusted")) == "granted"
+        told = [line for line in knocker.daemon.lines if line.endswith("what it signs is refused")]
+        assert len(told) == len(doubted) + 1, "gpg's word does not matter there"
 
 
 def test_explain_looks_at_gnupg_packets_too(pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from doorward.errors import FirewallError
 from doorward.firewall import ruleset
-from doorward.firewall.libnftables import Libnftables
-from doorward.firewall.nftables import ANYONE, Nftables, read_table
+from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.nftables import ANYONE, TRIES, Nftables, read_table
 from doorward.values import FirewallMode, Grant, Protocol, Service
 
 if TYPE_CHECKING:
@@ -309,6 +309,49 @@ def test_open_makes_a_vanished_table_again(ns: Namespace) -> None:
             made.open(Grant(V4, (SSH,), 60))
             assert live(made) == [("192.0.2.7", "tcp/22")]
             assert made.prepare() is None
+
+
+class Raced(Libnftables):
+    """nft in a world where somebody else flushes our chains right after each load of the table, so many times."""
+
+    races = 1
+
+    def run(self, commands: str, output: Output = Output(0)) -> str:  # noqa: B008  an immutable flag
+        said = super().run(commands, output)
+        if self.races and commands.startswith((ruleset.REMOVE, "flush chain")):
+            self.races -= 1
+            super().run(f"flush table {ruleset.TABLE}")
+        return said
+
+
+def rules(ns: Namespace) -> int:
+    return ns.nft("list table inet doorward").count(" drop")
+
+
+def test_a_table_that_others_flush_as_it_is_loaded_does_not_pass_for_whole(ns: Namespace) -> None:
+    with ns.inside():
+        raced = Raced()
+        made = Nftables(NO_FILE, FirewallMode.GUARD, lambda: {SSH}, raced)
+    with contextlib.closing(made):
+        assert made.prepare() == "table inet doorward was not there: made the guard table"
+        assert not raced.races, "it was flushed"
+        assert rules(ns)
+        ns.nft("flush table inet doorward")
+        assert not rules(ns)
+        raced.races = 1
+        assert "something was taken out of it" in (made.prepare() or "")
+        assert rules(ns)
+        assert made.prepare() is None
+
+
+def test_a_table_that_others_never_leave_alone_ends_the_tries(ns: Namespace) -> None:
+    with ns.inside():
+        raced = Raced()
+        made = Nftables(NO_FILE, FirewallMode.GUARD, lambda: {SSH}, raced)
+    raced.races = 1000
+    with contextlib.closing(made):
+        assert made.prepare() is not None
+    assert raced.races == 1000 - TRIES
 
 
 def test_open_works_on_after_another_process_swapped_the_table(ns: Namespace) -> None:

@@ -286,6 +286,68 @@ def test_what_weakens_a_stanza_is_a_warning(tmp_path: Path) -> None:
         assert words in text
 
 
+def warnings_of(folder: Path, text: str, settings: DaemonSettings | None = None) -> list[str]:
+    path = write(folder, text)
+    return [warning.removeprefix(str(path)) for warning in access.load(path, settings).warnings]
+
+
+@pytest.mark.parametrize(("line", "place"), [("", ":1"), ("REQUIRE_SOURCE_ADDRESS N\n", ":5")])
+def test_a_warning_is_true_of_what_is_written_and_of_what_is_not(tmp_path: Path, line: str, place: str) -> None:
+    text = "REQUIRE_SOURCE_ADDRESS is not Y: whoever is first to relay a packet without an address gets the opening"
+    assert warnings_of(tmp_path, GOOD + "OPEN_PORTS tcp/22\n" + line) == [f"{place}: {text}"]
+    assert not warnings_of(tmp_path, GOOD + "OPEN_PORTS tcp/22\nREQUIRE_SOURCE_ADDRESS Y\n")
+
+
+CLOSED = GOOD + "OPEN_PORTS tcp/22\nREQUIRE_SOURCE_ADDRESS Y\n"
+FORWARDS, LOCAL = DaemonSettings(forwarding=True), DaemonSettings(local_nat=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "settings", "place"),
+    [
+        ("", FORWARDS, ":1"),
+        ("FORWARD_ALL Y\n", FORWARDS, ":6"),
+        ("ENABLE_FORWARD_ACCESS Y\n", FORWARDS, ":6"),
+        ("ENABLE_FORWARD_ACCESS Y\n", None, ":6"),
+        ("NAT_TARGETS 10.0.0.5:22\n", FORWARDS, ""),
+        ("FORCE_NAT 10.0.0.5 22\n", FORWARDS, ""),
+        ("ENABLE_FORWARD_ACCESS N\n", FORWARDS, ""),
+        ("", LOCAL, ""),
+        ("", None, ""),
+    ],
+)
+def test_a_stanza_whose_packets_may_name_any_inner_host_is_a_warning(
+    tmp_path: Path, line: str, settings: DaemonSettings | None, place: str
+) -> None:
+    text = ": no NAT_TARGETS: a packet may have connections led to any host that this one reaches"
+    told = [warning for warning in warnings_of(tmp_path, CLOSED + line, settings) if "NAT_TARGETS" in warning]
+    assert told == ([place + text] if place else [])
+
+
+@pytest.mark.parametrize("line", ["REQUIRE_USERNAME alice # admin", "CMD_CYCLE_OPEN /bin/a #x\nCMD_CYCLE_CLOSE NONE"])
+def test_what_looks_like_a_comment_behind_a_value_is_a_warning(tmp_path: Path, line: str) -> None:
+    name = line.split(maxsplit=1)[0]
+    assert warnings_of(tmp_path, f"{CLOSED}{line}\n")[0] == (
+        f":6: {name}: '#' and what follows are part of the value; a comment may stand behind ';'"
+    )
+    assert not [one for one in warnings_of(tmp_path, CLOSED + "REQUIRE_USERNAME a#b ; # c\n") if "comment" in one]
+
+
+def test_a_key_that_looks_like_it_has_a_comment_is_not_told(tmp_path: Path) -> None:
+    (told,) = warnings_of(tmp_path, CLOSED.replace(f"KEY_BASE64 {KEY}", "KEY s3cret # mine", 1))
+    assert told.startswith(":2: KEY: ")
+    assert "s3cret" not in told
+    assert "mine" not in told
+
+
+def test_every_service_that_is_none_is_named(tmp_path: Path) -> None:
+    told = problems(tmp_path, GOOD + "OPEN_PORTS tcp/22, TCP/23, tcp/0, tcp/22\nRESTRICT_PORTS x, y\n")
+    assert told == [
+        ":4: OPEN_PORTS: 'TCP/23' is not tcp/PORT or udp/PORT; port 0 is outside 1 to 65535; names a service twice",
+        ":5: RESTRICT_PORTS: 'x' is not tcp/PORT or udp/PORT; 'y' is not tcp/PORT or udp/PORT",
+    ]
+
+
 def test_reading_stops_after_a_hundred_problems(tmp_path: Path) -> None:
     found = problems(tmp_path, "x\n" * 5000)
     assert len(found) == 101

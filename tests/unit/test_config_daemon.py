@@ -210,3 +210,22 @@ def test_every_name_of_fwknopd_is_known(tmp_path: Path) -> None:
     assert len(names) > 60
     assert not set(names) - {*daemon.SETTINGS, *daemon.INERT}
     assert daemon.parse(tmp_path / "x", shipped.encode()).warnings == ()
+
+
+def test_of_a_name_that_stands_twice_the_last_counts_and_the_others_are_named(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "VERBOSE 1;\nPCAP_INTF eth0;\nVERBOSE 2;\nVERBOSE 3;\n")
+    assert loaded.settings.verbose == 3
+    where = f"{tmp_path}/doorwardd.conf"
+    assert loaded.warnings == tuple(f"{where}:{n}: VERBOSE does not count: line 4 says it again" for n in (1, 3))
+
+
+def test_an_override_says_a_name_again_without_a_warning(tmp_path: Path) -> None:
+    read = daemon.parse(tmp_path / "a.conf", b"VERBOSE 1;\n", [(tmp_path / "b.conf", b"VERBOSE 2;\n")])
+    assert (read.settings.verbose, read.warnings) == (2, ())
+
+
+def test_what_looks_like_a_comment_behind_a_value_is_a_warning(tmp_path: Path) -> None:
+    loaded = load(tmp_path, "SYSLOG_IDENTITY spa # mine\nAUDIT_FILE /var/log/a;# mine\nGPG_EXE /usr/bin/gpg#2;\n")
+    assert loaded.settings.syslog_identity == "spa # mine", "as fwknopd reads it"
+    told = "SYSLOG_IDENTITY: '#' and what follows are part of the value; a comment may stand behind ';'"
+    assert loaded.warnings == (f"{tmp_path}/doorwardd.conf:1: {told}",)

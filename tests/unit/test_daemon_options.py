@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.config import convert
 from doorward.daemon import cli, configuration, in_words, options
 from doorward.errors import ConfigError
 from system.doorwardd import command, environment
@@ -70,6 +71,46 @@ def test_a_file_that_a_folder_takes_the_place_of_is_named(folder: Path) -> None:
     found = read(folder, "--access-folder", str(folder / "d"))
     assert found.access.stanzas[0].path == str(folder / "d" / "one.conf")
     assert f"{folder}/access.conf is not read: the stanzas are in {folder}/d (ACCESS_FOLDER)" in found.warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ENABLE_SPA_OVER_HTTP Y;", "ENABLE_SPA_OVER_HTTP"),
+        ("ENABLE_X_FORWARDED_FOR Y;\nTRUSTED_PROXIES 10.0.0.1;", "ENABLE_X_FORWARDED_FOR"),
+        ("FIREWALL_EXE /usr/sbin/iptables;", "FIREWALL_EXE"),
+    ],
+)
+def test_what_is_without_effect_is_named_with_its_line(folder: Path, text: str, name: str) -> None:
+    (folder / "doorwardd.conf").write_text(f"VERBOSE 0;\n{text}\n")
+    where = f"{folder}/doorwardd.conf:2: {name} has no effect"
+    assert next(one for one in read(folder).warnings if "has no effect" in one).startswith(where)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "udp dst port 62201"),
+        (
+            "PCAP_FILTER udp portrange 10-20 or tcp port 80 or icmp;",
+            "udp dst portrange 10-20 or tcp dst port 80 or icmp",
+        ),
+        ("ENABLE_UDP_SERVER Y;", in_words.NOT_SET),
+        ("ENABLE_UDP_SERVER Y;\nUDPSERV_PORT 9;\nPCAP_FILTER udp portrange 8-9;", "udp dst port 8"),
+    ],
+)
+def test_the_filter_that_is_shown_is_the_one_in_force(folder: Path, text: str, expected: str) -> None:
+    (folder / "doorwardd.conf").write_text(text + "\n")
+    (shown,) = [line for line in in_words.dump(read(folder)) if " PCAP_FILTER " in line]
+    assert shown.endswith(f"=  '{expected}'")
+    if expected != in_words.NOT_SET:
+        assert in_words._captured(read(folder).settings) == convert.carriers(expected)  # noqa: SLF001  what is read back
+
+
+def test_ports_that_have_defaults_are_shown(folder: Path) -> None:
+    shown = "\n".join(in_words.dump(read(folder)))
+    for words in ("UDPSERV_PORT                 =  '1234'", "TCPSERV_PORT                 =  '62201'"):
+        assert words in shown
 
 
 def test_keys_are_made_as_fwknopd_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

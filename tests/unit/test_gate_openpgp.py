@@ -49,9 +49,11 @@ class Room:
 class Scene:
     """A gate with all that it acts on."""
 
-    def __init__(self, *stanzas: Stanza, places: int = 8, memory: Memory | None = None) -> None:
+    def __init__(
+        self, *stanzas: Stanza, places: int = 8, memory: Memory | None = None, max_age: int | None = 120
+    ) -> None:
         self.room, self.door, self.memory = Room(places), Door(), memory or Memory()
-        self.gate = Gate(stanzas or (openpgp(),), self.memory, self.door.open, 120, unsealer=self.room)
+        self.gate = Gate(stanzas or (openpgp(),), self.memory, self.door.open, max_age, unsealer=self.room)
 
     def take(self, knock: Datagram) -> Verdict | None:
         return self.gate.take(knock, NOW)
@@ -194,14 +196,17 @@ def test_strangers_packets_push_out_nothing_but_their_own_kind() -> None:
     assert reason(scene.take(good)) is Reason.REPLAY
 
 
+@pytest.mark.parametrize("max_age", [120, None])
 @pytest.mark.parametrize("key", [None, b"key"])
-def test_a_packet_for_which_there_was_no_room_opens_nothing_later(key: bytes | None) -> None:
+def test_a_packet_for_which_there_was_no_room_opens_nothing_later(key: bytes | None, max_age: int | None) -> None:
     """Whoever keeps gpg busy has heard it, and could send it again from elsewhere."""
     how = HOW if key is None else WITH_HMAC
-    scene, sent, missed = Scene(openpgp(how=how), places=0), knock(hmac_key=key), knock(hmac_key=key)
+    scene = Scene(openpgp(how=how), places=0, max_age=max_age)
+    sent, missed = knock(hmac_key=key), knock(hmac_key=key)
     assert reason(scene.take(sent)) is Reason.BUSY
+    assert reason(scene.gate.take(knock(hmac_key=key), NOW + 0.01)) is Reason.BUSY
     scene.room.places = 2
-    assert reason(scene.take(sent)) is Reason.REPLAY
+    assert reason(scene.gate.take(sent, NOW + 0.02)) is Reason.REPLAY
     assert scene.take(missed) is None
     assert reason(scene.gate.resume(1, None)) is Reason.BUSY
     assert reason(scene.take(missed)) is Reason.REPLAY
@@ -210,6 +215,14 @@ def test_a_packet_for_which_there_was_no_room_opens_nothing_later(key: bytes | N
     assert reason(reloaded.take(sent)) is Reason.REPLAY
     assert reloaded.take(knock(hmac_key=key)) is None
     assert not scene.memory.kept
+
+
+def test_what_a_symmetric_key_has_opened_is_judged_by_that_alone() -> None:
+    """A stanza for OpenPGP behind it would take it for a replay of what it is itself."""
+    scene = Scene(stanza(1, open_ports=frozenset()), openpgp(2), openpgp(3, WITH_HMAC))
+    sent = datagram(payload())
+    assert reason(scene.take(sent)) is Reason.SERVICES
+    assert reason(scene.take(sent)) is Reason.REPLAY
 
 
 def test_a_flood_that_cannot_be_kept_makes_older_knocks_worthless() -> None:

@@ -52,7 +52,10 @@ def test_a_reply_arrives_as_it_was_sent(reply: unsealing.Reply) -> None:
 
 
 def test_keyrings_arrive_as_they_were_sent() -> None:
-    sent = (Keyring(b"\0tar", None, None, "A" * 40), Keyring(b"", "/usr/bin/gpg", Secret(b"p\xff"), "host"))
+    sent = (
+        Keyring(b"\0tar", None, None, "A" * 40),
+        Keyring(b"", "/usr/bin/gpg", Secret(b"p\xff"), "host", (("AB" * 20, "access.conf:1: GPG_FINGERPRINT_ID"),)),
+    )
     assert unsealing.decode_keyrings(unsealing.encode_keyrings(sent)) == sent
 
 

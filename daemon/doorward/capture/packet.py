@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from doorward.capture import bpf, frames
@@ -100,6 +101,10 @@ class Taps:
             raise
         self._overhear()
         self._unreported = True
+
+    def listening(self) -> Callable[[], None]:
+        """Return what makes them listen again as they do now."""
+        return partial(self.listen, self._carriers, self._interfaces, promiscuous=self._promiscuous)
 
     def refresh(self) -> str | None:
         """Swap the filter when a named interface has another index than before; return one line on a change."""

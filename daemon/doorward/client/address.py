@@ -53,7 +53,10 @@ def resolve(host: str, port: int, *, family: int = ANY_FAMILY, seconds: float | 
         msg = f"{host}: the name was not resolved within {seconds:g} s"
         raise ClientError(msg)
     if isinstance(found[0], OSError):
-        msg = f"{host}: {found[0].strerror or found[0]}"
+        alone = {socket.AF_INET: " (IPv4 alone)", socket.AF_INET6: " (IPv6 alone)"}.get(
+            socket.AddressFamily(family), ""
+        )
+        msg = f"{host}: {found[0].strerror or found[0]}{alone}"
         raise ClientError(msg)
     return found[0]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from doorward import __version__
 from doorward.client import options
-from doorward.client.outside import Outside
-from doorward.errors import ClientError, ConfigError, DoorwardError, RootError
+from doorward.client.outside import Outside, UnansweredError
+from doorward.errors import ConfigError, DoorwardError, RootError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,13 +114,13 @@ def _outside() -> Outside:
 
 def _ask(prompt: str) -> str:
     if not (sys.stdin.isatty() or _has_terminal()):
-        msg = "no key: put KEY_BASE64 into ~/.fwknoprc or name a file with -G; there is no terminal to ask at"
-        raise ClientError(msg)
+        msg = "there is no terminal to ask at"
+        raise UnansweredError(msg)
     try:
         return getpass.getpass(prompt)
     except EOFError as error:
-        msg = "no key was typed"
-        raise ClientError(msg) from error
+        msg = "nothing was typed"
+        raise UnansweredError(msg) from error
 
 
 def _has_terminal() -> bool:
@@ -208,7 +208,7 @@ def _generate(arguments: argparse.Namespace, outside: Outside, output: Path | No
     if output is None:
         outside.out.write(text)
     else:
-        keys.write(text, output, force=getattr(arguments, "force", False))
+        keys.write(text, output, force=arguments.force)
     return DONE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from doorward import __version__
 from doorward.client import keys, last, options, spelling, stanza_file
 from doorward.client.knock import Run, check, knock
-from doorward.client.request import saved_profile
+from doorward.client.request import ENCRYPTION, HMAC, PASSPHRASE, Saved, client_file, saved_profile
 from doorward.config import fwknoprc
 from doorward.errors import ClientError
 from doorward.wire.fwknop import VERSION
@@ -45,18 +46,18 @@ def run(words: Sequence[str], outside: Outside, name: str) -> int:
 
 def _carry_out(said: list[Word], arguments: argparse.Namespace, outside: Outside) -> int:
     if arguments.stanza_list:
-        outside.out.writelines(f"{stanza}\n" for stanza in fwknoprc.load(_rc_path(arguments, outside)).names)
+        outside.out.writelines(f"{stanza}\n" for stanza in client_file(outside, _rc_path(arguments, outside)).names)
         return DONE
     if arguments.key_gen or arguments.key_gen_file:
         return _generate(said, arguments, outside)
     if arguments.save_rc_stanza:
         check(_to_be_saved(arguments, outside), test=arguments.test)  # a command that fails leaves the file alone
         _save_stanza(stanza_file.settings(said), arguments, outside)
-    profile = _profile(arguments, outside)
+    profile, saved = _profile(arguments, outside)
     if not profile.no_save_args and not arguments.last_cmd:
         _keep_command(said, arguments, outside)
     asking = replace(outside, ask=_asker(arguments, outside))
-    knock(profile, asking, _order(arguments, profile))
+    knock(profile, asking, _order(arguments, profile), saved)
     return DONE
 
 
@@ -99,9 +100,6 @@ def _stanza(arguments: argparse.Namespace) -> str:
 
 
 def _save_stanza(lines: list[tuple[str, str]], arguments: argparse.Namespace, outside: Outside) -> None:
-    if arguments.no_rc_file:
-        msg = "a stanza cannot be saved with --no-rc-file"
-        raise ClientError(msg)
     path = _rc_path(arguments, outside)
     stanza_file.save(path, _stanza(arguments), lines, force=bool(arguments.force_stanza), agree=outside.agree)
 
@@ -135,26 +133,39 @@ def _usage(name: str, problem: str) -> NoReturn:
 
 
 def _rc_path(arguments: argparse.Namespace, outside: Outside) -> Path:
+    """Return the file of stanzas, for what cannot do without it."""
+    if not _reads_file(arguments):
+        without = "--no-rc-file" if arguments.no_rc_file else "--no-home-dir without --rc-file FILE"
+        msg = f"-n, --save-rc-stanza and --stanza-list need a file of stanzas, and {without} leaves it out"
+        raise ClientError(msg)
     path: Path = arguments.rc_file or outside.home / ".fwknoprc"
     return path
 
 
-def _profile(arguments: argparse.Namespace, outside: Outside) -> Profile:
-    """Return what command line and file say together."""
+def _reads_file(arguments: argparse.Namespace) -> bool:
+    """Say whether a file of stanzas is read."""
+    return not arguments.no_rc_file and not (arguments.no_home_dir and arguments.rc_file is None)
+
+
+def _profile(arguments: argparse.Namespace, outside: Outside) -> tuple[Profile, Saved]:
+    """Return what command line and file say together, and what of it the file said."""
     said = options.profile(arguments)
     if said.key or said.hmac_key:
         outside.warn("warning: a key on the command line is visible to every user of this machine")
-    if not arguments.no_rc_file and not (arguments.no_home_dir and arguments.rc_file is None):
-        stanza = arguments.server if arguments.save_rc_stanza else None
-        said = said.over(saved_profile(outside, arguments.rc_file, arguments.named_config or stanza))
+    saved = Saved()
+    if _reads_file(arguments):
+        stanza = arguments.named_config or (arguments.server if arguments.save_rc_stanza else None)
+        saved = saved_profile(outside, arguments.rc_file, stanza, arguments.server)
     elif arguments.named_config is not None:
-        msg = "a stanza needs a file to stand in"
-        raise ClientError(msg)
+        _rc_path(arguments, outside)
+    said = said.over(saved.profile)
     if arguments.ask_key:
         said = replace(said, key=None, key_file=None, gpg_password=None)
+        saved = replace(saved, asked=saved.asked | {ENCRYPTION, PASSPHRASE})
     if arguments.ask_hmac_key:
         said = replace(said, hmac_key=None, hmac_key_file=None, use_hmac=True)
-    return said
+        saved = replace(saved, asked=saved.asked | {HMAC})
+    return said, saved
 
 
 def _order(arguments: argparse.Namespace, profile: Profile) -> Run:
@@ -187,7 +198,7 @@ def _line(descriptor: int, prompt: str) -> str:
     text = line.decode("utf-8", "replace").removesuffix("\r")
     if not text or "\ufffd" in text or not text.isprintable():
         what = prompt.removeprefix("Enter ").rstrip(": ")
-        msg = f"descriptor {descriptor} has no line of text for the {what}"
+        msg = f"descriptor {descriptor} has no line of text for the {what}: keys are a line each, the HMAC key behind"
         raise ClientError(msg)
     return text
 
@@ -196,7 +207,8 @@ def _generate(said: list[Word], arguments: argparse.Namespace, outside: Outside)
     """Make keys: printed, into a file, or into the stanza. Nothing is sent: the host does not have them yet."""
     text = keys.new(outside.random_bytes, arguments.key_len, arguments.hmac_key_len, arguments.hmac_digest)
     if arguments.key_gen_file is not None:
-        keys.write(text, arguments.key_gen_file)
+        instead = f"`doorward keys generate --force --output {shlex.quote(str(arguments.key_gen_file))}` replaces it"
+        keys.write(text, arguments.key_gen_file, instead=instead)
         outside.say(f"[+] Wrote Rijndael and HMAC keys to: {arguments.key_gen_file}")
     if arguments.save_rc_stanza:
         lines = dict(stanza_file.settings(said))

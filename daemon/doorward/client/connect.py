@@ -41,10 +41,14 @@ _WORDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One address to dial; `knock` sends one fresh packet for it and may raise OSError; None dials without knocking."""
+    """One address to dial; `knock` sends one fresh packet for it and may raise OSError; None dials without knocking.
+
+    `keyless` says why there is no knock.
+    """
 
     dial: Endpoint
     knock: Callable[[], None] | None
+    keyless: str = "no key for this host to knock with"
 
 
 class ClosedError(ClientError):
@@ -190,8 +194,4 @@ def _reason(lanes: Sequence[Lane]) -> str:
     if knocks:
         return f"closed after {knocks} knock{'s' * (knocks > 1)}: key? clock? source behind NAT?"
     unsent = next((lane.unsent for lane in lanes if lane.unsent), "")
-    return (
-        f"closed, and no knock could be sent: {unsent}"
-        if unsent
-        else "no answer, and no key for this host to knock with"
-    )
+    return f"closed, and no knock could be sent: {unsent}" if unsent else f"no answer, and {lanes[0].route.keyless}"

@@ -32,8 +32,10 @@ def new(
     return generate(random_bytes, key_bytes or KEY_BYTES, hmac_bytes or default)
 
 
-def write(text: str, path: Path, *, force: bool = False) -> None:
+def write(text: str, path: Path, *, force: bool = False, instead: str = "--force replaces it") -> None:
     """Write a key text to a new file of mode 0600; with `force` replace what stands there in one step.
+
+    `instead` says for the error what would replace it.
 
     Raises:
         ClientError: the file exists, or cannot be written.
@@ -45,8 +47,8 @@ def write(text: str, path: Path, *, force: bool = False) -> None:
         else:
             create(path, content)
     except FileExistsError as error:
-        msg = f"{path}: exists; keys are never overwritten without --force"
+        msg = f"{path}: exists, and keys are never overwritten unasked: name another file ({instead})"
         raise ClientError(msg) from error
     except OSError as error:
-        msg = f"{path}: {error.strerror or error}"
+        msg = f"{path}: cannot be written: {error.strerror or error}"
         raise ClientError(msg) from error

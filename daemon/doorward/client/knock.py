@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, replace
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 from doorward.client import nat, show
 from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve, source_to_ask
 from doorward.client.packet import build
-from doorward.client.request import PORT, request
-from doorward.client.send import USER_AGENT, Transport, http_request, send
+from doorward.client.request import PORT, KeySearch, Saved, request
+from doorward.client.send import USER_AGENT, Transport, http_request, send, unsent
 from doorward.config.profile import Carrier, SourceRule
 from doorward.errors import ClientError, RootError
 
@@ -34,10 +35,11 @@ class Run:
     append: bool = False
 
 
-def knock(profile: Profile, outside: Outside, order: Run | None = None) -> None:
+def knock(profile: Profile, outside: Outside, order: Run | None = None, saved: Saved | None = None) -> None:
     """Send a packet to the first reachable address of each family of the host; in a test show and send nothing.
 
-    Both families, because whoever connects afterwards may use either, and the packet names one source.
+    Both families, because whoever connects afterwards may use either, and the packet names one source. `saved` is what
+    the profile was read from.
 
     Raises:
         ClientError: something is missing, or nothing could be sent.
@@ -45,7 +47,8 @@ def knock(profile: Profile, outside: Outside, order: Run | None = None) -> None:
     order = order or Run()
     check(profile, test=order.test)
     led = nat.Led(()) if profile.command is not None else nat.lead(profile, profile.access or (), outside.random_bytes)
-    asked = request(profile, led, profile.server or "", outside.environ, outside.ask)
+    search = KeySearch(profile.server or "", outside.ask, saved or Saved())
+    asked = request(profile, led, search, outside.environ)
     if asked.keys.hmac_key is None:
         outside.warn("warning: no HMAC key: the packet is not authenticated")
     if led.random_port is not None:
@@ -65,10 +68,10 @@ def check(profile: Profile, *, test: bool) -> None:
         ClientError: what is missing.
     """
     if profile.access is None and profile.command is None:
-        msg = "name what to open: -A tcp/22"
+        msg = "name what to open: -A tcp/22 (ACCESS in a stanza, which -n names)"
         raise ClientError(msg)
     if profile.server is None and not test:
-        msg = "name the host to knock at: -D HOST"
+        msg = "name the host to knock at: -D HOST (SPA_SERVER in a stanza, which -n names)"
         raise ClientError(msg)
 
 
@@ -142,16 +145,23 @@ def _to_one(way: Way, asked: Request, profile: Profile, outside: Outside, order:
         if order.test or way.to is None:
             _end_test(packet, how, profile, outside)
             return None
-        sent = send(packet.payload, way.to, how)
+        sent = _sent(packet, way.to, how)
     except RootError:
         raise
     except ClientError as error:
         return str(error)
     except OSError as error:
-        return f"{way.to.host if way.to else profile.server}: {error.strerror or error}"
+        return f"{way.host.host if way.host else profile.server}: {error.strerror or error}"
     if profile.verbose:
         outside.say(f"send_spa_packet: bytes sent: {sent}")
     return None
+
+
+def _sent(packet: Packet, to: Endpoint, how: Transport) -> int:
+    try:
+        return send(packet.payload, to, how)
+    except OSError as error:
+        raise ClientError(unsent(error, to, how)) from error
 
 
 def _end_test(packet: Packet, how: Transport, profile: Profile, outside: Outside) -> None:
@@ -201,5 +211,6 @@ def save(packet: Packet, path: Path, *, append: bool) -> None:
                 os.fchmod(stream.fileno(), 0o600)
             stream.write(packet.payload + b"\n")
     except OSError as error:
-        msg = f"{path}: {error.strerror or error}"
+        why = "it is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror or error
+        msg = f"{path}: the packet cannot be saved: {why}"
         raise ClientError(msg) from error

@@ -6,6 +6,7 @@ are not shown.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
@@ -57,10 +58,14 @@ def load(path: Path) -> list[Word]:
             status = os.fstat(stream.fileno())
             content = stream.read(_FILE_MAX) if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
-        msg = f"{path}: {error.strerror or error}"
+        nothing = ": no command line was kept there" if error.errno == errno.ENOENT else ""
+        msg = f"{path}: {error.strerror or error}{nothing}"
         raise ClientError(msg) from error
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        msg = f"{path}: somebody else could have written this command line"
+        msg = (
+            f"{path}: somebody else could have written this command line (uid {status.st_uid}, "
+            f"mode {stat.S_IMODE(status.st_mode):04o}): it is not run; remove the file"
+        )
         raise ClientError(msg)
     try:
         (_, *words) = shlex.split(content.decode("utf-8").partition("\n")[0])

@@ -43,7 +43,7 @@ def lead(profile: Profile, services: tuple[Service, ...], random_bytes: Callable
     if outer is None:
         return Led(services, target, bool(profile.nat_local))
     if len(services) != 1:
-        msg = "a NAT port stands for one service: ask for one with -A"
+        msg = f"a NAT port stands for one service, and {len(services)} are asked for: name one with -A"
         raise ClientError(msg)
     return Led((Service(services[0].protocol, outer),), target, bool(profile.nat_local), drawn)
 

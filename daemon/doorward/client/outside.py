@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from doorward.errors import ClientError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+
+class UnansweredError(ClientError):
+    """Nobody answered a question; the text says why, as what stands behind "and"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +25,7 @@ class Outside:
     random_bytes: Callable[[int], bytes]
     environ: Mapping[str, str]
     home: Path
-    ask: Callable[[str], str]  # a secret, typed at the terminal without echo
+    ask: Callable[[str], str]  # a secret, typed at the terminal without echo; else UnansweredError
     agree: Callable[[str], bool]  # y to a question; anything else, or nobody there, is no
     out: TextIO
     err: TextIO

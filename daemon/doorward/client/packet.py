@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.crypto import symmetric
+from doorward.errors import WireError
 from doorward.values import DigestType, Secret, SymmetricKeys
 from doorward.wire.fwknop import RANDOM_DIGITS, VERSION, Message, MessageType, serialize
 
@@ -91,18 +92,23 @@ def build(request: Request, source: IPAddress | None, now: float, random_bytes: 
         OpenPgpError: gpg does not make it.
     """
     wanted = ",".join(map(str, request.services)) if request.command is None else request.command
-    message = Message(
-        random=_digits(random_bytes),
-        user=request.user,
-        time=int(now) + request.time_offset,
-        version=VERSION,
-        type=request.type,
-        text=f"{ORIGIN if source is None else source},{wanted}",
-        nat_access=request.nat if request.command is None else None,
-        timeout=request.timeout if request.timeout and request.command is None else None,
-        digest=request.digest,
-    )
-    plaintext = serialize(message)
+    text = f"{ORIGIN if source is None else source},{wanted}"
+    try:
+        message = Message(
+            random=_digits(random_bytes),
+            user=request.user,
+            time=int(now) + request.time_offset,
+            version=VERSION,
+            type=request.type,
+            text=text,
+            nat_access=request.nat if request.command is None else None,
+            timeout=request.timeout if request.timeout and request.command is None else None,
+            digest=request.digest,
+        )
+        plaintext = serialize(message)
+    except WireError as error:
+        msg = f"the knock for {text[:60]!r} cannot be made: {error}"
+        raise WireError(msg) from error
     return Packet(message, plaintext, _seal(plaintext, request.keys, random_bytes), request.keys)
 
 

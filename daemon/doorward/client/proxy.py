@@ -12,8 +12,8 @@ from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve
 from doorward.client.connect import ClosedError, Route, connect
 from doorward.client.knock import Way, source, source_rule, transport
 from doorward.client.packet import build
-from doorward.client.request import PORT, request, saved_profile
-from doorward.client.send import send
+from doorward.client.request import ENCRYPTION, PORT, KeySearch, request, saved_profile
+from doorward.client.send import send, unsent
 from doorward.config.profile import Profile, SourceRule
 from doorward.errors import ClientError, ConfigError, DoorwardError
 from doorward.values import Protocol, Service
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from doorward.client.nat import Led
     from doorward.client.outside import Outside
     from doorward.client.packet import Request
     from doorward.values import IPAddress
@@ -77,7 +76,8 @@ def _leave(reason: str, status: Path | None, outside: Outside) -> None:
 def _connection(order: Order, outside: Outside) -> socket.socket:
     deadline = outside.monotonic() + order.timeout
     wanted = Service(Protocol.TCP, order.port)
-    profile = order.said.over(saved_profile(outside, order.rc_file, order.stanza, order.host, wanted))
+    saved = saved_profile(outside, order.rc_file, order.stanza, order.host, wanted)
+    profile = order.said.over(saved.profile)
     services = profile.access or (wanted,)
     led = nat.lead(profile, services, outside.random_bytes) if profile.can_seal else nat.Led(services)
     port = led.services[0].port if profile.nat_port or led.random_port else order.port
@@ -86,8 +86,20 @@ def _connection(order: Order, outside: Outside) -> socket.socket:
     if not reachable:
         raise ClosedError(complaint)
     left = max(deadline - outside.monotonic(), 0)
-    knockers = _knockers(order, profile, led, reachable, left, outside)
+    if not profile.can_seal:
+        keyless = f"no {_missing(profile)} to knock with: {saved.lacks(ENCRYPTION)}"
+        if profile.verbose:
+            outside.warn(f"{order.host}: dialling without a knock: {keyless}")
+        return connect([Route(dial, None, keyless) for dial in reachable], deadline, outside.monotonic)
+    profile = replace(profile, server=profile.server or order.host, command=None)
+    asked = request(profile, led, KeySearch(profile.server or "", None, saved), outside.environ)
+    knockers = _knockers(order.host, profile, asked, reachable, left, outside)
     return connect([Route(*pair) for pair in zip(reachable, knockers, strict=True)], deadline, outside.monotonic)
+
+
+def _missing(profile: Profile) -> str:
+    """Return what a profile that cannot seal lacks."""
+    return "GPG_RECIPIENT" if profile.use_gpg else ENCRYPTION.what
 
 
 def _of_the_source(endpoints: tuple[Endpoint, ...], rule: SourceRule | IPAddress | None) -> tuple[Endpoint, ...]:
@@ -118,18 +130,12 @@ def _no_route(endpoint: Endpoint) -> str | None:
 
 
 def _knockers(  # noqa: PLR0913, PLR0917  what one connection is made of
-    order: Order, profile: Profile, led: Led, dials: list[Endpoint], seconds: float, outside: Outside
-) -> list[Callable[[], None] | None]:
-    """Return for each address what knocks for it; nothing does where the profile has no key for this host."""
-    if not profile.can_seal:
-        if profile.verbose:
-            outside.warn(f"no key for {order.host}: dialling without a knock")
-        return [None] * len(dials)
-    profile = replace(profile, server=profile.server or order.host, command=None)
-    asked = request(profile, led, profile.server or "", outside.environ, None)
+    host: str, profile: Profile, asked: Request, dials: list[Endpoint], seconds: float, outside: Outside
+) -> list[Callable[[], None]]:
+    """Return for each address of the host what knocks for it."""
     door = profile.http_proxy.host if profile.http_proxy is not None else profile.server
     port = _door_port(profile, outside)
-    if door == order.host:
+    if door == host:
         return [_knocker(asked, profile, dial, dial._replace(port=port), outside) for dial in dials]
     doors = resolve(door or "", port, family=_family(profile), seconds=seconds)
     return [_knocker(asked, profile, dial, _door(dial, doors), outside) for dial in dials]
@@ -159,7 +165,10 @@ def _knocker(asked: Request, profile: Profile, dial: Endpoint, door: Endpoint, o
         if not (known and asks_outside):
             known[:] = [source(profile, way, outside)]
         packet = build(asked, known[0], outside.clock(), outside.random_bytes)
-        send(packet.payload, door, transport(profile))
+        try:
+            send(packet.payload, door, transport(profile))
+        except OSError as error:
+            raise OSError(error.errno, unsent(error, door, transport(profile))) from error
         if profile.verbose:
             outside.warn(f"knocked at {door.host} port {door.port} for {packet.message.text}")
 

@@ -36,7 +36,7 @@ def send(payload: bytes, to: Endpoint, transport: Transport) -> int:
         OSError: no route.
     """
     if transport.spoofed is not None and transport.spoofed.version != to.host.version:
-        msg = f"{transport.spoofed} cannot be the source of a packet to {to.host}"
+        msg = f"{transport.spoofed} cannot be the source of a packet to {to.host}: -Q names one of the same family"
         raise ClientError(msg)
     try:
         sender = socket.socket(to.family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)

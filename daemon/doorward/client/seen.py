@@ -66,7 +66,7 @@ def address(profile: Profile, host: Endpoint | None, outside: Outside) -> IPAddr
         if profile.verbose:
             outside.say(f"[+] Resolved external IP (via '{site.name}') as: {found}")
         return found
-    msg = f"nobody says which address this machine has: {'; '.join(failures)}"
+    msg = f"nobody says which address this machine has, so name it with -a: {'; '.join(failures)}"
     raise ClientError(msg)
 
 
@@ -212,9 +212,14 @@ def _by_wget(url: str, profile: Profile, agent: str, family: socket.AddressFamil
     if not profile.wget_user_agent:
         command += ["-U", agent]
     command += ["-4" if family is socket.AF_INET else "-6", "--secure-protocol=auto", "--quiet", "-O", "-", url]
-    with subprocess.Popen(  # noqa: S603  the user's own command
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as program:
+    try:
+        program = subprocess.Popen(  # noqa: S603  the user's own command
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError as error:
+        msg = f"{command[0]} (-w, WGET_CMD) cannot be run: {error.strerror}"
+        raise ClientError(msg) from error
+    with program:
         try:
             return _output(program)
         finally:

@@ -6,6 +6,7 @@ Source: fwknop client/spa_comm.c, whose bytes these are; IPv6 is ours.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -61,6 +62,26 @@ def send(payload: bytes, to: Endpoint, transport: Transport) -> int:
     return len(content)
 
 
+def unsent(error: OSError, to: Endpoint, transport: Transport) -> str:
+    """Return where a payload was to go, and why it did not get there."""
+    name = f"the proxy {transport.proxy}" if transport.proxy is not None else transport.server
+    host = str(to.host) if name in {"", str(to.host)} else f"{name} ({to.host})"
+    port = "" if transport.carrier is Carrier.ICMP else f" port {to.port}"
+    return f"{host}{port} over {transport.carrier.value}: {_reason(error, transport)}"
+
+
+def _reason(error: OSError, transport: Transport) -> str:
+    needed = f"; -P {transport.carrier.value} needs a server there (ENABLE_TCP_SERVER Y on the host)"
+    needed = needed if transport.proxy is None else ""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return f"no answer within {CONNECT_SECONDS:g} s{needed}"
+    if error.errno == errno.ECONNREFUSED:
+        return f"{error.strerror}{needed}"
+    if error.errno == errno.EPERM:
+        return f"{error.strerror}: this machine's own packet filter forbids it"
+    return error.strerror or str(error)
+
+
 def http_request(payload: bytes, transport: Transport) -> bytes:
     """Return the request whose path is the payload, in the alphabet of URLs."""
     path = payload.translate(_FOR_URLS).decode("ascii")
@@ -86,9 +107,9 @@ def _bound(to: Endpoint, kind: socket.SocketKind, transport: Transport) -> socke
             if kind is socket.SOCK_STREAM:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last knock's may still be in TIME_WAIT
             made.bind(("", transport.source_port))
-    except OSError:
+    except OSError as error:
         made.close()
-        raise
+        raise OSError(error.errno, f"this machine's port {transport.source_port} (-S): {error.strerror}") from error
     return made
 
 

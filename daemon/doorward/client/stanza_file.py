@@ -74,14 +74,16 @@ def save(
         ConfigError: the file, or what would become of it, is no client's file.
     """
     if _STANZA.fullmatch(stanza) is None or stanza != stanza.strip():
-        msg = f"{stanza[:80]!r} is no name for a stanza"
+        msg = f"{stanza[:80]!r} is no name for a stanza: -n names one without [ and ], # and ; and blanks around it"
         raise ClientError(msg)
-    target = path.resolve()  # a link stays a link
     try:
-        content = target.read_bytes() if target.exists() else b""
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror}"
         raise ClientError(msg) from error
+    target = path.resolve()  # a link stays a link
     parse(content, str(path))
     kept = _Keep(stanza, {name for name, _ in lines}, force=force, agree=agree)
     text = _replaced(content, stanza, lines, kept)

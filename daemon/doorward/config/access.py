@@ -279,7 +279,7 @@ class _Reading:
             self._refuse(line, error)
             return
         if not names:
-            self._warnings.append(f"{_place(line)}: {path} has no *.conf")
+            self._warnings.append(line.remark(f"{path} has no *.conf"))
         for name in names:
             self._include(path / name, line, chain)
 
@@ -341,6 +341,7 @@ class _Reading:
                 self._problems.append(line.problem(f"{line.name}: already set in {where}"))
             draft.values[name] = value
             draft.lines[name] = line
+            self._warnings.extend(filter(None, [line.remark_on_comment()]))
 
     def _homes(self, stanzas: list[Stanza]) -> dict[Path, bytes]:
         """Return the keyrings that stanzas need, each read once."""
@@ -394,8 +395,17 @@ class _Judgement:
 
     def warnings(self, stanza: Stanza) -> Iterator[str]:
         """Yield what is legal but worth knowing."""
-        yield from (f"{_place(self._draft.line(name))}: {text}" for name, text in self._notes)
-        yield from _warnings(stanza)
+        notes = (*self._notes, *self._openness(stanza), *_openness(stanza))
+        yield from (self._draft.line(name).remark(text) for name, text in notes)
+
+    def _openness(self, stanza: Stanza) -> Iterator[tuple[str, str]]:
+        """Yield fields and what is open in them to more than the author may think, as far as settings decide it."""
+        led = stanza.forwarding
+        wished = led.everything or bool(led.only)  # without settings the stanza itself has to say that it forwards
+        forwards = wished if self._settings is None else self._settings.forwarding
+        if forwards and led.force is None and led.targets is None and led.only is not False:
+            name = "everything" if led.everything else "forward_only"
+            yield name, "no NAT_TARGETS: a packet may have connections led to any host that this one reaches"
 
     def _problem(self, name: str, text: str) -> None:
         self._problems.append(self._draft.line(name).problem(text))
@@ -576,19 +586,17 @@ class _Judgement:
             self._notes.append(("collect_mode", "DATA_COLLECT_MODE is not used: doorwardd.conf says how packets come"))
 
 
-def _place(line: Line) -> str:
-    return f"{line.path}:{line.number}" if line.number else line.path
-
-
-def _warnings(stanza: Stanza) -> Iterator[str]:
-    where = f"{stanza.path}:{stanza.line}: "
+def _openness(stanza: Stanza) -> Iterator[tuple[str, str]]:
+    """Yield fields and what is weak about them."""
     if all(made is None or made.hmac_key is None for made in (stanza.keys, stanza.openpgp)):
-        yield where + "no HMAC key: packets are not authenticated before they are decrypted"
+        yield "", "no HMAC key: packets are not authenticated before they are decrypted"
     if not stanza.require_source_address:
-        yield where + "REQUIRE_SOURCE_ADDRESS is not set: whoever relays a packet first gets the opening"
+        text = "REQUIRE_SOURCE_ADDRESS is not Y: whoever is first to relay a packet without an address gets the opening"
+        yield "require_source_address", text
     if stanza.any_ports:
-        yield where + "PERMIT_CLIENT_PORTS: every service may be opened"
+        yield "any_ports", "PERMIT_CLIENT_PORTS: every service may be opened"
     elif stanza.open_ports is None:
-        yield where + "no OPEN_PORTS: every service may be opened"
+        yield "", "no OPEN_PORTS: every service may be opened"
     if stanza.fw_access_timeout > stanza.max_fw_timeout:
-        yield where + "FW_ACCESS_TIMEOUT exceeds MAX_FW_TIMEOUT, which caps only what clients ask for"
+        text = "FW_ACCESS_TIMEOUT exceeds MAX_FW_TIMEOUT, which caps only what clients ask for"
+        yield "fw_access_timeout", text

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from doorward.config.stanza import Target
+from doorward.errors import WireError
 from doorward.values import (
     ANYWHERE,
     GRANT_SECONDS_MAX,
@@ -188,12 +189,23 @@ def account(value: str) -> str:
 
 
 def services(value: str) -> tuple[Service, ...]:
-    """Read `tcp/22, udp/53`; lower case, no duplicates."""
-    entries = tuple(Service.parse(entry.strip()) for entry in value.split(","))
+    """Read `tcp/22, udp/53`; lower case, no duplicates. The problem names every entry that is none."""
+    read = [_service(entry.strip()) for entry in value.split(",")]
+    entries = tuple(entry for entry in read if isinstance(entry, Service))
+    problems = [entry for entry in read if isinstance(entry, str)]
     if len(set(entries)) != len(entries):
-        msg = "names a service twice"
-        raise ValueError(msg)
+        problems.append("names a service twice")
+    if problems:
+        raise ValueError("; ".join(dict.fromkeys(problems)))
     return entries
+
+
+def _service(entry: str) -> Service | str:
+    """Return a service, or what is wrong with it."""
+    try:
+        return Service.parse(entry)
+    except WireError as error:
+        return str(error)
 
 
 def digest_type(value: str) -> DigestType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,8 +50,9 @@ class Alerts:
 class DaemonSettings:
     """How doorwardd runs. `max_age` in seconds, None where ageing is off; `interfaces` empty means every one.
 
-    `capture` False is a UDP server in the place of passive capture; `udp_server` and `tcp_server` are ports. `proxies`
-    are believed about who speaks through them. `command_seconds` is how long a command may run.
+    `capture` False is a UDP server in the place of passive capture; `udp_server` and `tcp_server` are ports, None where
+    there is none; `udp_server_port` and `tcp_server_port` are what they would be. `proxies` are believed about who
+    speaks through them. `command_seconds` is how long a command may run.
     """
 
     access_file: Path = CONFIG_FOLDER / "access.conf"
@@ -77,7 +78,9 @@ class DaemonSettings:
     promiscuous: bool = False
     capture: bool = True
     udp_server: int | None = None
+    udp_server_port: int = KNOCK_PORT
     tcp_server: int | None = None
+    tcp_server_port: int = KNOCK_PORT
     http: bool = False
     http_any_agent: bool = False
     forwarded_for: bool = False
@@ -99,11 +102,11 @@ class DaemonSettings:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings of a file, and what the log at start should say of it."""
+    """The settings of a file, what the log at start should say of it, and for each name the line that counts."""
 
     settings: DaemonSettings
     warnings: tuple[str, ...]
-    udp_port: int = KNOCK_PORT  # UDPSERV_PORT, whether or not the server is on
+    lines: dict[str, Line] = field(default_factory=dict)
 
 
 def load(path: Path) -> Loaded:
@@ -127,24 +130,33 @@ def parse(path: Path, content: bytes, overrides: Sequence[tuple[Path, bytes]] = 
     warnings: list[str] = []
     lines = [line for file, read in ((path, content), *overrides) for line in reader.lines(file, read, problems)]
     lines = [line for line in _expanded(lines, problems) if not _is_inert(line, warnings)]
+    where = {line.name: line for line in lines}
+    warnings.extend(_overridden(lines, where))
     values: dict[str, Any] = {}
-    for line, field, value in reader.convert(_other_backends_last(lines, warnings), SETTINGS, problems):
-        if field:
-            values[field] = value
+    for line, name, value in reader.convert(_other_backends_last(lines, warnings), SETTINGS, problems):
+        warnings.extend(filter(None, [line.remark_on_comment()]))
+        if name:
+            values[name] = value
         elif value:
             problems.append(line.problem(f"{line.name} {line.value} is refused: {REFUSED[line.name]}"))
-    _compare(values, lines, problems)
+    _compare(values, where, problems)
     if problems:
         raise reader.failure(problems)
-    if "firewall_exe" in values and values.get("backend") is not FirewallBackend.IPTABLES:
-        where = next(line for line in lines if line.name == "FIREWALL_EXE")
-        warnings.append(f"{where.path}:{where.number}: FIREWALL_EXE has no effect: nftables needs no program")
-    udp_port = values.get("udp_server_port", KNOCK_PORT)
     chosen = _settings(path, values)
     if "firewall_exe" in values:
-        written = [line for line in lines if line.name == "FIREWALL_EXE"][-1]
-        chosen = replace(chosen, firewall_exe_line=(str(written.path), written.number))
-    return Loaded(chosen, tuple(warnings), udp_port)
+        written = where["FIREWALL_EXE"]
+        chosen = replace(chosen, firewall_exe_line=(written.path, written.number))
+        if chosen.backend is not FirewallBackend.IPTABLES:
+            warnings.append(written.remark("FIREWALL_EXE has no effect: nftables needs no program"))
+    return Loaded(chosen, tuple(warnings), where)
+
+
+def _overridden(lines: list[Line], where: dict[str, Line]) -> Iterator[str]:
+    """Yield what the same file says again further down, as fwknopd takes it; a file of -O is there to say it again."""
+    for line in lines:
+        last = where[line.name]
+        if line is not last and line.path == last.path:
+            yield line.remark(f"{line.name} does not count: line {last.number} says it again")
 
 
 def in_run_folder(chosen: DaemonSettings, folder: Path) -> DaemonSettings:
@@ -165,15 +177,14 @@ def _other_backends_last(lines: list[Line], warnings: list[str]) -> list[Line]:
     for line in lines:
         twin = line.name.replace("FIREWD", "IPT")
         if twin != line.name and twin in named and line.name in SETTINGS:
-            warnings.append(f"{line.path}:{line.number}: {line.name} is not used beside {twin}")
+            warnings.append(line.remark(f"{line.name} is not used beside {twin}"))
         else:
             kept.append(line)
     return kept
 
 
-def _compare(values: dict[str, Any], lines: list[Line], problems: list[Problem]) -> None:
+def _compare(values: dict[str, Any], where: dict[str, Line], problems: list[Problem]) -> None:
     """Name what makes sense only together with another line."""
-    where = {line.name: line for line in lines}
     if values.get("forwarded_for") and "proxies" not in values and "TRUSTED_PROXIES" not in where:
         problems.append(
             where["ENABLE_X_FORWARDED_FOR"].problem(
@@ -203,8 +214,7 @@ def _settings(path: Path, values: dict[str, Any]) -> DaemonSettings:
         values.setdefault("pid_file", run_folder / "doorwardd.pid")
         values.setdefault("replay_file", run_folder / "replay.db")
     for server in ("udp_server", "tcp_server"):
-        port = values.pop(server + "_port", KNOCK_PORT)
-        values[server] = port if values.pop(server, False) else None
+        values[server] = values.get(f"{server}_port", KNOCK_PORT) if values.get(server) else None
     # fwknopd has either; here a filter that is written says what else is listened to
     values["capture"] = values["udp_server"] is None or "carriers" in values
     values["alerts"] = _alerts(values)
@@ -238,7 +248,7 @@ def _expanded(lines: list[Line], problems: list[Problem]) -> Iterator[Line]:
 def _is_inert(line: Line, warnings: list[str]) -> bool:
     """Say whether a name of fwknopd has nothing to do here; it is then named in a warning, never passed over."""
     if line.name in INERT:
-        warnings.append(f"{line.path}:{line.number}: {line.name} has no effect: {INERT[line.name]}")
+        warnings.append(line.remark(f"{line.name} has no effect: {INERT[line.name]}"))
     return line.name in INERT
 
 

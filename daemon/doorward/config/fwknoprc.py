@@ -4,7 +4,8 @@ Source: fwknop client/config_init.c. Where we part from it: lines above the firs
 drops them without a word), so the text that `doorward keys generate` prints is a file; a named stanza's key replaces
 the default's whatever its spelling; HMAC_KEY_FILE names the HMAC key's file (fwknop's fills the other one); a truth
 value is Y or N, with yes and no as what they say (fwknop takes `yes` for No); ALLOW_IP may also be `auto`, `packet` or
-an IPv6 address.
+an IPv6 address; a heading without `]` is a mistake of the whole file (to fwknop it is a line of the stanza above, and
+what follows counts there). Two stanzas of one name are read one after the other, as there, and warned of.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import os
 import re
 import stat
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.config import convert, profile
 from doorward.config.profile import Profile, SourceRule
-from doorward.config.reader import Line, Setting, failure, is_name
+from doorward.config.reader import PROBLEMS_MAX, Line, Setting, failure, is_name
 from doorward.config.reader import convert as convert_lines
 from doorward.errors import ConfigError, Problem
 
@@ -31,7 +33,7 @@ DEFAULT: Final = "default"
 FILE_MAX: Final = 1 << 20  # bytes; a thousand stanzas fit many times
 LINE_MAX: Final = 1024  # characters, fwknop's MAX_LINE_LEN
 
-_STANZA: Final = re.compile(r"\[([^\]]*)\]")
+_STANZA: Final = re.compile(r"\[([^\]]*)\]\s*(?P<behind>[^\s#;].*)?")
 _ENTRY: Final = re.compile(r"([^\s;#]+)\s+([^\s;#]+)")
 
 
@@ -103,7 +105,7 @@ class ClientFile:
 
 
 def load(path: Path) -> ClientFile:
-    """Return the file's stanzas, with a warning where others than its owner can read keys in it.
+    """Return the file's stanzas, with a warning too where others than its owner can read keys in it.
 
     Raises:
         ConfigError: the file cannot be read, is no text of a bearable size, or names a program to run and could have
@@ -114,7 +116,7 @@ def load(path: Path) -> ClientFile:
     problems = list(_foreign_programs(client_file, status))
     if problems:
         raise failure(problems)
-    return replace(client_file, warnings=_warnings(client_file, status))
+    return replace(client_file, warnings=(*_warnings(client_file, status), *client_file.warnings))
 
 
 def rows(path: Path) -> list[str]:
@@ -130,9 +132,13 @@ def parse(content: bytes, path: str) -> ClientFile:
     """Return the stanzas of a file's content; `path` names it in problems.
 
     Raises:
-        ConfigError: the content is too large, or a line is too long or no text.
+        ConfigError: the content is too large, a line is too long or no text, or a heading has no end.
     """
-    return ClientFile(path, tuple(_stanzas(path, _rows(content, path))))
+    rows = _rows(content, path)
+    endless = [number for number, row in enumerate(rows, 1) if row.startswith("[") and _STANZA.match(row) is None]
+    if endless:
+        raise failure(Problem(path, number, "the stanza's heading has no ']'") for number in endless)
+    return ClientFile(path, tuple(_stanzas(path, rows)), tuple(map(str, islice(_oddities(path, rows), PROBLEMS_MAX))))
 
 
 def _content(path: Path) -> tuple[bytes, os.stat_result]:
@@ -178,6 +184,23 @@ def _stanzas(path: str, rows: list[str]) -> Iterator[tuple[str, tuple[Line | Pro
         yield name, tuple(lines)
         name, lines = heading[1].strip(), []
     yield name, tuple(lines)
+
+
+def _oddities(path: str, rows: list[str]) -> Iterator[Problem]:
+    """Yield what is read as fwknop reads it, but hardly was meant so."""
+    begun: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        heading = _STANZA.match(row)
+        if heading is None:
+            continue
+        if heading["behind"]:
+            yield Problem(
+                path, number, "what stands behind the stanza's heading is not read: put it on a line of its own"
+            )
+        name = heading[1].strip()
+        first = begun.setdefault(name.lower(), number)
+        if first != number:
+            yield Problem(path, number, f"[{name}] begins on line {first} already: both are read, the later line wins")
 
 
 def _line(path: str, number: int, row: str) -> Line | Problem:

@@ -23,6 +23,7 @@ _MARK: Final = re.compile(
     r"(?::|\s+:(?=\s))?\s*"
 )  # `NAME value`, `NAME: value`, `NAME : value`; `::1` keeps its colons
 _COMMENTS: Final = ("#", ";")
+_LOOKS_LIKE_A_COMMENT: Final = re.compile(r"\s#")
 
 T = TypeVar("T")
 
@@ -39,6 +40,16 @@ class Line:
     def problem(self, text: str) -> Problem:
         """Return a problem of this line."""
         return Problem(self.path, self.number, text)
+
+    def remark(self, text: str) -> str:
+        """Return a warning with the place of this line; one that no file has is the file itself."""
+        return f"{self.path}:{self.number}: {text}" if self.number else f"{self.path}: {text}"
+
+    def remark_on_comment(self) -> str | None:
+        """Return a warning where the value holds what looks like a comment: as in fwknop it is part of it."""
+        if _LOOKS_LIKE_A_COMMENT.search(self.value) is None:
+            return None
+        return self.remark(f"{self.name}: '#' and what follows are part of the value; a comment may stand behind ';'")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from doorward.values import DigestType
 from doorward.wire import fwknop, openpgp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from doorward.values import Secret
@@ -95,8 +95,9 @@ def seal(  # noqa: PLR0913  what gpg needs to know, each named
         OpenPgpError: gpg or python-gnupg is missing, a key does not fit, or the knock is too long for fwknop.
     """
     gpg = _start(exe, home)
-    to = _the_key(gpg, recipient, secret=False)
-    by = None if signer is None else _the_key(gpg, signer, secret=True)
+    where = f" in {'its own keyring' if home is None else home}: import it there, or name another (--gpg-home-dir)"
+    to = _the_key(gpg, recipient, secret=False, where=where)
+    by = None if signer is None else _the_key(gpg, signer, secret=True, where=where)
     blob = _encrypt(gpg, plaintext, to, by, password, ask=agent)
     sealed = fwknop.encode_blob(blob)
     _check_prefix(sealed, recipient, to)
@@ -143,6 +144,21 @@ class Decryptor:
         """The key IDs, 16 hex digits each, whose secret keys are here."""
         return self._key_ids
 
+    def doubts(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Yield those fingerprints or key IDs whose signatures would be refused as the keyring is now, and why.
+
+        Raises:
+            OpenPgpError: the keyring cannot be read.
+        """
+        wanted = sorted(set(names))
+        for start in range(0, len(wanted), _NAMES_AT_ONCE):
+            some = wanted[start : start + _NAMES_AT_ONCE]
+            keys = {own: key["trust"] for key in _keys(self._gpg, some, secret=False) for own in _names(key)}
+            for name in some:
+                found = {doubt for own, trust in keys.items() if own.endswith(name) for doubt in [_doubt(trust)]}
+                if "" not in found:
+                    yield name, min(found, default="its key is not in the keyring")
+
     def unseal(self, blob: bytes) -> Unsealed:
         """Return what an OpenPGP message says and who signed it. A bad signature is an answer, not an error.
 
@@ -160,10 +176,38 @@ class Decryptor:
         report = getattr(outcome, "stderr", "")
         said = [(match[1], (match[2] or "").split(" ")) for match in _STATUS.finditer(report)]
         _check_decryption(said, outcome.returncode, report)
+        self._check_key(said)
         if len(outcome.data) > fwknop.PAYLOAD_MAX:
             msg = "the plaintext is longer than any knock"
             raise AuthenticationError(msg)
         return Unsealed(outcome.data, _signature(said))
+
+    def _check_key(self, said: list[tuple[str, list[str]]]) -> None:
+        """Refuse what another key of the ring has opened: whom a message names, whoever sends it has written there."""
+        opened = [rest[0].upper() for word, rest in said if word == "DECRYPTION_KEY"]
+        if not opened:
+            msg = "gpg does not say which key opened it (GnuPG before 2.2?)"
+            raise AuthenticationError(msg)
+        if any(key[-_KEY_ID:] not in self._key_ids for key in opened):
+            msg = f"opened by {', '.join(opened)}, which GPG_DECRYPT_ID does not name"
+            raise AuthenticationError(msg)
+
+
+_KEY_ID: Final = 16  # hex digits at the end of a fingerprint
+_NAMES_AT_ONCE: Final = 200  # in the arguments of one gpg
+_DOUBTS: Final = {"e": "its key has expired", "r": "its key is revoked", "d": "its key is disabled"}
+
+
+def _doubt(validity: str) -> str:
+    """Return what is to be said of a key that gpg lists with this validity (doc/DETAILS, field 2), or nothing."""
+    return "" if validity in {"m", "f", "u"} else _DOUBTS.get(validity, "nobody says whose its key is (trust)")
+
+
+def _names(key: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the fingerprint of a key, and the fingerprints and IDs of its subkeys."""
+    yield str(key["fingerprint"]).upper()
+    for subkey in key.get("subkeys", ()):
+        yield from (str(part).upper() for part in (subkey[0], *subkey[2:3]))
 
 
 def _check_decryption(said: list[tuple[str, list[str]]], returncode: int, report: str) -> None:
@@ -261,22 +305,27 @@ def load() -> Any:  # noqa: ANN401  a module without types
     return gnupg
 
 
-def _the_key(gpg: Any, name: str, *, secret: bool) -> Mapping[str, Any]:  # noqa: ANN401
-    """Return the one key of the keyring that a name fits, as fwknop wants it."""
+def _the_key(gpg: Any, name: str, *, secret: bool, where: str = "") -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the one key of the keyring that a name fits, as fwknop wants it; `where` is for the error."""
     kind = "secret" if secret else "public"
-    try:
-        found = gpg.list_keys(secret=secret, keys=[name])
-    except ValueError as error:
-        msg = f"the keyring cannot be read: {error}"
-        raise OpenPgpError(msg) from error
+    found = _keys(gpg, [name], secret=secret)
     if not found:
-        msg = f"gpg has no {kind} key {name!r}"
+        msg = f"gpg has no {kind} key {name!r}{where}"
         raise OpenPgpError(msg)
     if len(found) > 1:
         msg = f"{name!r} fits {len(found)} {kind} keys; name one of {', '.join(key['fingerprint'] for key in found)}"
         raise OpenPgpError(msg)
     key: Mapping[str, Any] = found[0]
     return key
+
+
+def _keys(gpg: Any, names: list[str], *, secret: bool) -> list[Mapping[str, Any]]:  # noqa: ANN401
+    """Return the keys of the keyring that any of the names fits."""
+    try:
+        return list(gpg.list_keys(secret=secret, keys=names))
+    except ValueError as error:
+        msg = f"the keyring cannot be read: {error}"
+        raise OpenPgpError(msg) from error
 
 
 def _encrypt(  # noqa: PLR0913  one run of gpg
@@ -299,12 +348,58 @@ def _encrypt(  # noqa: PLR0913  one run of gpg
         extra_args=[*_QUIET, *asking, *sign],
     )
     if not outcome.ok:
-        complaint = next((line for line in outcome.stderr.splitlines() if line.startswith("gpg: ")), outcome.status)
-        hint = "; is the passphrase right?" if signer is not None else ""
-        msg = f"gpg does not make the knock: {complaint.removeprefix('gpg: ')}{hint}"
+        msg = f"gpg does not make the knock: {_refusal(outcome, recipient, signer, _hint(password, ask=ask))}"
         raise OpenPgpError(msg)
     blob: bytes = outcome.data
     return blob
+
+
+def _hint(password: Secret | None, *, ask: bool) -> str:
+    """Return what to look at where gpg does not sign."""
+    if password is not None:
+        return "is the passphrase right?"
+    return "gpg-agent was to ask for the passphrase" if ask else "has the key a passphrase? None was given"
+
+
+def _refusal(
+    outcome: Any,  # noqa: ANN401
+    recipient: Mapping[str, Any],
+    signer: Mapping[str, Any] | None,
+    hint: str,
+) -> str:
+    """Return why gpg did not encrypt; `hint` is for a signature that it began. Of a key it says only `unusable`."""
+    report = str(outcome.stderr)
+    words = {match[1] for match in _STATUS.finditer(report)}
+    if "INV_RECP" in words:
+        return f"nobody can encrypt to {_owner(recipient)}: {_flaw(recipient, 'e')}"
+    if "INV_SGNR" in words and signer is not None:
+        return f"{_owner(signer)} cannot sign: {_flaw(signer, 's')}"
+    complaint = next((line for line in report.splitlines() if line.startswith("gpg: ")), str(outcome.status))
+    return complaint.removeprefix("gpg: ") + (f"; {hint}" if "BEGIN_SIGNING" in words else "")
+
+
+def _owner(key: Mapping[str, Any]) -> str:
+    """Return whose a key is and which."""
+    return f"{next(iter(key.get('uids') or ()), 'the key')!r} ({key['fingerprint']})"
+
+
+def _flaw(key: Mapping[str, Any], use: str) -> str:
+    """Return why a key cannot be used to encrypt (`e`) or sign (`s`), by its listing (GnuPG doc/DETAILS)."""
+    validity, capabilities = key.get("trust", ""), key.get("cap", "")
+    if validity in _FLAWS:
+        return f"the key {_FLAWS[validity]}"
+    if validity == "d" or "D" in capabilities:
+        return "the key is disabled in this keyring (gpg --edit-key, enable)"
+    doing = {"e": "encryption", "s": "signing"}[use]
+    details = key.get("subkey_info") or {}  # not in every python-gnupg
+    subkeys = [details.get(subkey[0], {}).get("trust", "") for subkey in key.get("subkeys", ()) if use in subkey[1]]
+    if not subkeys:
+        return f"it has no subkey for {doing} (gpg --quick-add-key {key['fingerprint']} rsa2048 {doing[:4]})"
+    ends = sorted({_FLAWS.get(flaw, "cannot be used") for flaw in subkeys})
+    return f"its subkey for {doing} {' or '.join(ends)}; is there a newer copy of the key?"
+
+
+_FLAWS: Final = {"e": "has expired", "r": "is revoked", "i": "is not valid"}
 
 
 def _asking(gpg: Any, password: Secret | None) -> tuple[str, ...]:  # noqa: ANN401

@@ -14,7 +14,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from doorward import replay
+from doorward import cycles, replay
 from doorward.config import access
 from doorward.crypto import keys
 from doorward.crypto.keys import HMAC_KEY_BYTES
@@ -137,6 +137,8 @@ def _check(options: argparse.Namespace) -> int:
     else:
         loaded, _ = configuration.load(options)
         warnings, stanzas, for_exec = loaded.warnings, loaded.access.stanzas, loaded.for_exec
+        folder = loaded.settings.exec_folder
+        for_exec += (f"what is open in {folder}",) if cycles.listed(folder) else ()
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
     print(f"Configs parsed, exiting. {len(stanzas)} stanzas.")  # noqa: T201  the command's output

@@ -18,11 +18,12 @@ from doorward.values import FirewallBackend, Nat, Protocol, Service
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from doorward.config.access import Access
     from doorward.config.daemon import DaemonSettings
     from doorward.config.files import Files, Source
+    from doorward.config.reader import Line
     from doorward.config.stanza import Stanza
 
 T = TypeVar("T")
@@ -168,7 +169,7 @@ def _settings(options: argparse.Namespace, files: Source) -> daemon_config.Loade
     if options.run_dir is not None:
         chosen = daemon_config.in_run_folder(chosen, options.run_dir)
     if options.udp_server and chosen.udp_server is None:
-        chosen = replace(chosen, udp_server=loaded.udp_port, capture=options.pcap_filter is not None)
+        chosen = replace(chosen, udp_server=chosen.udp_server_port, capture=options.pcap_filter is not None)
     wishes: dict[str, Any] = {
         "access_file": options.access_file,
         "access_folder": options.access_folder,
@@ -185,18 +186,22 @@ def _settings(options: argparse.Namespace, files: Source) -> daemon_config.Loade
     chosen = replace(chosen, **given)
     if chosen.pcap_file is not None:  # its packets are as old as they are
         chosen = replace(chosen, max_age=None)
-    return replace(loaded, settings=chosen, warnings=(*loaded.warnings, *_without_effect(options, chosen)))
+    return replace(
+        loaded, settings=chosen, warnings=(*loaded.warnings, *_without_effect(options, chosen, loaded.lines))
+    )
 
 
-def _without_effect(options: argparse.Namespace, chosen: DaemonSettings) -> Iterator[str]:
-    """Yield what was asked for and changes nothing."""
+def _without_effect(options: argparse.Namespace, chosen: DaemonSettings, written: Mapping[str, Line]) -> Iterator[str]:
+    """Yield what was asked for and changes nothing; `written` are the lines that said it."""
     for option, why in INERT.items():
         if getattr(options, option.removeprefix("--").replace("-", "_")):
             yield f"{option} has no effect: {why}"
     if chosen.http and chosen.tcp_server is None and not chosen.carriers.tcp:
-        yield "ENABLE_SPA_OVER_HTTP has no effect without ENABLE_TCP_SERVER or a tcp port in PCAP_FILTER"
+        text = "ENABLE_SPA_OVER_HTTP has no effect without ENABLE_TCP_SERVER or a tcp port in PCAP_FILTER"
+        yield written["ENABLE_SPA_OVER_HTTP"].remark(text)
     if chosen.forwarded_for and not chosen.http:
-        yield "ENABLE_X_FORWARDED_FOR has no effect without ENABLE_SPA_OVER_HTTP"
+        text = "ENABLE_X_FORWARDED_FOR has no effect without ENABLE_SPA_OVER_HTTP"
+        yield written["ENABLE_X_FORWARDED_FOR"].remark(text)
     if options.access_file is not None and chosen.access_folder is not None:
         yield f"{options.access_file} is not read: the stanzas are in {chosen.access_folder} (ACCESS_FOLDER)"
 

@@ -91,41 +91,37 @@ class HelperProcess:
             msg = "the listener would have a configuration adopted that it has not asked for"
             raise HelperError(msg)
         old, self._current = self._current, new
-        if old is not None:
-            self._shut(old.served - new.served)  # first: a closed socket behind an open port would answer
         try:
-            descriptors = self._adopt(new, old)
+            self._adopt(new, frozenset() if old is None else old.served - new.served)
         except (FirewallError, CaptureError):
             self._current = old
+            if old is not None:
+                self._put_back()
             raise
         self._let_knocks_in()
         self._limits = Limits(new.access.stanzas, new.abilities)
-        return descriptors
+        return self._sources.descriptors()
 
-    def _adopt(self, new: Configuration, old: Configuration | None) -> Sequence[int]:
-        """Bring firewall and sources in line with a configuration; return the descriptors that the listener reads."""
-        self._sources.adopt(new.settings)  # first: where a port is taken, the firewall stays as it was
-        try:
+    def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
+        """Bring firewall and sources in line with a configuration; `unserved` are ports that lose their server."""
+        with self._sources.adopting(new.settings):  # first: where a port is taken, the firewall stays as it was
             if not self._options.test:
                 self._adopt_firewall(new)
-        except FirewallError:
-            if old is not None:
-                self._sources.adopt(old.settings)
-            raise
-        return self._sources.descriptors()
+            self._shut(unserved)  # while the sockets are there: a closed one behind an open port would answer
 
     def _adopt_firewall(self, new: Configuration) -> None:
         old, settings = self._firewall, new.settings
         needs = _needs(new)
         firewall = backends.of(settings, lambda: self._guarded, needs=needs, nats=new.nats, before=old)
-        made = firewall.prepare()
+        try:
+            made = firewall.prepare()
+        except FirewallError:
+            firewall.close()
+            raise
+        self._firewall = firewall
         if made:
             self._log.warning("firewall: %s", made)
-        for drop in firewall.foreign_drops():
-            self._log.warning("firewall: %s: it drops what a grant lets in", drop)
-        for lack in filter(None, (*firewall.unserved(), needs.not_forwarding())):
-            self._log.error("firewall: %s", lack)
-        self._firewall = firewall
+        self._warn_of_firewall(firewall, needs)
         if old is not None:
             old.close()
             return
@@ -135,6 +131,29 @@ class HelperProcess:
         for live in firewall.grants():
             if not live.source.is_unspecified and math.isfinite(live.remaining):
                 self._ledger.adopt(live, now)
+
+    def _warn_of_firewall(self, firewall: Backend, needs: Needs) -> None:
+        """Log what keeps grants from being of use; not to know it is no reason to refuse what is in force already."""
+        try:
+            for drop in firewall.foreign_drops():
+                self._log.warning("firewall: %s: it drops what a grant lets in", drop)
+            for lack in filter(None, (*firewall.unserved(), needs.not_forwarding())):
+                self._log.error("firewall: %s", lack)
+        except FirewallError as error:
+            self._log.error("firewall: nobody knows what else drops what a grant lets in: %s", error)
+
+    def _put_back(self) -> None:
+        """Have the packet filter follow the old configuration again: a new one may have failed half way."""
+        if self._firewall is None:
+            return
+        try:
+            made = self._firewall.prepare()
+            if made:
+                count = self._reopen(self._firewall)
+                self._log.warning("firewall: as before again: %s, with %d live grants", made, count)
+        except FirewallError as error:
+            self._log.error("firewall: it is not as the old configuration has it: %s", error)
+        self._let_knocks_in()
 
     @property
     def _guarded(self) -> frozenset[Service]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from doorward.config import access as access_config
 from doorward.config import daemon as daemon_config
 from doorward.config.stanza import WINDOW_DEFAULT, WINDOW_MAX_DEFAULT
-from doorward.values import Secret
+from doorward.daemon.sources import tapped
+from doorward.values import Carriers, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +45,8 @@ def _settings(settings: DaemonSettings) -> Iterator[tuple[str, str]]:
     special: dict[str, Any] = {
         "ageing": settings.max_age is not None,
         "udp_server": settings.udp_server is not None,
-        "udp_server_port": settings.udp_server,
         "tcp_server": settings.tcp_server is not None,
-        "tcp_server_port": settings.tcp_server,
+        "carriers": " or ".join(_terms(_captured(settings))),
         "interfaces": ", ".join(settings.interfaces) or "any",
     }
     for name, setting in daemon_config.SETTINGS.items():
@@ -57,6 +57,23 @@ def _settings(settings: DaemonSettings) -> Iterator[tuple[str, str]]:
             yield name, NOT_SET if alerts is None else _alert(alerts, field.removeprefix("alert_"))
         elif hasattr(settings, field) and "FIREWD" not in name:
             yield name, _text(getattr(settings, field))
+
+
+def _captured(settings: DaemonSettings) -> Carriers:
+    """Return what passive capture really takes: without what a server of ours reads."""
+    if settings.pcap_file is not None:
+        return settings.carriers
+    return tapped(settings) if settings.capture else Carriers()
+
+
+def _terms(carriers: Carriers) -> Iterator[str]:
+    """Yield the terms that PCAP_FILTER would have for this."""
+    for name, spans in (("udp", carriers.udp), ("tcp", (*carriers.tcp, *carriers.syn))):
+        for ports in spans:
+            one = len(ports) == 1
+            yield f"{name} dst port {ports.start}" if one else f"{name} dst portrange {ports.start}-{ports.stop - 1}"
+    if carriers.icmp:
+        yield "icmp"
 
 
 def _alert(alerts: Alerts, field: str) -> str:

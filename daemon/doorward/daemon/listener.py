@@ -39,14 +39,14 @@ from doorward.values import LogStyle
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from doorward.capture import Capture
     from doorward.daemon.configuration import Configuration
     from doorward.daemon.log import Log
     from doorward.daemon.notify import Notifier
     from doorward.gate import Verdict
-    from doorward.privsep.unsealing import Keyring
+    from doorward.privsep.unsealing import Keyring, Outcome
     from doorward.values import Execution, Grant
 
 _BATCH: Final = 64  # datagrams between two looks at signals and clock
@@ -154,6 +154,7 @@ class Listener:
         privileges.become(account)
         if self._unsealer is not None:
             self._unsealer.configure(keyrings)
+            self._report_unsealer()
             self._gate = self._make_gate(self._unsealer)
             if account.pw_name != privileges.USERS[0]:
                 self._log.warning("gnupg: copies of the keyrings belong to %s: make a user doorward", account.pw_name)
@@ -205,14 +206,17 @@ class Listener:
     def _take_answers(self) -> None:
         """Go on with the packets whose plaintexts have come, or of which is known that they have none."""
         assert self._unsealer is not None  # noqa: S101  it is watched only where it is there
-        for number, outcome in self._unsealer.receive():
-            self._settle(self._gate.resume(number, unsealing.answer(outcome)))
+        self._resume(self._unsealer.receive())
         self._report_unsealer()
         if self._unsealer.gone:
             self._selector.unregister(self._unsealer)
             if self._options.listener:  # its service manager starts both anew; by hand, the other knocks go on
                 msg = "the process that runs gpg is gone"
                 raise HelperError(msg)
+
+    def _resume(self, answers: Iterable[tuple[int, Outcome]]) -> None:
+        for number, outcome in answers:
+            self._settle(self._gate.resume(number, unsealing.answer(outcome)))
 
     def _report_unsealer(self) -> None:
         if self._unsealer is not None:
@@ -255,7 +259,10 @@ class Listener:
             pass
         selector.unregister(channel)
         self._orders.close()
-        self._log.error("doorward-exec is gone: %s", self._without_exec())
+        if self._configuration.for_exec:
+            self._log.error("doorward-exec is gone: %s", self._without_exec())
+        else:
+            self._log.info("doorward-exec is gone, and nothing needs it")
 
     def _without_exec(self) -> str:
         """Return what does not work without doorward-exec, and what helps."""
@@ -441,10 +448,18 @@ class Listener:
             OpenPgpError: they cannot be used.
         """
         needed = remote_unsealer.keyrings(new.access.stanzas, new.access.homes)
-        if self._unsealer is not None:
-            for number, _ in self._unsealer.configure(needed):
+        if self._unsealer is not None and self._unsealer.gone:  # the rest of the new configuration must not wait for it
+            self._log.error("gnupg: the process that runs gpg is gone: no GnuPG knocks until doorwardd is started anew")
+        elif self._unsealer is not None:
+            try:
+                self._unsealer.configure(needed)
+            except OpenPgpError:
+                self._resume(self._unsealer.noted())  # the keyrings are those that the stanzas mean
+                raise
+            finally:
+                self._report_unsealer()
+            for number, _ in self._unsealer.noted():
                 self._settle(self._gate.resume(number, None))
-            self._report_unsealer()
         elif needed:
             self._log.error("gnupg: the first stanzas of its kind: doorwardd serves them once it is started anew")
 

@@ -11,13 +11,13 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from doorward.config.daemon import RUN_FOLDER
-from doorward.daemon import configuration, execution, log
+from doorward.daemon import configuration, execution, handover, log
 from doorward.daemon.detach import leave_terminal
 from doorward.daemon.helper import HelperProcess, exit_code
 from doorward.daemon.listener import Alarm, Listener
 from doorward.daemon.notify import Notifier
 from doorward.errors import DoorwardError, HelperError
-from doorward.pidfile import PidFile, Running, forget, note, record_in
+from doorward.pidfile import PidFile, Running, forget, note, noted, record_in
 from doorward.privsep import privileges
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def both(options: argparse.Namespace, found: Configuration, ready: Callable[[], 
     """
     settings = found.settings
     pid_file = PidFile(settings.pid_file)
-    orders = _start_exec(options, settings, pid_file) if found.for_exec else None
+    needed = found.for_exec or handover.is_left_open(settings.exec_folder)
+    orders = _start_exec(options, settings, pid_file) if needed else None
     helpers_end, listeners_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     alarm = Alarm()
     child = os.fork()
@@ -66,7 +67,7 @@ def _start_exec(options: argparse.Namespace, settings: DaemonSettings, pid_file:
         if not options.foreground:
             leave_terminal()
         _keep_only(theirs)
-        os._exit(execution.beside(options, lambda: _log(options, settings), theirs))
+        os._exit(execution.beside(options, settings, lambda: _log(options, settings), theirs))
     theirs.close()
     return ours
 
@@ -186,8 +187,18 @@ def _help(options: argparse.Namespace, lines: Log) -> None:
 
 @contextlib.contextmanager
 def _told(options: argparse.Namespace, settings: DaemonSettings, pid: int, lines: Log) -> Iterator[None]:
-    """Tell the host's commands, while the daemon lives, where its things are."""
+    """Tell the host's commands, while the daemon lives, where its things are.
+
+    One that opens nothing has nothing to be asked for; and beside another daemon it is that one that opens doors here.
+    """
     file = record_in(RUN_FOLDER)
+    other = noted(file)
+    beside = other is not None and other.pid != pid
+    if options.test or beside:
+        if other is not None and beside:
+            lines.warning("doorward status, open and close work on the doorwardd of PID %d; add -r for this", other.pid)
+        yield
+        return
     running = Running(
         pid=pid,
         settings=options.config_file,

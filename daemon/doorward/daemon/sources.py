@@ -33,8 +33,11 @@ class Sources:
         self._tcp: _TcpServer | None = None
         self._file: _File | None = None
 
-    def adopt(self, settings: DaemonSettings) -> None:
-        """Open what these settings ask for, then close what they do not.
+    @contextlib.contextmanager
+    def adopting(self, settings: DaemonSettings) -> Iterator[None]:
+        """Open what these settings ask for, and when the block is over close what they do not.
+
+        Where the block fails all is as it was: nothing that the listener reads has been closed.
 
         Raises:
             CaptureError: something cannot be had; all is as it was.
@@ -44,6 +47,7 @@ class Sources:
             udp_server = _next(_UdpServer, self._udp, settings.udp_server, stack)
             tcp_server = _next(_TcpServer, self._tcp, settings.tcp_server, stack)
             taps = self._next_taps(settings, stack)
+            yield
             stack.pop_all()
         before = (self._file, self._udp, self._tcp, self._taps)
         self._file, self._udp, self._tcp, self._taps = after = (file, udp_server, tcp_server, taps)
@@ -86,6 +90,7 @@ class Sources:
         if self._taps is None:
             taps = Taps(carriers, settings.interfaces, promiscuous=settings.promiscuous)
             return stack.enter_context(contextlib.closing(taps))
+        stack.callback(self._taps.listening())
         self._taps.listen(carriers, settings.interfaces, promiscuous=settings.promiscuous)
         return self._taps
 

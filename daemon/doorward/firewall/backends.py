@@ -83,7 +83,10 @@ def _tools_that_hold_rules(chosen: tuple[xtables.Tools, ...]) -> tuple[xtables.T
 def present() -> frozenset[FirewallBackend]:
     """Return which packet filters hold something of ours, whatever the settings say."""
     found = set()
-    if read_table(Libnftables()) is not None:
+    library: Libnftables | None = None
+    with suppress(FirewallError):  # a host that lives on iptables may be without it, and so without a table of ours
+        library = Libnftables()
+    if library is not None and read_table(library) is not None:
         found.add(FirewallBackend.NFTABLES)
     if _has_sets():
         found.add(FirewallBackend.IPTABLES)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from doorward.errors import FirewallError
 from doorward.firewall import elements, ruleset
 from doorward.firewall.elements import ANYONE, Element, Listing
+from doorward.firewall.generation import Generation
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.needs import Needs
 from doorward.firewall.ruleset import Part, Shape
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FAILURE_FILE: Final = "failure.nft"  # beside the confirmed file; the firewall role writes both
 FILE_BYTES_MAX: Final = 1 << 20  # a rendered table is some 3 KB
+TRIES: Final = 5  # at a table that others change in the same moment
 _HOOKS: Final = frozenset({"input", "prerouting", "ingress"})  # a drop in any of them is final
 _INERT: Final = frozenset({"counter", "log", "comment"})  # what may stand before a plain drop
 _PROTOCOLS: Final = {
@@ -81,12 +83,13 @@ class Nftables:
         `whole` is the table as an earlier object of this class left it, `needs` what grants will ask of it.
 
         Raises:
-            FirewallError: libnftables is missing.
+            FirewallError: libnftables is missing, or no netlink.
         """
         self._file = file
         self._mode = mode
         self._guarded = guarded
         self._nft = library or Libnftables()
+        self._generation = Generation()
         self._needs = needs
         self.whole = whole
 
@@ -103,16 +106,27 @@ class Nftables:
             self._nft.check(ruleset.FINGERPRINTING)  # nft gives the kernel its file of fingerprints when it reads this
         table = read_table(self._nft)
         if table is not None and table.lacks(self.whole):
-            made = f"something was taken out of it: {self._load(None)}"
-        elif table is None or not table.serves_grants:
-            made = self._load(table)
-        elif self._may_be_widened(table):
-            made = self._widen(table)
-        else:
-            self.whole = table
-            return self._keep(table)
-        self.whole = read_table(self._nft)
-        return made
+            return f"something was taken out of it: {self._load(None)}"
+        if table is None or not table.serves_grants:
+            return self._load(table)
+        if self._may_be_widened(table):
+            return self._widen(table)
+        self.whole = table
+        return self._keep(table)
+
+    def _make(self, commands: Callable[[], str]) -> Table | None:
+        """Make our table what it is to be in one transaction; return it as it is then, and keep it as the `whole` one.
+
+        What others left of it must not pass for whole. Where another transaction than ours came between two looks at
+        their number, ours is run again; where others never rest, what is there at last has to do.
+        """
+        for _ in range(TRIES):
+            before = self._generation.number()
+            self._nft.run(commands())
+            self.whole = read_table(self._nft)
+            if self._generation.number() == before + 1:
+                break
+        return self.whole
 
     def looks_again(self) -> str | None:
         """See firewall.Firewall."""
@@ -244,6 +258,7 @@ class Nftables:
     def close(self) -> None:
         """Free libnftables; grants and table stay."""
         self._nft.close()
+        self._generation.close()
 
     def _load(self, present: Table | None) -> str:
         """Put the confirmed file's table, or the mode's, into the kernel and return what was done.
@@ -256,7 +271,8 @@ class Nftables:
             msg = f"table {ruleset.TABLE} has no sets for grants; `doorward firewall stop` removes it"
             raise FirewallError(msg)
         guarding = self._mode is FirewallMode.GUARD
-        self._nft.run(ruleset.swap(self._guard() if guarding else ruleset.observe(self._needs.parts)))
+        text = ruleset.swap(self._guard() if guarding else ruleset.observe(self._needs.parts))
+        self._make(lambda: text)
         return f"table {ruleset.TABLE} was not there: made the {self._mode} table"
 
     def _guard(self) -> str:
@@ -273,7 +289,7 @@ class Nftables:
         """Give a table what it lacks; live grants stay."""
         text = self._guard() if table.kind == "guard" else ruleset.observe(self._needs.parts | table.serves)
         lacking = " and ".join(map(str, _sorted(self._needs.parts - table.serves)))
-        self._nft.run(ruleset.widened(text, sorted(table.chains)))
+        self._make(lambda: ruleset.widened(text, sorted((read_table(self._nft) or table).chains)))
         return f"table {ruleset.TABLE} had nothing for grants with {lacking}: it has now"
 
     def _load_confirmed(self) -> str:
@@ -284,16 +300,17 @@ class Nftables:
             return f"table {ruleset.TABLE} was not there: loaded {self._file}"
         if failure.exists() and self._complaint_loading(failure) is None:
             return f"{self._file} does not load ({error}): the failure policy's {failure} is in force"
-        self._nft.run(ruleset.swap(self._guard()))
+        text = ruleset.swap(self._guard())
+        self._make(lambda: text)
         return f"{self._file} does not load ({error}): the services of OPEN_PORTS are guarded instead"
 
     def _complaint_loading(self, file: Path) -> str | None:
         """Load a file and return None, or why it does not do; an empty file loads and closes nothing."""
         try:
-            self._nft.run(ruleset.swap(table_text(file)))
+            text = ruleset.swap(table_text(file))
+            table = self._make(lambda: text)
         except FirewallError as error:
             return str(error)
-        table = read_table(self._nft)
         return None if table is not None and table.serves_grants else "it makes no table that serves grants"
 
     def _follow(self) -> str | None:

@@ -8,6 +8,7 @@ import select
 import socket
 import stat
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import HelperError, OpenPgpError
@@ -17,7 +18,7 @@ from doorward.privsep.unsealing import Answer, Keyring, Missed, Packet, Ready, T
 
 if TYPE_CHECKING:
     import pwd
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from doorward.config.stanza import OpenPgp, Stanza
@@ -50,14 +51,28 @@ def prepare_folder(account: pwd.struct_passwd) -> None:
 
 def keyrings(stanzas: Iterable[Stanza], homes: Mapping[Path, bytes]) -> dict[Ring, Keyring]:
     """Return the keyrings that stanzas need, each once."""
-    chosen = [stanza.openpgp for stanza in stanzas if stanza.openpgp is not None]
-    return {_ring(how): keyring(how, homes) for how in chosen}
+    found: dict[Ring, Keyring] = {}
+    for stanza in stanzas:
+        if stanza.openpgp is not None:
+            one = _keyring(stanza, stanza.openpgp, homes)
+            before = found.get(_ring(stanza.openpgp))
+            found[_ring(stanza.openpgp)] = replace(
+                one, signers=(() if before is None else before.signers) + one.signers
+            )
+    return found
 
 
-def keyring(how: OpenPgp, homes: Mapping[Path, bytes]) -> Keyring:
+def _keyring(stanza: Stanza, how: OpenPgp, homes: Mapping[Path, bytes]) -> Keyring:
     """Return the keyring of one stanza."""
     exe = None if how.exe is None else str(how.exe)
-    return Keyring(homes[how.home], exe, how.password, how.decrypt_id)
+    return Keyring(homes[how.home], exe, how.password, how.decrypt_id, tuple(_signers(stanza, how)))
+
+
+def _signers(stanza: Stanza, how: OpenPgp) -> Iterator[tuple[str, str]]:
+    """Yield whose signatures are to count, with the place that says it; none where gpg's word does not matter."""
+    if how.require_signature and not how.ignore_signature_errors:
+        for variable, names in (("GPG_FINGERPRINT_ID", how.fingerprints), ("GPG_REMOTE_ID", how.remote_ids)):
+            yield from ((name, f"{stanza.path}:{stanza.line}: {variable} {name}") for name in sorted(names))
 
 
 def _ring(how: OpenPgp) -> Ring:
@@ -79,6 +94,7 @@ class RemoteUnsealer:
         self._channel = ours
         self._places: dict[Ring, int] = {}
         self._open: dict[int, bool] = {}  # packets under way, and whether strangers can have made them
+        self._noted: list[tuple[int, Outcome]] = []  # answers that came while another one was waited for
         self._last = 0
         self._gone = False
         self.troubles: list[str] = []
@@ -101,8 +117,8 @@ class RemoteUnsealer:
         """Whether nothing will ever come from it any more."""
         return self._gone
 
-    def configure(self, needed: Mapping[Ring, Keyring]) -> list[tuple[int, Outcome]]:
-        """Have other keyrings used from now on; return the answers to what was under way, one to each packet.
+    def configure(self, needed: Mapping[Ring, Keyring]) -> None:
+        """Have other keyrings used from now on. Whether or not they are, noted() has the answers that came meanwhile.
 
         Raises:
             OpenPgpError: they cannot be used, and the ones before stay.
@@ -111,7 +127,6 @@ class RemoteUnsealer:
         if len(content) > wire.KEYRINGS_MAX:
             msg = f"the GnuPG keyrings have more than {wire.KEYRINGS_MAX * 3 // 4} bytes"
             raise OpenPgpError(msg)
-        answers: list[tuple[int, Outcome]] = []
         self._channel.settimeout(_PATIENCE)
         try:
             self._say(wire.Announce(len(content)))
@@ -119,7 +134,7 @@ class RemoteUnsealer:
                 self._say(wire.Piece(content[place : place + wire.PIECE_MAX]))
             reply = self._hear()
             while not isinstance(reply, (Ready, Unusable)):
-                answers += self._note(reply)
+                self._noted += self._note(reply)
                 reply = self._hear()
         except (OSError, HelperError) as error:
             msg = f"the process that runs gpg does not answer: {error}"
@@ -129,6 +144,10 @@ class RemoteUnsealer:
         if isinstance(reply, Unusable):
             raise OpenPgpError(reply.text)
         self._places = {ring: place for place, ring in enumerate(needed)}
+
+    def noted(self) -> list[tuple[int, Outcome]]:
+        """Return the answers that came during configure(), each once: nothing becomes readable for them any more."""
+        answers, self._noted = self._noted, []
         return answers
 
     def submit(self, how: OpenPgp, blob: bytes, *, authentic: bool) -> int | None:

@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 RUN_FOLDER: Final = Path("/run/doorward-gnupg")  # short: a socket lies in it, and 107 bytes are all its path may have
 START_SECONDS: Final = 10.0  # for a worker to begin
+DOUBTS_MAX: Final = 50  # lines about signers
+_READY: Final = b"ready"
 BACKOFF_MAX: Final = 30.0  # seconds between two workers that end by themselves
 _MIB: Final = 1 << 20
 _LIMITS: Final = (
@@ -227,7 +230,12 @@ class Supervisor:
             return
         self._finish(Missed("the configuration was read again"))
         self._end_worker()
-        self._keyrings, self._worker, self._failures = keyrings, new, 0
+        self._keyrings = tuple(
+            replace(one, signers=()) for one in keyrings
+        )  # what there is to say of them is said once
+        self._worker, self._failures = new, 0
+        for doubt in new.doubts:
+            self._say(Trouble(doubt))
         self._say(Ready())
 
     def _start(self, keyrings: tuple[Keyring, ...]) -> _Worker | str:
@@ -293,6 +301,7 @@ class _Worker:
 
     def __init__(self, pid: int, channel: socket.socket, folder: Path) -> None:
         """Know a process that was just started."""
+        self.doubts: list[str] = []  # about the keyrings
         self._pid = pid
         self.channel = channel
         self._folder = folder
@@ -315,8 +324,9 @@ class _Worker:
             said = ours.recv(wire.MESSAGE_MAX)
         except OSError:
             said = b"gpg and its agents do not start in time"
-        if said == b"ready":
+        if said.startswith(_READY):
             ours.settimeout(0)
+            worker.doubts = said[len(_READY) :].decode("utf-8", "replace").splitlines()
             return worker
         worker.end()
         return said.decode("utf-8", "replace") or "the process that runs gpg ends as it starts"
@@ -380,11 +390,21 @@ def _open(
     try:
         folder.mkdir(mode=0o700)
         opened = [stack.enter_context(keyring(one, folder / str(number))) for number, one in enumerate(keyrings)]
+        doubts = [line for one, ring in zip(opened, keyrings, strict=True) for line in _doubts(one, ring)]
     except (OSError, DoorwardError) as error:
         os.write(channel.fileno(), str(error).encode()[:1000])
         return None
-    os.write(channel.fileno(), b"ready")
+    more = [f"{len(doubts) - DOUBTS_MAX} more signers are doubtful"] if len(doubts) > DOUBTS_MAX else []
+    os.write(channel.fileno(), _READY + "\n".join([*doubts[:DOUBTS_MAX], *more]).encode())
     return opened
+
+
+def _doubts(decryptor: Decryptor, ring: Keyring) -> Iterator[str]:
+    """Yield a line for every signer that a stanza names and whose signature would be refused."""
+    doubted = dict(decryptor.doubts(name for name, _ in ring.signers))
+    for name, place in ring.signers:
+        if name in doubted:
+            yield f"{place[:300]}: {doubted[name]}: what it signs is refused"
 
 
 def _confine() -> None:

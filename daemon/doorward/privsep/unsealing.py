@@ -33,12 +33,16 @@ _TEXT_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The files of one GnuPG home as a tar archive, which gpg works on them, and the passphrase of its keys."""
+    """The files of one GnuPG home as a tar archive, which gpg works on them, and the passphrase of its keys.
+
+    `signers` are fingerprints or IDs whose signatures are to count, each with the words that say where it is written.
+    """
 
     archive: bytes
     exe: str | None
     password: Secret | None
     decrypt_id: str  # of all the secret keys in it, the one whose packets count
+    signers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,7 @@ def encode_keyrings(keyrings: tuple[Keyring, ...]) -> bytes:
                 "exe": one.exe,
                 "password": None if one.password is None else base64.b64encode(one.password.reveal()).decode("ascii"),
                 "decrypt_id": one.decrypt_id,
+                "signers": one.signers,
             }
             for one in keyrings
         ]
@@ -138,6 +143,7 @@ def decode_keyrings(content: bytes) -> tuple[Keyring, ...]:
             one["exe"],
             None if one["password"] is None else Secret(base64.b64decode(one["password"])),
             one["decrypt_id"],
+            tuple((name, place) for name, place in one["signers"]),
         )
         for one in json.loads(content)
     )

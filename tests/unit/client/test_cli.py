@@ -141,7 +141,8 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
         (["-A", "tcp/22"], 1, "name the host to knock at: -D HOST"),
         (["-D", "127.0.0.1"], 1, "name what to open: -A tcp/22"),
         (["-A", "tcp/22", "-D", "no.invalid"], 1, "no.invalid: "),
-        (["-A", "tcp/22", "-D", "127.0.0.1", "-6"], 1, "127.0.0.1: "),
+        (["-A", "tcp/22", "-D", "127.0.0.1", "-6"], 1, " (IPv6 alone)"),
+        (["-A", "tcp/22", "-D", "127.0.0.1", "-R", "-w", "/missing/wget"], 1, "/missing/wget (-w, WGET_CMD) cannot be"),
         (["-A", "tcp/22", "-D", "127.0.0.1", "-U", "a/b"], 1, "user name"),
         (["-A", "tcp/0", "-D", "x"], 2, "port 0 is outside"),
         (["-A", "tcp/22", "-D", "x", "-p", "99999"], 2, "'99999' is not a number"),
@@ -157,9 +158,16 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
         (["-C", "é", "-D", "x"], 2, "not printable ASCII"),
         (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--fd", "987654"], 1, "descriptor 987654 cannot be read"),
         (["-A", "tcp/22", "--save-rc-stanza"], 1, "name the stanza"),
-        (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--save-rc-stanza"], 1, "cannot be saved with --no-rc-file"),
-        (["-A", "tcp/22", "-D", "x", "--no-rc-file", "-n", "y"], 1, "a stanza needs a file"),
-        (["-l", "-E", "/missing"], 1, "/missing: No such file"),
+        (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--save-rc-stanza"], 1, "--no-rc-file leaves it out"),
+        (["-A", "tcp/22", "-D", "x", "--no-home-dir", "--save-rc-stanza"], 1, "--no-home-dir without --rc-file FILE"),
+        (["--stanza-list", "--no-rc-file"], 1, "--stanza-list need a file of stanzas, and --no-rc-file leaves it out"),
+        (["-A", "tcp/22", "-T", "-G", "/missing"], 1, "/missing has a key a host: name the host with -D"),
+        (
+            ["-A", "tcp/22", "-D", "x", "--no-rc-file", "-n", "y"],
+            1,
+            "-n, --save-rc-stanza and --stanza-list need a file",
+        ),
+        (["-l", "-E", "/missing"], 1, "/missing: No such file or directory: no command line was kept there"),
         (["--show-last", "--no-home-dir"], 1, "-E FILE"),
         (["-A", "tcp/22", "-D", "x", "stray"], 2, "'stray' belongs to no option"),
         (["-A", "tcp/22", "--no-rc-fil=x"], 2, "--no-rc-file takes no value"),
@@ -174,7 +182,7 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
         (["-A", "tcp/22", "-D", "x", "-G", "/missing"], 3, "/missing: cannot be read"),
         (["keys", "generate", "--length", "8"], 2, "'8' is not a number from 16 to 32"),
         (["keys", "generate", "--length", "33"], 2, "from 16 to 32"),
-        (["keys", "generate", "--output", "/missing/x"], 1, "No such file"),
+        (["keys", "generate", "--output", "/missing/x"], 1, "/missing/x: cannot be written: No such file"),
         (["keys"], 2, "required"),
         (["connect", "host"], 2, "required"),
         (["connect", "host", "0"], 2, "from 1 to 65535"),
@@ -195,11 +203,6 @@ def test_a_mistake_has_its_exit_code_and_its_words(
     assert "hunter2" not in shown.err
     assert shown.out == ""
     assert rc_file.exists()
-
-
-def test_without_a_key_and_without_a_terminal_the_client_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["-A", "tcp/22", "-D", "127.0.0.1"]) == 1
-    assert "put KEY_BASE64 into ~/.fwknoprc" in capsys.readouterr().err
 
 
 def test_problems_of_the_file_come_with_their_lines(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +235,14 @@ def test_generated_keys_are_a_file_to_knock_with(
     path = home / "new.key"
     assert cli.main(["keys", "generate", "--output", str(path)]) == 0
     assert cli.main(["keys", "generate", "--output", str(path)]) == 1
-    assert "never overwritten" in capsys.readouterr().err
+    assert "--force replaces it" in capsys.readouterr().err
+    assert cli.main(["-K", str(path)]) == 1
+    complaint = capsys.readouterr().err
+    assert f"{path}: exists, and keys are never overwritten unasked: name another file" in complaint
+    kept = path.read_text()
+    instead = complaint.partition("(`doorward ")[2].partition("`")[0]
+    assert cli.main(instead.split()) == 0
+    assert path.read_text() != kept
     assert cli.main(["--rc-file", str(path), "-A", "tcp/22", "-D", host, "-p", port]) == 0
     assert len(door.recv(2048)) >= 140
 
@@ -241,6 +251,15 @@ def test_the_stanzas_can_be_listed(rc_file: Path, capsys: pytest.CaptureFixture[
     rc_file.write_text("[default]\n[web1]\nUSE_GPG Y\n[web2]\n")
     assert cli.main(["--stanza-list"]) == 0
     assert capsys.readouterr().out == "default\nweb1\nweb2\n"
+
+
+def test_what_is_odd_about_the_file_is_warned_of_by_every_command_that_reads_it(
+    rc_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rc_file.write_text("[default]\nKEY x\n[web1]\n[web1]\n")
+    for words in (["--stanza-list"], ["-A", "tcp/22", "-T", "-a", "192.0.2.1"], ["connect", "127.0.0.1", "1"]):
+        cli.main(words)
+        assert f"{rc_file}:4: [web1] begins on line 3 already" in capsys.readouterr().err
 
 
 def test_ssh_config_carries_the_options_of_the_knock(capsys: pytest.CaptureFixture[str]) -> None:

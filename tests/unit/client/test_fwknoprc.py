@@ -283,6 +283,34 @@ def test_random_bytes_never_raise_anything_else() -> None:
             continue
 
 
+@pytest.mark.parametrize("name", ["default", "web1", "web2"])
+def test_a_heading_without_an_end_is_a_problem_whichever_stanza_is_used(name: str) -> None:
+    text = "[default]\nKEY one\n[web1]\nSPA_SERVER x\n  [web2\nKEY hunter2\n[]\n[ \n"
+    assert complaints(text, name) == ["rc:5: the stanza's heading has no ']'", "rc:8: the stanza's heading has no ']'"]
+
+
+def test_two_stanzas_of_one_name_are_both_read_and_warned_of() -> None:
+    text = b"[web1]\nSPA_SERVER x\nFW_TIMEOUT 1\n[web2]\n[WEB1] ; again\nFW_TIMEOUT 2\n[default]\n[default]#\n"
+    found = fwknoprc.parse(text, "rc")
+    assert found.profile("web1") == Profile(server="x", timeout=2)
+    assert found.warnings == (
+        "rc:5: [WEB1] begins on line 1 already: both are read, the later line wins",
+        "rc:8: [default] begins on line 7 already: both are read, the later line wins",
+    )
+    assert fwknoprc.parse(b"KEY x\n[default]\n[web1]\n", "rc").warnings == ()
+
+
+def test_a_file_of_nothing_but_oddities_is_not_warned_of_without_an_end() -> None:
+    assert len(fwknoprc.parse(b"[a] x\n" * 100_000, "rc").warnings) == 100
+    assert len(complaints("[a\n" * 100_000)) == 101
+
+
+def test_what_stands_behind_a_heading_is_warned_of_and_not_repeated() -> None:
+    found = fwknoprc.parse(b"[web1] KEY hunter2\n[web2] ; x\n[web3]# y\n[web4]  \n", "rc")
+    assert found.warnings == ("rc:1: what stands behind the stanza's heading is not read: put it on a line of its own",)
+    assert found.profile("web1") == Profile()
+
+
 @pytest.mark.parametrize("mode", [0o604, 0o640, 0o620, 0o601])
 def test_a_file_with_keys_that_others_can_reach_is_warned_of(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "rc"

@@ -20,7 +20,8 @@ LED = Led((Service.parse("tcp/22"),))
 
 def asked(profile: Profile, host: str = "web1", **typed: str) -> Request:
     answers = {f"Enter {what.replace('_', ' ')}: ": text for what, text in typed.items()}
-    return request.request(profile, LED, host, {"LOGNAME": "alice"}, answers.__getitem__ if typed else None)
+    search = request.KeySearch(host, answers.__getitem__ if typed else None)
+    return request.request(profile, LED, search, {"LOGNAME": "alice"})
 
 
 def keys(made: Request) -> SymmetricKeys:
@@ -98,8 +99,8 @@ def test_a_person_is_asked_for_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("profile", "complaint"),
     [
-        (Profile(), "no encryption key is configured"),
-        (Profile(key=Secret(b"k"), use_hmac=True), "no HMAC key is configured"),
+        (Profile(), "no encryption key: no file was read"),
+        (Profile(key=Secret(b"k"), use_hmac=True), "no HMAC key: no file was read"),
         (Profile(key=Secret(b"k"), hmac_key=Secret(b"k")), "the encryption key and the HMAC key are the same"),
         (
             Profile(key=Secret(b"k"), hmac_key=Secret(b"h"), mode=EncryptionMode.LEGACY),

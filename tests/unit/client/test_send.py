@@ -11,7 +11,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 
 from doorward.client import raw
 from doorward.client.address import Endpoint
-from doorward.client.send import USER_AGENT, Transport, http_request, send
+from doorward.client.send import USER_AGENT, Transport, http_request, send, unsent
 from doorward.config.profile import Carrier
 from doorward.errors import ClientError
 
@@ -107,6 +107,37 @@ def test_nobody_there_is_an_error(carrier: Carrier) -> None:
         port = closed.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
         send(PAYLOAD, V4._replace(port=port), Transport(carrier))
+
+
+@pytest.mark.parametrize(
+    ("error", "transport", "told"),
+    [
+        (
+            TimeoutError("timed out"),
+            Transport(Carrier.TCP, server="web1"),
+            "web1 (127.0.0.1) port 62201 over tcp: no answer within 5 s; -P tcp needs a server there",
+        ),
+        (
+            TimeoutError("timed out"),
+            Transport(Carrier.HTTP, proxy="px"),
+            "the proxy px (127.0.0.1) port 62201 over http: no answer within 5 s",
+        ),
+        (
+            OSError(1, "Operation not permitted"),
+            Transport(server="127.0.0.1"),
+            "127.0.0.1 port 62201 over udp: Operation not permitted: this machine's own",
+        ),
+        (
+            OSError(101, "Network is unreachable"),
+            Transport(Carrier.ICMP),
+            "127.0.0.1 over icmp: Network is unreachable",
+        ),
+    ],
+)
+def test_what_could_not_be_sent_is_told_with_where_it_was_to_go(
+    error: OSError, transport: Transport, told: str
+) -> None:
+    assert unsent(error, V4, transport).startswith(told)
 
 
 @pytest.mark.parametrize("to", [V4, V6])

@@ -112,6 +112,19 @@ def test_a_link_stays_a_link(rc: Path, tmp_path: Path) -> None:
     assert b"tcp/22" in rc.read_bytes()
 
 
+def test_a_link_to_itself_is_told_and_stays(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(ClientError, match="loop: cannot be read: Too many levels of symbolic links"):
+        saved(loop, "-A tcp/22")
+    assert loop.is_symlink()
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "new")
+    saved(dangling, "-A tcp/22")
+    assert dangling.is_symlink()
+    assert "tcp/22" in (tmp_path / "new").read_text()
+
+
 @pytest.mark.parametrize(("answer", "key"), [(True, b"two"), (False, b"one")])
 def test_a_key_is_replaced_only_where_the_person_agrees(rc: Path, *, answer: bool, key: bytes) -> None:
     asked: list[str] = []

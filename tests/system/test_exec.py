@@ -279,6 +279,21 @@ def test_check_says_what_needs_doorward_exec(open_path: Path) -> None:
         assert told.endswith(f"doorward-exec is needed for {words}\n")
 
 
+def test_check_says_that_what_is_open_needs_doorward_exec(open_path: Path) -> None:
+    access = write(open_path / "access.conf", f"{BASE}OPEN_PORTS tcp/22\n")
+    config, folder = write(open_path / "doorwardd.conf", ""), open_path / "run" / "exec"
+    argv = command("check", "-c", str(config), "-a", str(access), "-r", str(open_path / "run"))
+
+    def told() -> str:
+        return subprocess.run(argv, env=environment(), check=True, capture_output=True, text=True).stdout
+
+    journal, now = cycles.Journal(folder), cycles.Moment.now()
+    journal.write(opened := cycles.Cycle(1, "192.0.2.7", ("/bin/true",), {}, "root", None, (), now, 60))
+    assert told().endswith(f"doorward-exec is needed for what is open in {folder}.\n")
+    journal.remove(opened)
+    assert "doorward-exec" not in told()
+
+
 def _console(there: Host) -> Callable[..., str]:
     """Return what runs root's commands on a host and returns what they print."""
     parser = argparse.ArgumentParser()

@@ -18,7 +18,7 @@ import pytest
 
 from doorward import cycles
 from doorward.config import access
-from doorward.daemon import execution
+from doorward.daemon import handover
 from doorward.daemon.tasks import RUNNING_MAX
 from doorward.privsep import privileges
 from doorward.privsep.limits import mark
@@ -70,7 +70,9 @@ def test_what_was_journalled_and_never_opened_is_closed_too(pair: Pair, open_pat
         trace.wait_for(f"[close][{client.ipv4}]")
 
 
-def test_what_is_overdue_at_the_start_is_closed_at_once(pair: Pair, open_path: Path) -> None:
+def test_what_is_overdue_at_the_start_is_closed_at_once_though_no_stanza_runs_anything(
+    pair: Pair, open_path: Path
+) -> None:
     host, client = pair
     trace = Trace.make(open_path)
     with executing(host, open_path, cycle(trace, seconds=2)) as daemon:
@@ -79,7 +81,7 @@ def test_what_is_overdue_at_the_start_is_closed_at_once(pair: Pair, open_path: P
         daemon.wait_for("command=open")
     time.sleep(2)
     assert trace.lines == [f"[open][{client.ipv4}]"]
-    with executing(host, open_path, "OPEN_PORTS tcp/22\nENABLE_CMD_EXEC Y\n") as daemon:
+    with executing(host, open_path, "OPEN_PORTS tcp/22\n") as daemon:
         daemon.wait_for("command=close stanza=1")
         trace.wait_for(f"[open][{client.ipv4}]", f"[close][{client.ipv4}]")
 
@@ -235,8 +237,8 @@ def test_with_the_daemon_one_ends_that_waits_for_anothers_journal(pair: Pair, op
     host, _ = pair
     journal = open_path / "run" / "exec"
     journal.mkdir(parents=True)
-    with execution.alone(journal), doorwardd(host, open_path, f"{BASE}ENABLE_CMD_EXEC Y\n") as daemon:
-        assert eventually((journal / "handover").exists)
+    with handover.alone(journal), doorwardd(host, open_path, f"{BASE}ENABLE_CMD_EXEC Y\n") as daemon:
+        assert eventually(lambda: handover.is_asked_for(journal))
         assert not daemon.is_silent
         end_and_wait(daemon)
     assert "nobody needs it any more" in daemon.wait_for(f"another doorward-exec (PID {os.getpid()}) has")
@@ -264,6 +266,32 @@ def test_a_daemon_that_cannot_start_is_waited_for_no_longer_than_it_lives(pair: 
         assert cycles.listed(open_path / "run" / "exec")
     finally:
         end_exec(daemon)
+
+
+def test_one_that_is_started_again_while_access_conf_has_a_mistake_closes_what_was_open(
+    pair: Pair, open_path: Path
+) -> None:
+    host, client = pair
+    trace = Trace.make(open_path)
+    with executing(host, open_path, cycle(trace, seconds=3)) as daemon:
+        knock(host, client)
+        trace.wait_for(f"[open][{client.ipv4}]")
+        daemon.wait_for("command=open")
+        write(open_path / "access.conf", "SOURCE ANY\nKEYY typo\n")
+        os.kill(exec_pid(daemon), signal.SIGKILL)
+        daemon.wait_for("access.conf:2: unknown name 'KEYY'")
+        trace.wait_for(f"[open][{client.ipv4}]", f"[close][{client.ipv4}]")
+
+
+def test_as_a_unit_one_that_starts_while_access_conf_has_a_mistake_closes_what_was_open(open_path: Path) -> None:
+    trace = Trace.make(open_path)
+    due = (str(trace.script), "close")
+    cycles.Journal(open_path / "run" / "exec").write(
+        cycles.Cycle(1, "192.0.2.7", due, {"PATH": "/usr/bin:/bin"}, "root", None, (), cycles.Moment.now(), 0)
+    )
+    with unit(open_path, "SOURCE ANY\nKEYY typo\n") as made:
+        made.running.wait_for("access.conf:2: unknown name 'KEYY'")
+        trace.wait_for("[close]")
 
 
 # ---- lied to, as a unit of systemd

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
@@ -13,8 +12,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from doorward.daemon import spawner
-from doorward.daemon.executor import HANDOVER, Executor
+from doorward.daemon import configuration, spawner
+from doorward.daemon.executor import Executor
+from doorward.daemon.handover import alone
 from doorward.daemon.listener import Alarm
 from doorward.errors import ConfigError, DoorwardError, HelperError
 from doorward.privsep import privileges
@@ -22,14 +22,14 @@ from doorward.privsep import privileges
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
+    from doorward.config.daemon import DaemonSettings
     from doorward.daemon.log import Log
     from doorward.daemon.notify import Notifier
 
+    Make = Callable[[Log, socket.socket, socket.socket], Executor]  # what it logs to, its spawner, its signals
+
 SOCKET: Final = "/run/doorward/exec.sock"
-_LOCK: Final = "lock"
-_TAKING_OVER: Final = 60.0  # seconds that an earlier one may take to finish what it runs
 _PEER: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
 _AGAIN, _AGAIN_MAX = 0.2, 60.0  # seconds before one that ended early is started again, doubled each time
@@ -40,18 +40,22 @@ _MEANING: Final = {
 }
 
 
-def beside(options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket) -> int:
+def beside(
+    options: argparse.Namespace, settings: DaemonSettings, make_log: Callable[[], Log], channel: socket.socket
+) -> int:
     """Be the parent of a doorward-exec that serves `channel`: one that ends early is started again; return its end.
 
     The channel stays open meanwhile, so that the listener notices nothing and orders wait. One that has never served
-    ends for good where the configuration is against it, or where the listener is gone.
+    ends for good where the configuration is against it, or where the listener is gone. All have the journal that
+    `settings` name, whatever the files say when they start.
     """
+    make = partial(Executor, options, settings)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the terminal's; the daemon decides when it is over
     attempts = Attempts()
     while True:
         began = time.monotonic()
-        code = _end_of_one(options, make_log, channel, attempts)
+        code = _end_of_one(make, make_log, channel, attempts)
         if code in {0, _FOR_GOOD}:
             return code
         attempts.served |= code != _NOT_STARTED
@@ -73,22 +77,26 @@ class Attempts:
         return pause
 
 
-def _end_of_one(
-    options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket, attempts: Attempts
-) -> int:
-    """Start a doorward-exec, hand SIGTERM on to it, and return its exit code once it has ended."""
+def _end_of_one(make: Make, make_log: Callable[[], Log], channel: socket.socket, attempts: Attempts) -> int:
+    """Start a doorward-exec, hand SIGTERM on to it, and return its exit code once it has ended; 0 if told to end it."""
+    told: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))  # which may come before there is a child
     child = os.fork()
     if not child:
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        os._exit(_serve(options, make_log, channel, attempts))
-    signal.signal(signal.SIGTERM, partial(_pass_on, child))
+        os._exit(_serve(make, make_log, channel, attempts))
+    signal.signal(signal.SIGTERM, partial(_pass_on, child, told))
+    for early in tuple(told):
+        os.kill(child, early)
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # before it is reaped: its number is nobody else's
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return 0 if told else code
 
 
-def _pass_on(child: int, number: int, _: object) -> None:
+def _pass_on(child: int, told: list[int], number: int, _: object) -> None:
+    told.append(number)
     os.kill(child, number)
 
 
@@ -107,7 +115,7 @@ def _wait(channel: socket.socket, seconds: float) -> None:
         _gone(channel, seconds)
 
 
-def _serve(options: argparse.Namespace, make_log: Callable[[], Log], channel: socket.socket, attempts: Attempts) -> int:
+def _serve(make: Make, make_log: Callable[[], Log], channel: socket.socket, attempts: Attempts) -> int:
     """Run one doorward-exec; return 0 where it need not be started again."""
     with spawning((channel,)) as spawn:
         lines = make_log()
@@ -116,7 +124,7 @@ def _serve(options: argparse.Namespace, make_log: Callable[[], Log], channel: so
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         started = False
         try:
-            with _made(options, lines, spawn, alarm, wanted=lambda: _is_wanted(channel, alarm)) as executor:
+            with _made(make, lines, spawn, alarm, wanted=lambda: _is_wanted(channel, alarm)) as executor:
                 started = True
                 executor.run((channel,))
         except (DoorwardError, OSError) as error:
@@ -173,12 +181,14 @@ def unit(options: argparse.Namespace, make_log: Callable[[], Log], notify: Notif
         alarm = Alarm()
         alarm.catch()
         try:
-            with _made(options, lines, spawn, alarm) as executor:
+            make = partial(Executor, options, configuration.settings(options))
+            with _made(make, lines, spawn, alarm) as executor:
                 executor.admit = _Doorman(notify)  # type: ignore[method-assign]  # what a peer must be is the root's to say
                 notify("READY=1")
                 executor.run(kept, sockets[accepting[0]])
-        except DoorwardError as error:
-            lines.error("doorward-exec: %s", error)
+        except (DoorwardError, OSError) as error:
+            for problem in str(error).splitlines():
+                lines.error("doorward-exec: %s", problem)
             return 1
         finally:
             alarm.close()
@@ -216,7 +226,7 @@ def spawning(others: tuple[socket.socket, ...]) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _made(
-    options: argparse.Namespace,
+    make: Make,
     lines: Log,
     spawn: socket.socket,
     alarm: Alarm,
@@ -224,45 +234,10 @@ def _made(
 ) -> Iterator[Executor]:
     """Yield an executor that alone has the journal; `wanted` as for alone()."""
     privileges.hide()
-    executor = Executor(options, lines, spawn, alarm.reader)
+    executor = make(lines, spawn, alarm.reader)
     with alone(executor.folder, wanted):
         executor.adopt()
         yield executor
-
-
-@contextlib.contextmanager
-def alone(folder: Path, wanted: Callable[[], bool] | None = None) -> Iterator[None]:
-    """Hold the journal's lock in the block.
-
-    With `wanted` one that only stays for what is open is asked to leave it, and waited for as long as that is true.
-
-    Raises:
-        HelperError: somebody else has it.
-    """
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    handover = folder / HANDOVER
-    deadline = time.monotonic() + _TAKING_OVER
-    try:
-        while not _locked(descriptor):
-            if wanted is None or not wanted() or time.monotonic() >= deadline:
-                msg = f"another doorward-exec (PID {os.pread(descriptor, 32, 0).decode().strip()}) has {folder}"
-                raise HelperError(msg)
-            handover.touch(mode=0o600)
-            time.sleep(0.05)
-        handover.unlink(missing_ok=True)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 class _Doorman:

@@ -15,9 +15,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from doorward.config.daemon import DaemonSettings
 from doorward.config.files import Disk
-from doorward.daemon import commands, configuration
+from doorward.daemon import commands, configuration, handover
 from doorward.daemon.mailing import Mailing
 from doorward.daemon.open_cycles import OpenCycles
 from doorward.daemon.tasks import Task, Tasks, about_of, line_of
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from doorward.config.daemon import DaemonSettings
     from doorward.config.stanza import Stanza
     from doorward.daemon.log import Log
     from doorward.values import Execution, IPAddress
@@ -39,14 +39,20 @@ WAITING_MAX: Final = 128  # commands that wait for their turn
 _BATCH: Final = 64  # orders between two looks at everything else
 REREADS_MAX: Final = 5  # times a second
 _TICK: Final = 1.0  # seconds
-HANDOVER: Final = "handover"  # a file in the journal's folder: somebody else is there to close what is open
 
 
 class Executor:
     """doorward-exec from start to stop."""
 
-    def __init__(self, options: argparse.Namespace, log: Log, spawner: socket.socket, signals: socket.socket) -> None:
-        """Read the files.
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        settings: DaemonSettings,
+        log: Log,
+        spawner: socket.socket,
+        signals: socket.socket,
+    ) -> None:
+        """Read the files. The journal is where `settings` have it; the rest of them counts until the files are right.
 
         Raises:
             DoorwardError: the journal cannot be had.
@@ -56,19 +62,20 @@ class Executor:
         self._spawner = spawner
         self._signals = signals
         self._selector = selectors.DefaultSelector()
-        self._settings = DaemonSettings()
+        self._settings = settings
         self._tasks = Tasks(spawner, self._selector, log, self._settings.command_seconds, self._take_up)
         self._mailing = Mailing(log, self._tasks)
+        self._mailing.follow(settings.alerts)
         self._stanzas: dict[int, Stanza] = {}
         self._rereads: deque[float] = deque(maxlen=REREADS_MAX)
-        self._reread()
-        self._cycles = OpenCycles(self._settings.exec_folder, log, self._tasks)
+        self._cycles = OpenCycles(settings.exec_folder, log, self._tasks)
         self.folder: Path = self._cycles.folder
         self._held: deque[Execute] = deque()  # what waits for its own cycle's opening or closing
         self._channel: socket.socket | None = None
         self._channels: deque[socket.socket] = deque()
         self._accepting: socket.socket | None = None
         self._stopping = False
+        self._reread()
 
     # ---- the loop
 
@@ -88,8 +95,9 @@ class Executor:
         next_tick = time.monotonic()
         while not self._is_over():
             for key, _ in self._selector.select(_TICK):
-                key.data()
-            if time.monotonic() >= next_tick:
+                if not self._stopping:  # from then on nothing is begun any more
+                    key.data()
+            if not self._stopping and time.monotonic() >= next_tick:
                 self._tick()
                 next_tick = time.monotonic() + _TICK
         self._selector.close()
@@ -97,13 +105,19 @@ class Executor:
     def _is_over(self) -> bool:
         """Whether to end: asked to, or nobody will ask for anything and nothing is left to close."""
         if self._stopping:
-            return not self._tasks.running
-        alone = self._channel is None and self._accepting is None
-        return alone and not (self._tasks.any or self._held or self._cycles)
+            return True
+        return self._is_left_alone and not (self._tasks.any or self._held or self._cycles)
+
+    @property
+    def _is_left_alone(self) -> bool:
+        """Whether nobody will ask for anything any more."""
+        return self._channel is None and self._accepting is None
 
     def _tick(self) -> None:
+        if self._is_left_alone and handover.is_asked_for(self.folder):
+            self._stop("another one takes over")
+            return
         self._cycles.close_what_is_due()
-        self._heed_handover()
         self._cycles.heed_by_hand()
         self._mailing.tick()
         lost = self._log.take_lost()
@@ -116,18 +130,15 @@ class Executor:
                 self._reread()
             else:
                 self._stop(signal.Signals(number).name)
+                return
 
     def _stop(self, why: str) -> None:
         """End what runs, and then this process; what is open is in the journal, for the next start."""
-        self._log.info("doorward-exec: %s: stopping, %d cycles stay open until the next start", why, len(self._cycles))
         self._stopping = True
-        self._held.clear()
         self._tasks.stop()
-
-    def _heed_handover(self) -> None:
-        """Leave to another process what it asks for."""
-        if self._channel is None and self._accepting is None and (self.folder / HANDOVER).exists():
-            self._stop("another one takes over")
+        while self._held:
+            self._refuse(self._held.popleft().execution, "doorward-exec stops")
+        self._log.info("doorward-exec: %s: stopping, %d cycles stay open until the next start", why, len(self._cycles))
 
     def adopt(self) -> None:
         """Take over what an earlier process has opened."""
@@ -267,8 +278,11 @@ class Executor:
             elif stanza.cycle is not None and not self._cycles.open(stanza.cycle, execution):
                 self._held.append(order)
         except (DoorwardError, OSError) as error:
-            about = line_of((("stanza", str(execution.stanza)), ("source", str(execution.source))))
-            self._log.error("doorward-exec: refused %s: %s", about, error)
+            self._refuse(execution, str(error))
+
+    def _refuse(self, execution: Execution, why: str) -> None:
+        about = line_of((("stanza", str(execution.stanza)), ("source", str(execution.source))))
+        self._log.error("doorward-exec: refused %s: %s", about, why)
 
     def _take_up(self) -> None:
         """Go on with what had to wait."""

@@ -94,11 +94,15 @@ class Tasks:
         return Job(argv, environment, user.uid, user.gid, user.groups, self.seconds, may_gain)
 
     def stop(self) -> None:
-        """End what runs, and start nothing any more."""
+        """End what runs, and start nothing any more. What has ended already is over as ever."""
         self._stopping = True
+        for task in (*self._waiting, *self._mails):
+            about = line_of((*task.about, ("argv", _argv(task))))
+            self._log.error("command=%s %s was not run: doorward-exec stops", task.what, about)
         self._waiting.clear()
         self._mails.clear()
         for task in list(self.running):
+            task.report += _read(task.descriptors[1]) or b""
             self._finish(task)  # its warden notices that nobody reads any more
 
     def put(self, task: Task) -> None:
@@ -140,6 +144,8 @@ class Tasks:
 
     def _take_output(self, task: Task, output: int) -> None:
         """Keep the beginning of what a command says; once it has closed its output, its end is waited for."""
+        if output not in task.descriptors:  # its end, or all others', came just before
+            return
         content = _read(output)
         if content:
             task.output += content[: OUTPUT_MAX - len(task.output)]
@@ -148,28 +154,32 @@ class Tasks:
 
     def _take_report(self, task: Task, report: int) -> None:
         """Take how a command ended; what it left behind may still hold its output, which nobody waits for."""
+        if report not in task.descriptors:
+            return
         content = _read(report)
         if content:
             task.report += content
         elif content is not None:
-            output = task.descriptors[0]
-            while (more := _read(output)) and len(task.output) < OUTPUT_MAX:
-                task.output += more[: OUTPUT_MAX - len(task.output)]
             self._finish(task)
 
     def _finish(self, task: Task) -> None:
+        output = task.descriptors[0]
+        while (more := _read(output)) and len(task.output) < OUTPUT_MAX:
+            task.output += more[: OUTPUT_MAX - len(task.output)]
         for descriptor in task.descriptors:
             with suppress(KeyError):
                 self._selector.unregister(descriptor)
             os.close(descriptor)
+        task.descriptors = ()
         self.running.remove(task)
         ended = json.loads(task.report) if task.report else None
         well = ended is not None and ended["in_time"] and ended["status"] == 0
         line = line_of((*task.about, *_outcome(task, ended)))
         (self._log.info if well else self._log.error)("command=%s %s", task.what, line)
+        if ended is not None or not self._stopping:
+            task.done(well)
         if self._stopping:
             return
-        task.done(well)
         self._start_waiting()
         self._after_each()
 
@@ -192,6 +202,11 @@ def _read(descriptor: int) -> bytes | None:
         return None
 
 
+def _argv(task: Task) -> str:
+    """Return what a command's line shows of its arguments; a mail's are in what it is about."""
+    return "mail" if task.what == "mail" else shlex.join(task.job.argv)
+
+
 def _outcome(task: Task, ended: dict[str, int | None] | None) -> tuple[tuple[str, str], ...]:
     """Return how a command went, for its line."""
     if ended is None:
@@ -202,7 +217,7 @@ def _outcome(task: Task, ended: dict[str, int | None] | None) -> tuple[tuple[str
         result = str(ended["status"])
     shown = [line[:_LINE_SHOWN] for line in task.output.decode("utf-8", "replace").splitlines()[:_LINES_SHOWN]]
     return (
-        ("argv", "mail" if task.what == "mail" else shlex.join(task.job.argv)),
+        ("argv", _argv(task)),
         ("exit", result),
         ("took", f"{time.monotonic() - task.began:.2f}"),
         ("bytes", str(len(task.output))),

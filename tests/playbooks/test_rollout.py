@@ -9,29 +9,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lab import hosts
 from lab.controller import INVENTORY, Controller
 from lab.plan import REPOSITORY, STATE
 
 if TYPE_CHECKING:
-    import pytest
-
     from lab.trial import Trial
 
 HERE = Path(__file__).parent
 TABLE = "ansible_collections/doorward/spa/roles/firewall/templates/firewall.nft.j2"
 
 
-def bare(trial: Trial) -> None:
-    """Make the host a new one that nobody has rolled out to."""
-    hosts.remove(trial.host)
-    hosts.up([trial.host.name])
+@pytest.fixture
+def bare(trials: dict[str, Trial]) -> list[Trial]:
+    """Both hosts as new ones that nobody has rolled out to."""
+    for trial in trials.values():
+        hosts.remove(trial.host)
+    hosts.up(list(trials))
+    return list(trials.values())
 
 
 def test_a_broken_accept_rule_is_rolled_back_and_nothing_is_kept(
-    trial: Trial, controller: Controller, tmp_path: Path
+    bare: list[Trial], controller: Controller, tmp_path: Path
 ) -> None:
-    bare(trial)
     broken = tmp_path / "collections"
     shutil.copytree(REPOSITORY / "collections", broken, symlinks=True)
     table = broken / TABLE
@@ -39,24 +41,25 @@ def test_a_broken_accept_rule_is_rolled_back_and_nothing_is_kept(
     assert "@open4 accept" in text
     table.write_text(text.replace("@open4 accept", "@open4 drop"), encoding="utf-8")
 
-    played = replace(controller, collections=broken).playbook("doorward.spa.rollout", "--limit", trial.host.name)
+    played = replace(controller, collections=broken).playbook("doorward.spa.rollout", *limit(bare))
 
-    assert played.code != 0
-    assert hosts.reachable(trial.host), "plain ssh is answered again"
-    assert trial.console("sh", "-c", "ls /etc/doorward/firewall.nft 2>/dev/null || :") == ""
-    status = json.loads(trial.console("doorward", "status", "--json"))
-    assert (status["table"], status["pending"]) == ("observe", False)
+    assert {recap.host for recap in played.hosts if recap.failed} == {trial.host.name for trial in bare}
+    for trial in bare:
+        assert hosts.reachable(trial.host), "plain ssh is answered again"
+        assert trial.console("sh", "-c", "ls /etc/doorward/firewall.nft 2>/dev/null || :") == ""
+        status = json.loads(trial.console("doorward", "status", "--json"))
+        assert (status["table"], status["pending"]) == ("observe", False)
 
-    # The same host with the rule put right: it was the rule that was wrong, and nothing is in the way.
-    controller.playbook("doorward.spa.rollout", "--limit", trial.host.name).check()
-    trial.wait_until_closed()
-    assert not hosts.reachable(trial.host)
+    # The same hosts with the rule put right: it was the rule that was wrong, and nothing is in the way.
+    controller.playbook("doorward.spa.rollout", *limit(bare)).check()
+    for trial in bare:
+        trial.wait_until_closed()
+        assert not hosts.reachable(trial.host)
 
 
 def test_the_tarball_alone_is_enough(
-    trial: Trial, controller: Controller, visit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bare: list[Trial], controller: Controller, visit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bare(trial)
     source = REPOSITORY / "collections/ansible_collections/doorward/spa"
     controller.galaxy("collection", "build", str(source), "--output-path", str(tmp_path)).check()
     [tarball] = tmp_path.glob("doorward-spa-*.tar.gz")
@@ -71,13 +74,19 @@ def test_the_tarball_alone_is_enough(
 
     shown = hidden.module("localhost", "ansible.builtin.command", "-a", f"ls {REPOSITORY}/daemon {REPOSITORY}/tests")
     assert "values.py" not in shown.output, "the sources are out of sight"
-    hidden.playbook("doorward.spa.rollout", "--limit", trial.host.name).check()
-    trial.wait_until_closed()
-    assert not hosts.reachable(trial.host)
-    before = trial.granted()
+    hidden.playbook("doorward.spa.rollout", *limit(bare)).check()
+    for trial in bare:
+        trial.wait_until_closed()
+        assert not hosts.reachable(trial.host)
+    before = [trial.granted() for trial in bare]
     # With connections of its own, so that it does not ride on one that the roll-out left open.
-    replace(hidden, home=controller.home / "v").playbook(str(play), "--limit", trial.host.name).check()
-    assert trial.granted() - before == 1
+    replace(hidden, home=controller.home / "v").playbook(str(play), *limit(bare)).check()
+    assert [trial.granted() - earlier for trial, earlier in zip(bare, before, strict=True)] == [1, 1]
+
+
+def limit(trials: list[Trial]) -> tuple[str, str]:
+    """Return the options that have Ansible go to these hosts alone."""
+    return "--limit", ",".join(trial.host.name for trial in trials)
 
 
 def _without(repository: Path) -> tuple[str, ...]:

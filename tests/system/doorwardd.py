@@ -37,10 +37,11 @@ class Running:
     def take(self) -> None:
         """Collect the log until the daemon ends; runs in a thread of its own."""
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self._grown:
-                self.lines.append(line.rstrip("\n"))
-                self._grown.notify_all()
+        with contextlib.suppress(ValueError):  # closed by whoever started it, since another process holds it open
+            for line in self.process.stderr:
+                with self._grown:
+                    self.lines.append(line.rstrip("\n"))
+                    self._grown.notify_all()
         self.is_silent = True
 
     def wait_for(self, words: str, count: int = 1, within: float = 20) -> str:

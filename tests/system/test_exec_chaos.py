@@ -346,7 +346,8 @@ def unit(folder: Path, stanzas: str, kept: socket.socket | None = None) -> Itera
             )
         )
         started = Running(process, folder)
-        threading.Thread(target=started.take, daemon=True).start()
+        reader = threading.Thread(target=started.take, daemon=True)
+        reader.start()
         notified.settimeout(20)
         assert notified.recv(100) == b"READY=1"
         try:
@@ -354,6 +355,7 @@ def unit(folder: Path, stanzas: str, kept: socket.socket | None = None) -> Itera
         finally:
             process.terminate()
             process.wait(20)
+            reader.join(10)
 
 
 def stanzas(trace: Trace) -> str:

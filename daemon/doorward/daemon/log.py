@@ -19,7 +19,18 @@ _SYSLOG: Final = "/dev/log"
 _SEVERITY: Final = {logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}  # syslog(3); 7 is debug
 
 
-class SyslogHandler(logging.Handler):
+class UnlockedHandler(logging.Handler):
+    """A handler for one thread alone: held up in a write, it holds no lock that the program's end waits for."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write one line, unless a filter is against it."""
+        wanted = bool(self.filter(record))
+        if wanted:
+            self.emit(record)
+        return wanted
+
+
+class SyslogHandler(UnlockedHandler):
     """Lines to syslog by write(2) on a connected socket, which the listener's system call filter leaves it."""
 
     def __init__(self, identity: str, facility: str) -> None:
@@ -44,8 +55,8 @@ class SyslogHandler(logging.Handler):
             self.handleError(record)
 
 
-class DescriptorHandler(logging.Handler):
-    """Lines to a descriptor by write(2): a writer that is held up there holds no lock that the end would wait for."""
+class DescriptorHandler(UnlockedHandler):
+    """Lines to a descriptor by write(2)."""
 
     def __init__(self, descriptor: int) -> None:
         """Write to `descriptor`, which stays its owner's; to the journal with the severity in front (sd-daemon(3))."""

@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import struct
-import tarfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -303,6 +302,8 @@ def _keyring(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _archive(members: Mapping[str, bytes]) -> bytes:
+    import tarfile  # noqa: PLC0415  for GnuPG alone; it brings every compressor with it
+
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in members.items():

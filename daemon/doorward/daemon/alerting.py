@@ -8,6 +8,8 @@ from doorward import audit
 from doorward.values import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from doorward.config.daemon import Alerts
     from doorward.privsep.orders import Orders
 
@@ -24,15 +26,15 @@ class Alerting:
         self._began = now
         self._strangers = dict.fromkeys(audit.CHEAP, 0)
 
-    def tell(self, reason: Reason, line: str) -> None:
-        """Report a verdict by its line, or count it."""
+    def tell(self, reason: Reason, line: Callable[[], str]) -> None:
+        """Report a verdict by its line, which is made only then, or count it."""
         alerts, granted = self._alerts, reason is Reason.GRANTED
         if alerts is None or not (alerts.granted if granted else alerts.denied):
             return
         if reason in self._strangers:
             self._strangers[reason] += 1
         else:
-            self._orders.report(line, granted=granted)
+            self._orders.report(line(), granted=granted)
 
     def tick(self, now: float) -> None:
         """Report what was counted, once an hour."""

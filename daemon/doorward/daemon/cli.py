@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from doorward import cycles, replay
 from doorward.config import access
 from doorward.crypto import keys
 from doorward.crypto.keys import HMAC_KEY_BYTES
-from doorward.daemon import configuration, explain, fwknop_log, in_words, processes
+from doorward.daemon import configuration, fwknop_log, processes
 from doorward.daemon.detach import detach
 from doorward.daemon.options import parser
 from doorward.errors import ConfigError, DoorwardError, FirewallError
@@ -65,6 +64,8 @@ def _nobody_reads(descriptor: int) -> bool:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["explain"]:
+        from doorward.daemon import explain  # noqa: PLC0415  the daemon does without what comes with it
+
         return explain.main(arguments[1:])
     if arguments[:1] == ["check"]:
         options, checks = parser(check=True).parse_args(arguments[1:]), True
@@ -148,6 +149,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _dump(options: argparse.Namespace) -> int:
+    from doorward.daemon import in_words  # noqa: PLC0415  the daemon does without it
+
     for line in in_words.dump(configuration.load(options)[0]):
         print(line)  # noqa: T201  the command's output
     return 0
@@ -155,6 +158,8 @@ def _dump(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     found = configuration.load(options)[0]
+    from doorward.daemon import in_words  # noqa: PLC0415  the daemon does without it
+
     for line in (*in_words.tell(found), *(f"warning: {warning}" for warning in found.warnings)):
         print(line)  # noqa: T201  the command's output
     return 0
@@ -163,6 +168,8 @@ def _explain(options: argparse.Namespace) -> int:
 def _make_keys(options: argparse.Namespace) -> int:
     """Print a new pair of keys, or write it to a file that nobody else can read and that was not there."""
     hmac_bytes = options.hmac_key_len or _HMAC_BYTES.get(options.hmac_digest_type, HMAC_KEY_BYTES)
+    import secrets  # noqa: PLC0415  the daemon does without it
+
     made = keys.generate(secrets.token_bytes, options.key_len, hmac_bytes)
     if options.key_gen_file is None:
         print(made, end="")  # noqa: T201  the command's output

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     Make = Callable[[Log, socket.socket, socket.socket], Executor]  # what it logs to, its spawner, its signals
 
-SOCKET: Final = "/run/doorward/exec.sock"
 _PEER: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
 _AGAIN, _AGAIN_MAX = 0.2, 60.0  # seconds before one that ended early is started again, doubled each time
@@ -194,17 +193,6 @@ def unit(options: argparse.Namespace, make_log: Callable[[], Log], notify: Notif
             alarm.close()
             lines.close()
     return 0
-
-
-def connect(path: str = SOCKET) -> socket.socket | None:
-    """Return a connection to doorward-exec, or None where its unit is not enabled."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        channel.connect(path)
-    except OSError:
-        channel.close()
-        return None
-    return channel
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import selectors
 import signal
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from doorward import audit, replay
@@ -270,7 +271,7 @@ class Listener:
 
     def _publish(self, verdict: Verdict) -> None:
         self._counters.count(verdict.reason)
-        self._alerting.tell(verdict.reason, audit.line(verdict))
+        self._alerting.tell(verdict.reason, partial(audit.line, verdict))
         if not self._limiter.admits(verdict.reason):
             return
         told = self._fwknopd_lines(verdict)

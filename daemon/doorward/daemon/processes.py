@@ -11,13 +11,14 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from doorward.config.daemon import RUN_FOLDER
-from doorward.daemon import configuration, execution, handover, log
+from doorward.daemon import configuration, handover, log
 from doorward.daemon.detach import leave_terminal
 from doorward.daemon.helper import HelperProcess, exit_code
 from doorward.daemon.listener import Alarm, Listener
 from doorward.daemon.notify import Notifier
 from doorward.errors import DoorwardError, HelperError
 from doorward.pidfile import PidFile, Running, forget, note, noted, record_in
+from doorward.privsep import orders as exec_orders
 from doorward.privsep import privileges
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def _start_exec(options: argparse.Namespace, settings: DaemonSettings, pid_file:
     if not os.fork():
         ours.close()
         pid_file.leave()  # it may stay longer than the daemon, for what is to be closed
+        from doorward.daemon import execution  # noqa: PLC0415  neither helper nor listener needs what comes with it
+
         if not options.foreground:
             leave_terminal()
         _keep_only(theirs)
@@ -146,6 +149,8 @@ def helper(options: argparse.Namespace) -> int:
 
 def executor(options: argparse.Namespace) -> int:
     """Run doorward-exec alone, as doorward-exec.service does."""
+    from doorward.daemon import execution  # noqa: PLC0415  as in _start_exec()
+
     return execution.unit(
         options,
         lambda: log.make(foreground=True, verbose=bool(options.verbose), identity="doorward-exec", facility="daemon"),
@@ -173,7 +178,7 @@ def _listen(options: argparse.Namespace, lines: Log) -> None:
         except OSError as error:
             msg = f"the helper behind {HELPER_SOCKET} cannot be reached: {error.strerror}"
             raise HelperError(msg) from error
-        notify, orders = Notifier(os.environ), execution.connect()
+        notify, orders = Notifier(os.environ), exec_orders.connect()
         Listener(channel, options, log=lines, notify=notify, alarm=Alarm(), orders=orders).run(lambda: None)
 
 

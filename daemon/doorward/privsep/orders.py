@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +12,24 @@ from doorward.privsep.limits import mark
 from doorward.privsep.messages import Execute, Report, Reread, encode_order
 
 if TYPE_CHECKING:
-    import socket
-
     from doorward.config.stanza import Stanza
     from doorward.privsep.messages import Order
     from doorward.values import Execution
 
+SOCKET: Final = "/run/doorward/exec.sock"
 WAITING_MAX: Final = 256  # orders beyond those that the kernel keeps for the socket
 REPORTS_MAX: Final = 128  # of them lines to mail: an execution finds room behind any number of these
+
+
+def connect(path: str = SOCKET) -> socket.socket | None:
+    """Return a connection to doorward-exec, or None where its unit is not enabled."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        channel.connect(path)
+    except OSError:
+        channel.close()
+        return None
+    return channel
 
 
 class Orders:

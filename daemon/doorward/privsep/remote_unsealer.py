@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import HelperError, OpenPgpError
-from doorward.privsep import unsealer
 from doorward.privsep import unsealing as wire
 from doorward.privsep.unsealing import Answer, Keyring, Missed, Packet, Ready, Trouble, Unusable
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from doorward.privsep.unsealing import Outcome, Reply, Request
 
 Ring = tuple[str, str, bytes, str]  # folder, gpg, passphrase, GPG_DECRYPT_ID
-_PATIENCE: Final = unsealer.START_SECONDS + 2.0  # seconds for new keyrings to be in use
+_PATIENCE: Final = wire.START_SECONDS + 2.0  # seconds for new keyrings to be in use
 _BUFFER: Final = 1 << 18  # bytes, so that what is under way never fills it
 
 
@@ -35,7 +34,7 @@ def prepare_folder(account: pwd.struct_passwd) -> None:
     Raises:
         OpenPgpError: it cannot be made, or is not that account's.
     """
-    folder = unsealer.RUN_FOLDER
+    folder = wire.RUN_FOLDER
     try:
         if not os.geteuid():
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -98,6 +97,8 @@ class RemoteUnsealer:
         self._last = 0
         self._gone = False
         self.troubles: list[str] = []
+        from doorward.privsep import unsealer  # noqa: PLC0415  for GnuPG alone; it brings much with it
+
         try:
             self._process: subprocess.Popen[bytes] = unsealer.start(theirs)
         finally:

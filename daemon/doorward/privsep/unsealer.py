@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from doorward.config.stanza import OpenPgp
     from doorward.privsep.unsealing import Outcome, Reply
 
-RUN_FOLDER: Final = Path("/run/doorward-gnupg")  # short: a socket lies in it, and 107 bytes are all its path may have
-START_SECONDS: Final = 10.0  # for a worker to begin
 DOUBTS_MAX: Final = 50  # lines about signers
 _READY: Final = b"ready"
 BACKOFF_MAX: Final = 30.0  # seconds between two workers that end by themselves
@@ -96,11 +94,11 @@ def main() -> None:
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123  a descriptor is all that is wanted
         os.dup2(nothing.fileno(), 0)
     try:
-        with own_folder(RUN_FOLDER) as folder:
+        with own_folder(wire.RUN_FOLDER) as folder:
             Supervisor(channel, folder).serve()
     except (OSError, DoorwardError) as error:
         with contextlib.suppress(OSError):
-            os.write(channel.fileno(), wire.encode_reply(Unusable(f"{RUN_FOLDER}: {error}")))
+            os.write(channel.fileno(), wire.encode_reply(Unusable(f"{wire.RUN_FOLDER}: {error}")))
 
 
 @contextlib.contextmanager
@@ -319,7 +317,7 @@ class _Worker:
         worker = cls(pid, ours, folder)
         with contextlib.suppress(OSError):  # the child does the same: whoever comes first
             os.setpgid(pid, pid)
-        ours.settimeout(START_SECONDS)
+        ours.settimeout(wire.START_SECONDS)
         try:
             said = ours.recv(wire.MESSAGE_MAX)
         except OSError:

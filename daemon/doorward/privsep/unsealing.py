@@ -10,6 +10,7 @@ import base64
 import json
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from doorward.crypto.openpgp import Signature, Status, Unsealed
@@ -17,6 +18,8 @@ from doorward.errors import HelperError
 from doorward.values import Secret
 from doorward.wire.fwknop import PAYLOAD_MAX
 
+RUN_FOLDER: Final = Path("/run/doorward-gnupg")  # short: a socket lies in it, and 107 bytes are all its path may have
+START_SECONDS: Final = 10.0  # for a worker to begin
 QUEUE_MAX: Final = 8  # packets under way; more are not looked at
 STRANGERS_MAX: Final = 4  # of them without an HMAC: strangers can make these
 DEADLINE: Final = 2.0  # seconds for one packet; gpg needs some twenty milliseconds

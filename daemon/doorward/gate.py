@@ -410,12 +410,13 @@ class Gate:
         forwarded = None if packet.datagram.forwarded is None else address(packet.datagram.forwarded)
         facts = Facts(stanza, message, origin, destination, packet.now, self._max_age, self._abilities, forwarded)
         decision = policy.decide(facts)
+        if isinstance(decision, Grant):
+            granted = Verdict(Reason.GRANTED, packet.datagram, stanza.number, message.user, decision)
+            return self._do_open(granted, decision)
         verdict = Verdict(Reason.GRANTED, packet.datagram, stanza.number, message.user)
         if isinstance(decision, Denial):
             return replace(verdict, reason=decision.reason, detail=decision.detail)
-        if isinstance(decision, Execution):
-            return self._do_execute(replace(verdict, execution=decision), decision)
-        return self._do_open(replace(verdict, grant=decision), decision)
+        return self._do_execute(replace(verdict, execution=decision), decision)
 
     def _do_open(self, verdict: Verdict, grant: Grant) -> Verdict:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from doorward.errors import DoorwardError
-from doorward.firewall.deadman import replace_file
+from doorward.firewall.replacing import replace_file
 from doorward.values import FirewallBackend
 
 _RECORD_MAX = 65536  # bytes

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from doorward.config.stanza import Stanza, Target
 
+_PLAIN: Final = frozenset({MessageType.ACCESS, MessageType.ACCESS_TIMEOUT})
 CLOCK_SECONDS: Final = 30 * 86400  # nobody's packet is a month on its way; a host without a battery is years off
 LOCAL_NAT: Final = frozenset({MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT})
 FORWARD: Final = frozenset({MessageType.NAT, MessageType.NAT_TIMEOUT})
@@ -137,6 +138,8 @@ def _age(facts: Facts) -> Denial | None:
 def _kind(facts: Facts) -> Denial | None:
     """Deny a kind of request that the stanza, or the daemon's settings, do not serve."""
     kind, stanza, abilities = facts.message.type, facts.stanza, facts.abilities
+    if kind in _PLAIN and stanza.forwarding.only is not True:
+        return None
     forced, only = stanza.forwarding.force is not None, stanza.forwarding.only
     nat, chosen = kind in FORWARD | LOCAL_NAT, not forced
     refused = {
@@ -164,7 +167,7 @@ def _source(facts: Facts) -> Denial | None:
     named = source or facts.forwarded  # the origin was found in SOURCE already
     if named is not None and named.packed not in facts.stanza.source:
         return Denial(Reason.SOURCE, f"{named} is not in SOURCE")
-    return _nobody(named or facts.origin) or _nobody(facts.origin)
+    return (None if named is None else _nobody(named)) or _nobody(facts.origin)
 
 
 def _nobody(source: IPAddress) -> Denial | None:

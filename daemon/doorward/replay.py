@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import ReplayError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
+_LOG_FRAMES: Final = 256  # 1 MB; a packet takes two, and a checkpoint a minute begins anew
 _APPLICATION_ID: Final = 0x646F6F72  # "door"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
@@ -82,6 +83,29 @@ class ReplayStore:
         (damage,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if damage != "ok":
             raise sqlite3.DatabaseError(damage)
+        self._lengthen_log()
+
+    def _lengthen_log(self) -> None:
+        """Give the write-ahead log its length beforehand.
+
+        To write over what is there and have it on the disk takes the disk one write, to write behind the end takes the
+        file system's journal another one. Where there is no room for it, it takes none.
+        """
+        how = "RESTART"
+        self._checkpoint("TRUNCATE")  # or the database could not take what is in the log of a disk that is full
+        self._database.execute("PRAGMA synchronous = OFF")
+        try:
+            for number in range(_LOG_FRAMES):
+                self._database.execute(f"PRAGMA user_version = {number}")  # one page each, always the same
+        except sqlite3.OperationalError:
+            how = "TRUNCATE"
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._checkpoint(how)
+
+    def _checkpoint(self, how: str) -> None:
+        """Move what the log holds into the database, so that the log begins anew; what fails is done the next time."""
+        with suppress(sqlite3.OperationalError):
+            self._database.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
 
     def has(self, packet: bytes) -> bool:
         """Say whether a packet was remembered; for explain, which must leave no trace."""
@@ -114,9 +138,10 @@ class ReplayStore:
         """Forget what may be forgotten at `now` (Unix seconds); return how many.
 
         What is forgotten raises the floor, so that it does not become new again when the clock steps back or a longer
-        age is accepted.
+        age is accepted. The write-ahead log begins anew.
         """
         try:
+            self._checkpoint("PASSIVE")
             with self._transaction():
                 passed = (int(now),)
                 (newest,) = self._database.execute("SELECT max(made) FROM seen WHERE until < ?", passed).fetchone()

@@ -24,7 +24,7 @@ HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
 COMMAND_MAX: Final = 255  # bytes, as a packet's whole message (MAX_SPA_MESSAGE_SIZE, lib/fko_limits.h)
 GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
 _V4_MAPPED = bytes(10) + b"\xff\xff"
-_BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
+_BROADCAST: Final = b"\xff\xff\xff\xff"
 _SERVICE = re.compile(r"(tcp|udp)/(\d{1,5})", re.ASCII)
 _OS = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)  # IFNAMSIZ - 1, as the kernel's fingerprints have it
 
@@ -262,6 +262,8 @@ class Grant:
         refuse_nobody(self.source)
 
     def _check_conditions(self) -> None:
+        if self.nat is None and self.destination is None and self.os is None:
+            return
         others = (self.nat.target if self.nat is not None else None, self.destination)
         if any(other is not None and other.version != self.source.version for other in others):
             msg = "source, destination and NAT target are of one family of addresses"
@@ -442,15 +444,16 @@ def refuse_nobody(source: IPAddress) -> None:
     Raises:
         WireError: it is one of these, IPv4-mapped or not.
     """
-    plain = ipaddress.ip_address(unmap(source.packed))
-    if plain.is_unspecified or plain.is_multicast or plain == _BROADCAST:
+    packed = unmap(source.packed)
+    multicast = packed[0] >> 4 == 0xE if len(packed) == 4 else packed[0] == 0xFF  # noqa: PLR2004  RFC 5771, RFC 4291 §2.7
+    if multicast or packed == _BROADCAST or not any(packed):
         msg = f"{source} is no address that a connection could come from"
         raise WireError(msg)
 
 
 def address(packed: bytes) -> IPAddress:
     """Return the address object of 4 or 16 packed bytes."""
-    return ipaddress.ip_address(packed)
+    return ipaddress.IPv4Address(packed) if len(packed) == 4 else ipaddress.IPv6Address(packed)  # noqa: PLR2004  bytes of IPv4
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,10 @@ from doorward.client import host as host_commands
 from doorward.client.host import Host
 from doorward.errors import ConfigError, FirewallError
 from doorward.firewall import ruleset
-from doorward.firewall.deadman import SystemdTimer, replace_file
+from doorward.firewall.deadman import SystemdTimer
 from doorward.firewall.libnftables import Libnftables
 from doorward.firewall.nftables import Nftables
+from doorward.firewall.replacing import replace_file
 from doorward.values import FirewallMode, Grant, Protocol, Service
 from system.process_timer import ProcessTimer
 
@@ -410,7 +411,7 @@ def test_a_full_disk_leaves_the_old_file_whole(ns: Namespace, tmp_path: Path) ->
     script = (
         'mount -t tmpfs -o size=8k none "$1" && echo old > "$1/f" && '
         '(dd if=/dev/zero of="$1/fill" bs=1k count=99 2>/dev/null; :) && '
-        '"$0" -c \'import sys, pathlib; from doorward.firewall.deadman import replace_file;'
+        '"$0" -c \'import sys, pathlib; from doorward.firewall.replacing import replace_file;'
         'replace_file(pathlib.Path(sys.argv[1]) / "f", bytes(5000))\' "$1"; echo code $?; cat "$1/f"'
     )
     done = ns.run(

@@ -3,20 +3,27 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
+import sys
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from doorward.errors import FirewallError
-from doorward.firewall import ruleset
+from doorward.firewall import batch, ruleset
 from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.needs import Needs
+from doorward.firewall.netlink import Netlink
 from doorward.firewall.nftables import ANYONE, TRIES, Nftables, read_table
-from doorward.values import FirewallMode, Grant, Protocol, Service
+from doorward.firewall.ruleset import Part
+from doorward.values import FirewallMode, Grant, Nat, Protocol, Service
+from system.doorwardd import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from doorward.values import IPAddress
     from system.netns import Namespace
 
 SSH = Service(Protocol.TCP, 22)
@@ -309,6 +316,102 @@ def test_open_makes_a_vanished_table_again(ns: Namespace) -> None:
             made.open(Grant(V4, (SSH,), 60))
             assert live(made) == [("192.0.2.7", "tcp/22")]
             assert made.prepare() is None
+
+
+class Counting(Libnftables):
+    """nft, and how often it was asked to change elements."""
+
+    changes = 0
+
+    def run(self, commands: str, output: Output = Output(0)) -> str:  # noqa: B008  an immutable flag
+        self.changes += commands.startswith("add element")
+        return super().run(commands, output)
+
+
+HERE = {4: ipaddress.ip_address("192.0.2.1"), 6: ipaddress.ip_address("2001:db8::1")}
+MANY = tuple(Service(protocol, port) for protocol in Protocol for port in range(1, 33))
+PLAIN = [
+    Grant(source, services, 600, destination=HERE[source.version] if bound else None)
+    for source in (V4, V6)
+    for services in ((SSH,), (SSH, DNS), MANY)
+    for bound in (False, True)
+]
+
+
+@contextlib.contextmanager
+def counting(ns: Namespace) -> Iterator[tuple[Nftables, Counting]]:
+    with ns.inside():
+        nft = Counting()
+        made = Nftables(NO_FILE, FirewallMode.GUARD, lambda: {SSH}, nft, needs=Needs(frozenset({Part.NAT})))
+    with contextlib.closing(made):
+        made.prepare()
+        yield made, nft
+
+
+def test_a_plain_grant_is_what_libnftables_would_have_made_of_it(pair: tuple[Namespace, Namespace]) -> None:
+    listed = []
+    for ns, opens, asked in zip(pair, (Nftables.open, Nftables._open), (0, len(PLAIN)), strict=True):  # noqa: SLF001  the other way
+        with counting(ns) as (made, nft):
+            for grant in PLAIN:
+                opens(made, grant)
+            assert nft.changes == asked
+            listed.append([(*astuple(one)[:2], round(one.remaining, -2), one.destination) for one in made.grants()])
+    assert listed[0] == listed[1]
+    assert len(listed[0]) == 2 * 2 * len({SSH, DNS, *MANY})
+
+
+def test_what_is_not_plain_goes_through_libnftables(ns: Namespace) -> None:
+    with counting(ns) as (made, nft):
+        made.open(Grant(V4, (SSH,), 60, Nat(None, 8022)))
+        assert nft.changes
+        assert [grant.nat for grant in made.grants()] == [Nat(None, 8022)]
+
+
+def test_a_set_of_another_type_but_the_same_length_is_not_written_to(ns: Namespace) -> None:
+    with counting(ns) as (made, _):
+        ns.nft(f"{ruleset.REMOVE}{ruleset.observe().replace('ipv4_addr . inet_proto', 'mark . inet_proto')}")
+        for refused in (made.prepare, lambda: made.open(Grant(V4, (SSH,), 60))):
+            with pytest.raises(FirewallError, match="has no sets for grants"):
+                refused()
+        assert "elements" not in ns.nft("list table inet doorward")
+
+
+def test_a_transaction_that_fails_changes_nothing_and_leaves_no_answer_behind(ns: Namespace) -> None:
+    ns.nft(f"table inet doorward {{ {ruleset.SETS.replace('65536', '1')} }}")
+    with ns.inside():
+        nftables = Netlink()
+    with contextlib.closing(nftables):
+        before = nftables.generation()
+        for services in ((SSH, DNS), MANY):
+            with pytest.raises(FirewallError, match="Too many open files in system"):  # ENFILE: the set is full
+                nftables.run(renewal(V4, services))
+        assert "elements" not in ns.nft("list table inet doorward")
+        nftables.run(renewal(V4, (SSH,)))
+        assert "192.0.2.7" in ns.nft("list table inet doorward")
+        with pytest.raises(FirewallError, match="No such file"):
+            nftables.run(renewal(V4, (SSH,)).replace(b"open4\0", b"none4\0"))
+        assert nftables.generation() == before + 1
+
+
+def test_a_transaction_of_somebody_without_power_is_refused(ns: Namespace) -> None:
+    ns.nft(f"table inet doorward {{ {ruleset.SETS} }}")
+    code = (
+        "import ipaddress as i; from doorward.firewall import batch, netlink; from doorward.values import *\n"
+        "grant = Grant(i.ip_address('192.0.2.7'), (Service(Protocol.TCP, 22),), 60)\n"
+        "netlink.Netlink().run(batch.renewal(grant))"
+    )
+    asked = [sys.executable, "-c", code]
+    ended = ns.run("setpriv", "--reuid=65534", "--clear-groups", *asked, env=environment(), check=False)
+    assert "FirewallError: nftables: Operation not permitted" in ended.stderr
+    assert "elements" not in ns.nft("list table inet doorward")
+    ns.run(*asked, env=environment())
+    assert "192.0.2.7" in ns.nft("list table inet doorward")
+
+
+def renewal(source: IPAddress, services: tuple[Service, ...]) -> bytes:
+    made = batch.renewal(Grant(source, services, 60))
+    assert made is not None
+    return made
 
 
 class Raced(Libnftables):

@@ -68,6 +68,40 @@ def test_pruning_forgets_what_is_too_old_and_nothing_else(tmp_path: Path) -> Non
     store.close()
 
 
+def log_bytes(path: Path) -> int:
+    return path.with_name(f"{path.name}-wal").stat().st_size
+
+
+def test_the_log_has_its_length_beforehand_and_begins_anew_with_each_pruning(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    length = log_bytes(path)
+    assert length > 1 << 20
+    for start in range(0, 1000, 100):
+        for number in range(start, start + 100):
+            assert store.remember(number.to_bytes(32, "big"), 50, 100)
+        store.prune(60)
+        assert log_bytes(path) == length
+    for number in range(200):
+        store.remember((2000 + number).to_bytes(32, "big"), 50, 100)
+    assert log_bytes(path) > length, "without a pruning it grows"
+    assert all(store.has(number.to_bytes(32, "big")) for number in (0, 999, 2199))
+    store.close()
+
+
+def test_a_disk_without_room_for_the_log_keeps_its_room(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
+    try:
+        store = ReplayStore(disk / "replay.db")
+        assert log_bytes(disk / "replay.db") == 0
+        assert all(store.remember(bytes([number]) * 32, 50, 100) for number in range(10))
+        store.close()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_a_full_store_refuses_and_forgets_nothing(tmp_path: Path) -> None:
     store = ReplayStore(tmp_path / "replay.db", rows_max=1)
     store.remember(ONE, 50, 100)

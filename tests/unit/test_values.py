@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import ipaddress
 import pickle
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from doorward.errors import WireError
 from doorward.values import (
@@ -20,8 +24,12 @@ from doorward.values import (
     Secret,
     Service,
     SymmetricKeys,
+    refuse_nobody,
     unmap,
 )
+
+if TYPE_CHECKING:
+    from doorward.values import IPAddress
 
 SSH = Service(Protocol.TCP, 22)
 HOME = ipaddress.ip_address("192.0.2.7")
@@ -77,6 +85,23 @@ def test_an_address_that_is_nobodys_gets_no_grant_and_no_execution(text: str) ->
             Execution(1, source, origin, HOME, 30, 0, SSH)
     with pytest.raises(WireError, match="come from"):
         Grant(nobody, (SSH,), 30)
+
+
+@given(st.ip_addresses() | st.ip_addresses(v=4).map(lambda v4: ipaddress.IPv6Address(f"::ffff:{v4}")))
+@example(ipaddress.ip_address("223.255.255.255"))
+@example(ipaddress.ip_address("224.0.0.0"))
+@example(ipaddress.ip_address("239.255.255.255"))
+@example(ipaddress.ip_address("240.0.0.0"))
+@example(ipaddress.ip_address("255.255.255.254"))
+@example(ipaddress.ip_address("feff::"))
+@example(ipaddress.ip_address("ff00::"))
+@example(ipaddress.ip_address("ffff::"))
+@example(ipaddress.ip_address("::1"))
+def test_nobodys_addresses_are_those_that_pythons_library_says(source: IPAddress) -> None:
+    plain = getattr(source, "ipv4_mapped", None) or source
+    nobodys = plain.is_unspecified or plain.is_multicast or plain == ipaddress.ip_address("255.255.255.255")
+    with pytest.raises(WireError) if nobodys else contextlib.nullcontext():
+        refuse_nobody(source)
 
 
 def test_a_command_has_at_most_as_many_bytes_as_a_packet_carries() -> None:

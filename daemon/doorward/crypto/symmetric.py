@@ -10,7 +10,8 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
 from doorward.errors import AuthenticationError, WireError
 from doorward.values import KEY_MAX, EncryptionMode
@@ -117,7 +118,7 @@ def decrypt(blob: bytes, keys: SymmetricKeys) -> bytes:
         AuthenticationError: the key does not fit.
     """
     key, iv = _derive(keys, blob[8:16])
-    decryptor = Cipher(algorithms.AES(key), _MODES[keys.mode](iv)).decryptor()
+    decryptor = Cipher(AES(key), _MODES[keys.mode](iv)).decryptor()
     plaintext = _unpad(decryptor.update(blob[16:]) + decryptor.finalize())
     if not fwknop.is_plaintext(plaintext):
         msg = "decryption failed"
@@ -150,7 +151,7 @@ def seal(plaintext: bytes, keys: SymmetricKeys, salt: bytes) -> bytes:
         msg = f"a salt has {SALT_BYTES} bytes"
         raise WireError(msg)
     key, iv = _derive(keys, salt)
-    encryptor = Cipher(algorithms.AES(key), _MODES[keys.mode](iv)).encryptor()
+    encryptor = Cipher(AES(key), _MODES[keys.mode](iv)).encryptor()
     blob = _MAGIC + salt + encryptor.update(_pad(plaintext)) + encryptor.finalize()
     sealed = fwknop.encode_blob(blob)
     if len(sealed) >= fwknop.SYMMETRIC_MAX:

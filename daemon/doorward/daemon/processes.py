@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import socket
@@ -45,6 +46,7 @@ def both(options: argparse.Namespace, found: Configuration, ready: Callable[[], 
     orders = _start_exec(options, settings, pid_file) if needed else None
     helpers_end, listeners_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     alarm = Alarm()
+    gc.freeze()  # what both processes share stays shared: nothing of it is garbage, and no collection marks it
     child = os.fork()
     if not child:
         helpers_end.close()

@@ -22,6 +22,7 @@ from doorward.errors import FirewallError
 from doorward.firewall import ruleset
 from doorward.firewall.libnftables import Libnftables, Output, first_words
 from doorward.firewall.nftables import describe, foreign_tables, read_table, table_text
+from doorward.firewall.replacing import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -270,30 +271,6 @@ def persist(file: Path, candidate: Path) -> None:
     except OSError as error:
         raise FirewallError(str(error)) from error
     replace_file(file, content)
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Replace `file` by `content`, mode 0600, in one step that survives a crash.
-
-    Raises:
-        FirewallError: it cannot be written; the old file is whole.
-    """
-    new = file.with_name(f".{file.name}.new")
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as stream:  # noqa: PTH123  a descriptor, no path
-            stream.write(content)
-            stream.flush()
-            os.fsync(descriptor)
-        new.replace(file)
-        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        msg = f"{file}: {error.strerror}"
-        raise FirewallError(msg) from error
 
 
 def _refuse_foreign_directory(place: Path) -> None:

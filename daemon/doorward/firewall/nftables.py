@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import elements, ruleset
+from doorward.firewall import batch, elements, ruleset
 from doorward.firewall.elements import ANYONE, Element, Listing
-from doorward.firewall.generation import Generation
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.needs import Needs
+from doorward.firewall.netlink import Netlink
 from doorward.firewall.ruleset import Part, Shape
 from doorward.values import FirewallMode, Grant, IPAddress, LiveGrant, Protocol, Service
 
@@ -89,7 +89,7 @@ class Nftables:
         self._mode = mode
         self._guarded = guarded
         self._nft = library or Libnftables()
-        self._generation = Generation()
+        self._netlink = Netlink()
         self._needs = needs
         self.whole = whole
 
@@ -108,6 +108,7 @@ class Nftables:
         if table is not None and table.lacks(self.whole):
             return f"something was taken out of it: {self._load(None)}"
         if table is None or not table.serves_grants:
+            self.whole = None  # what is there is not what it was
             return self._load(table)
         if self._may_be_widened(table):
             return self._widen(table)
@@ -121,10 +122,10 @@ class Nftables:
         their number, ours is run again; where others never rest, what is there at last has to do.
         """
         for _ in range(TRIES):
-            before = self._generation.number()
+            before = self._netlink.generation()
             self._nft.run(commands())
             self.whole = read_table(self._nft)
-            if self._generation.number() == before + 1:
+            if self._netlink.generation() == before + 1:
                 break
         return self.whole
 
@@ -145,6 +146,28 @@ class Nftables:
 
     def open(self, grant: Grant) -> None:
         """See firewall.Firewall; a table that vanished is made again once."""
+        if not self._open_plainly(grant):
+            self._open(grant)
+
+    def _open_plainly(self, grant: Grant) -> bool:
+        """Open what every table has a set for without libnftables, and say whether that was possible.
+
+        The kernel compares lengths where libnftables compares types: the sets must be known to be what they should be.
+        """
+        part = Part.GRANTS if grant.destination is None else Part.DESTINATION
+        if self.whole is None or part not in self.whole.serves:
+            return False
+        transaction = batch.renewal(grant)
+        if transaction is None:
+            return False
+        try:
+            self._netlink.run(transaction)
+        except FirewallError:  # libnftables says why, or overcomes it
+            return False
+        return True
+
+    def _open(self, grant: Grant) -> None:
+        """Open any grant by libnftables."""
         opened = [element for live in LiveGrant.of(grant) for element in elements.of(live)]
         names = "" if grant.os is None else elements.system(grant.os).added_for_good()
         commands = names + "".join(element.renewed(grant.seconds) for element in opened)
@@ -258,7 +281,7 @@ class Nftables:
     def close(self) -> None:
         """Free libnftables; grants and table stay."""
         self._nft.close()
-        self._generation.close()
+        self._netlink.close()
 
     def _load(self, present: Table | None) -> str:
         """Put the confirmed file's table, or the mode's, into the kernel and return what was done.

@@ -141,7 +141,10 @@ class Ledger:
         """Return why a grant would be too much at `now`, or None."""
         if self._second == int(now) and self._in_second >= RATE_MAX:
             return f"more than {RATE_MAX} grants in a second"
-        live = {place for place, (_, end, _) in self._spans.get(grant.source, {}).items() if end > now}
+        spans = self._spans.get(grant.source, {})
+        if len(spans) + len(grant.services) <= LIVE_MAX:
+            return None
+        live = {place for place, (_, end, _) in spans.items() if end > now}
         if len(live.union(one.place for one in LiveGrant.of(grant))) > LIVE_MAX:
             return f"more than {LIVE_MAX} live services for {grant.source}"
         return None

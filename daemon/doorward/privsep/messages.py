@@ -5,13 +5,12 @@ Anything that is not one of these ends the process that received it.
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import HelperError, WireError
-from doorward.values import COMMAND_MAX, Execution, Grant, IPAddress, Nat, Protocol, Service, unmap
+from doorward.values import COMMAND_MAX, Execution, Grant, IPAddress, Nat, Protocol, Service, address, unmap
 
 MESSAGE_MAX: Final = 60_000  # bytes, under the default send buffer of a Unix socket
 SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
@@ -294,16 +293,16 @@ def _decode_conditions(content: bytes) -> tuple[Nat | None, str | None, IPAddres
     return nat, content[_CONDITIONS:].decode("ascii") or None, _address_or_none(destination)
 
 
-def _packed(address: IPAddress) -> bytes:
-    return address.packed if address.version == 6 else _MAPPED + address.packed  # noqa: PLR2004
+def _packed(one: IPAddress) -> bytes:
+    return one.packed if one.version == 6 else _MAPPED + one.packed  # noqa: PLR2004
 
 
-def _packed_or_none(address: IPAddress | None) -> bytes:
-    return bytes(16) if address is None else _packed(address)
+def _packed_or_none(one: IPAddress | None) -> bytes:
+    return bytes(16) if one is None else _packed(one)
 
 
 def _address(packed: bytes) -> IPAddress:
-    return ipaddress.ip_address(unmap(packed))
+    return address(unmap(packed))
 
 
 def _address_or_none(packed: bytes) -> IPAddress | None:

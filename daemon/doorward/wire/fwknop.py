@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import enum
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -27,6 +28,7 @@ RANDOM_DIGITS: Final = 16
 PLAINTEXT_MIN: Final = 36
 TIMEOUT_MAX: Final = 65536
 
+_BLANK: Final = {kind: hashlib.new(kind.label, usedforsecurity=False) for kind in DigestType}
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _FIELD_BASE64: Final = re.compile(r"([A-Za-z0-9+/]*)(?:=.*)?", re.ASCII)
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+")
@@ -56,6 +58,7 @@ class MessageType(enum.IntEnum):
     LOCAL_NAT_TIMEOUT = 6
 
 
+_TYPES: Final = {int(kind): kind for kind in MessageType}
 WITH_NAT: Final = frozenset(
     {MessageType.NAT, MessageType.NAT_TIMEOUT, MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT}
 )
@@ -109,14 +112,15 @@ class Message:
         """Refuse what the format cannot carry or the receiver would refuse."""
         _require(_RANDOM.fullmatch(self.random), "the random value is not 16 digits")
         _require(_USER.fullmatch(self.user), "the user name is empty or has a character that is not allowed")
-        _require(len(_encode(self.user)) <= _USER_TEXT_MAX, "the user name is longer than 48 bytes")
+        _require(_text_length(len(self.user.encode())) <= _USER_TEXT_MAX, "the user name is longer than 48 bytes")
         _require(0 <= self.time < 10**_TIME_DIGITS_MAX, "the time is outside 12 digits")
         _require(
             1 <= len(self.version) <= _VERSION_MAX and ":" not in self.version,
             "the version is not 1 to 8 characters",
         )
-        _require(len(self.text.encode()) <= _MESSAGE_MAX, "the message is longer than 255 bytes")
-        _require(len(_encode(self.text)) <= _FIELD_TEXT_MAX, "the message is longer than its field")
+        length = len(self.text.encode())
+        _require(length <= _MESSAGE_MAX, "the message is longer than 255 bytes")
+        _require(_text_length(length) <= _FIELD_TEXT_MAX, "the message is longer than its field")
         self._check_body()
         self._check_timeout()
 
@@ -239,6 +243,7 @@ def parse(plaintext: bytes) -> Message:
     )
 
 
+@functools.lru_cache(maxsize=16)  # the parser asks, and then each test of the decision
 def parse_access(text: str) -> Access:
     """Read `IP,proto/port[,proto/port…]`; 0.0.0.0 is the packet's origin.
 
@@ -294,11 +299,11 @@ def _rest(message_type: MessageType, rest: list[str]) -> tuple[str | None, str |
 
 def _message_type(text: str) -> MessageType:
     number = _number(text, _TYPE_DIGITS_MAX, "the message type")
-    try:
-        return MessageType(number)
-    except ValueError as error:
+    kind = _TYPES.get(number)
+    if kind is None:
         msg = f"message type {number} does not exist"
-        raise WireError(msg) from error
+        raise WireError(msg)
+    return kind
 
 
 def _source(text: str) -> IPAddress | None:
@@ -332,7 +337,14 @@ _IPV4_IN_IPV6: Final = ipaddress.IPv6Network("::/64")  # mapped and compatible f
 
 def digest_text(kind: DigestType, body: bytes) -> bytes:
     """Return the digest of a plaintext as its last field writes it."""
-    return encode_blob(hashlib.new(kind.label, body, usedforsecurity=False).digest())
+    state = _BLANK[kind].copy()  # to look an algorithm up by its name takes longer than to use it
+    state.update(body)
+    return encode_blob(state.digest())
+
+
+def _text_length(length: int) -> int:
+    """Return how many characters of base64 without padding so many bytes make."""
+    return -(-length * 4 // 3)
 
 
 def _encode(text: str) -> str:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import sqlite3
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import ReplayError
@@ -89,23 +89,32 @@ class ReplayStore:
         """Give the write-ahead log its length beforehand.
 
         To write over what is there and have it on the disk takes the disk one write, to write behind the end takes the
-        file system's journal another one. Where there is no room for it, it takes none.
+        file system's journal another one. Where there is no room for it, it takes none. Nothing waits for the disk
+        meanwhile, so it is done only while the log holds nothing that is not in the database, and on the disk.
         """
+        if not self._checkpoint("TRUNCATE"):
+            return
         how = "RESTART"
-        self._checkpoint("TRUNCATE")  # or the database could not take what is in the log of a disk that is full
         self._database.execute("PRAGMA synchronous = OFF")
         try:
             for number in range(_LOG_FRAMES):
                 self._database.execute(f"PRAGMA user_version = {number}")  # one page each, always the same
         except sqlite3.OperationalError:
             how = "TRUNCATE"
-        self._database.execute("PRAGMA synchronous = FULL")
+        finally:
+            self._database.execute("PRAGMA synchronous = FULL")
         self._checkpoint(how)
 
-    def _checkpoint(self, how: str) -> None:
-        """Move what the log holds into the database, so that the log begins anew; what fails is done the next time."""
-        with suppress(sqlite3.OperationalError):
-            self._database.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+    def _checkpoint(self, how: str) -> bool:
+        """Move what the log holds into the database, so that the log begins anew, and say whether all of it was moved.
+
+        What somebody reads, or has no room, is moved the next time.
+        """
+        try:
+            busy, frames, moved = self._database.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+        except sqlite3.OperationalError:
+            return False
+        return not busy and frames == moved
 
     def has(self, packet: bytes) -> bool:
         """Say whether a packet was remembered; for explain, which must leave no trace."""

@@ -89,6 +89,33 @@ def test_the_log_has_its_length_beforehand_and_begins_anew_with_each_pruning(tmp
     store.close()
 
 
+def test_a_log_that_somebody_reads_keeps_its_packets_and_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    code = (
+        "import os, pathlib, sys; from doorward.replay import ReplayStore;"
+        f"assert ReplayStore(pathlib.Path({str(path)!r})).remember({ONE!r}, 50, 100);"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    os.truncate(path.with_name("replay.db-wal"), 32 + 2 * (24 + 4096))  # header and two frames (sqlite.org/fileformat)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM seen").fetchone() == (1,)
+    store = ReplayStore(path)
+    assert log_bytes(path) < 1 << 16, "nothing is written without waiting for the disk while the log holds packets"
+    assert not store.remember(ONE, 50, 100)
+    assert store.remember(TWO, 50, 100)
+    reader.execute("COMMIT")
+    reader.close()
+    store.close()
+    again = ReplayStore(path)
+    assert log_bytes(path) > 1 << 20
+    assert [again.has(ONE), again.has(TWO)] == [True, True]
+    again.close()
+
+
 def test_a_disk_without_room_for_the_log_keeps_its_room(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

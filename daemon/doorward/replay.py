@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
 _LOG_FRAMES: Final = 256  # 1 MB; a packet takes two, and a checkpoint a minute begins anew
+_AUTOCHECKPOINT: Final = 1000  # frames, sqlite's default: what a log that nobody prunes may come to
 _APPLICATION_ID: Final = 0x646F6F72  # "door"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
@@ -95,6 +96,8 @@ class ReplayStore:
         if not self._checkpoint("TRUNCATE"):
             return
         how = "RESTART"
+        self._database.execute("PRAGMA user_version = 0")  # from here on the disk knows that the old log counts no more
+        self._database.execute("PRAGMA wal_autocheckpoint = 0")
         self._database.execute("PRAGMA synchronous = OFF")
         try:
             for number in range(_LOG_FRAMES):
@@ -103,6 +106,7 @@ class ReplayStore:
             how = "TRUNCATE"
         finally:
             self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute(f"PRAGMA wal_autocheckpoint = {_AUTOCHECKPOINT}")
         self._checkpoint(how)
 
     def _checkpoint(self, how: str) -> bool:

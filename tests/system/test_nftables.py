@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
+import os
 import socket
 import sys
 from dataclasses import astuple
@@ -391,6 +393,59 @@ def test_a_transaction_that_fails_changes_nothing_and_leaves_no_answer_behind(ns
         with pytest.raises(FirewallError, match="No such file"):
             nftables.run(renewal(V4, (SSH,)).replace(b"open4\0", b"none4\0"))
         assert nftables.generation() == before + 1
+
+
+RANGES = "flags interval, timeout"
+
+
+def test_a_set_of_ranges_is_written_by_libnftables_and_listed_element_by_element(ns: Namespace) -> None:
+    ns.nft(f"table inet doorward {{ {ruleset.SETS.replace('flags timeout', RANGES)} }}")
+    three = [ipaddress.ip_address(f"192.0.2.{last}") for last in (7, 8, 9)]
+    with ns.inside():
+        nft = Counting()
+        made = Nftables(NO_FILE, FirewallMode.GUARD, lambda: {SSH}, nft)
+    with contextlib.closing(made):
+        made.prepare()
+        for source in (three[0], three[2]):
+            made.open(Grant(source, (SSH,), 60))
+        assert nft.changes == 2
+        assert [grant.source for grant in made.grants()] == [three[0], three[2]]
+        ns.nft("add element inet doorward open4 { 192.0.2.64/26 . 6 . 22-23 timeout 60s }")  # no grant could make it
+        assert [grant.source for grant in made.grants()] == [three[0], three[2]]
+        assert made.withdraw(three[0]) == 1
+        assert [grant.source for grant in made.grants()] == [three[2]]
+
+
+def test_what_an_answer_said_before_is_not_taken_for_the_next_one(ns: Namespace) -> None:
+    ns.nft(f"table inet doorward {{ {ruleset.SETS} }}")
+    with ns.inside():
+        nftables = Netlink()
+    with contextlib.closing(nftables):
+        deaf(nftables)
+        with pytest.raises(FirewallError, match="nftables cannot be told"):
+            nftables.run(renewal(V4, (SSH,)))  # done, and the acknowledgement waits
+        ns.nft("delete table inet doorward")
+        with pytest.raises(FirewallError, match="No such file"):
+            nftables.run(renewal(V4, (SSH,)))
+
+
+def test_answers_for_which_there_is_no_room_do_not_hinder_what_comes_next(ns: Namespace) -> None:
+    with counting(ns) as (made, _):
+        made._netlink._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # noqa: SLF001  as on a host with a low rmem_default
+        ns.nft("delete table inet doorward")
+        made.open(Grant(V4, MANY, 60))
+        assert len(made.grants()) == len(MANY)
+
+
+def deaf(nftables: Netlink) -> None:
+    """Have the next word of the kernel lost as it is where there is no memory for it: what waits stays."""
+    hear = nftables._next_answer  # noqa: SLF001  no fault of memory can be had otherwise
+
+    def lose() -> bytes:
+        nftables._next_answer = hear  # type: ignore[method-assign]  # noqa: SLF001  once
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+    nftables._next_answer = lose  # type: ignore[method-assign]  # noqa: SLF001  as above
 
 
 def test_a_transaction_of_somebody_without_power_is_refused(ns: Namespace) -> None:

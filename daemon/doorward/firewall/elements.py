@@ -195,6 +195,8 @@ class _Listed:
     @property
     def sound(self) -> bool:
         """Whether a grant could have made it; root may put anything into a set."""
+        if not all(isinstance(one, (str, int)) for one in (*self.key, *self.value)):  # a range, or a network
+            return False
         ports = () if self.everything else (self.key[-1], *self.value[-1:])
         return self.everything or (self.key[-2] in _PROTOCOLS and 0 not in ports)
 

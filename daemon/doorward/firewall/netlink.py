@@ -5,6 +5,7 @@ Source: linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h, net/netfilter/
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import socket
@@ -48,6 +49,7 @@ class Netlink:
         self._socket.setblocking(False)  # noqa: FBT003  its only argument
         self._close = weakref.finalize(self, self._socket.close)  # commands that ask once never close what they made
         self._numbers = itertools.count(1)
+        self._drained = True
 
     def generation(self) -> int:
         """Return the number that every transaction of nftables raises by one, in this network namespace.
@@ -58,6 +60,7 @@ class Netlink:
         wanted = next(self._numbers)
         body = GENERIC.pack(0, 0, 0)
         try:
+            self._drain()
             self._socket.send(HEADER.pack(HEADER.size + len(body), _GET, REQUEST, wanted, 0) + body)
             while True:
                 content = self._socket.recv(_LARGEST)
@@ -83,12 +86,15 @@ class Netlink:
         """
         code = 0
         try:
+            self._drain()
+            self._drained = False
             self._socket.send(transaction)
             while answer := self._next_answer():
                 _, kind, _, answered, _ = HEADER.unpack_from(answer)
                 if (kind, answered) == (_ERROR, NUMBER):
                     (refused,) = _CODE.unpack_from(answer, HEADER.size)
                     if not refused and not code:
+                        self._drained = True
                         return
                     code = code or -refused
         except OSError as error:
@@ -96,6 +102,20 @@ class Netlink:
             raise FirewallError(msg) from error
         msg = f"nftables: {os.strerror(code) if code else 'no answer'}"
         raise FirewallError(msg)
+
+    def _drain(self) -> None:
+        """Take in what is left of the answers to a transaction that failed: it is no answer to the next one."""
+        while not self._drained:
+            self._drained = not self._rest()
+
+    def _rest(self) -> bytes:
+        """Return what _next_answer() returns, or a word for answers that found no room, which is told once."""
+        try:
+            return self._next_answer()
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return b"lost"
 
     def _next_answer(self) -> bytes:
         """Return the next answer that waits, nothing where none does."""

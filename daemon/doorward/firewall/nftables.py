@@ -21,7 +21,7 @@ from doorward.firewall.ruleset import Part, Shape
 from doorward.values import FirewallMode, Grant, IPAddress, LiveGrant, Protocol, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from pathlib import Path
 
 FAILURE_FILE: Final = "failure.nft"  # beside the confirmed file; the firewall role writes both
@@ -42,7 +42,8 @@ class Table:
     """Our table as the kernel has it. A table that was made again has another handle.
 
     `kind` is `drop`, `guard` or `observe`; `timed_sets` are those whose elements expire; `serves` are the kinds of
-    grants that it has sets for; `parts` are its sets, chains and rules, each as text.
+    grants that it has sets for, `plain` those whose sets hold no ranges; `parts` are its sets, chains and rules, each
+    as text.
     """
 
     handle: int
@@ -51,6 +52,7 @@ class Table:
     chains: frozenset[str]
     timed_sets: tuple[str, ...]
     serves: frozenset[Part]
+    plain: frozenset[Part]
     parts: frozenset[str]
 
     @property
@@ -153,9 +155,10 @@ class Nftables:
         """Open what every table has a set for without libnftables, and say whether that was possible.
 
         The kernel compares lengths where libnftables compares types: the sets must be known to be what they should be.
+        In a set of ranges an element has an end, which libnftables writes.
         """
         part = Part.GRANTS if grant.destination is None else Part.DESTINATION
-        if self.whole is None or part not in self.whole.serves:
+        if self.whole is None or part not in self.whole.plain:
             return False
         transaction = batch.renewal(grant)
         if transaction is None:
@@ -364,6 +367,7 @@ def describe(entries: list[dict[str, Any]]) -> Table | None:
     sets = {listed["name"]: listed for kind in ("set", "map") for listed in _inside(entries, kind)}
     chains = list(_inside(entries, "chain"))
     hooked = [listed for listed in chains if "hook" in listed]
+    serves = _serves(sets, hooked)
     parts = frozenset(part for kind in ("set", "map", "chain", "rule") for part in _parts(entries, kind))
     return Table(
         ours[0]["handle"],
@@ -371,7 +375,8 @@ def describe(entries: list[dict[str, Any]]) -> Table | None:
         frozenset(sets),
         frozenset(listed["name"] for listed in chains),
         _timed(sets),
-        _serves(sets, hooked),
+        serves,
+        frozenset(part for part in serves if not _holds_ranges(part, sets)),
         parts,
     )
 
@@ -416,7 +421,18 @@ def _kind(base_chains: list[dict[str, Any]]) -> str:
 
 def _timed(sets: dict[str, dict[str, Any]]) -> tuple[str, ...]:
     """Return the names of the sets whose elements expire."""
-    return tuple(sorted(name for name, described in sets.items() if "timeout" in described.get("flags", ())))
+    return tuple(sorted(name for name, described in sets.items() if "timeout" in _flags(described)))
+
+
+def _holds_ranges(part: Part, sets: dict[str, dict[str, Any]]) -> bool:
+    """Return whether one of a part's sets may hold ranges."""
+    return any("interval" in _flags(sets[name]) for name in ruleset.SHAPES[part])
+
+
+def _flags(listed: dict[str, Any]) -> Collection[str]:
+    """Return the flags of a listed set; a single one may be listed as its word."""
+    flags: str | list[str] = listed.get("flags", ())
+    return (flags,) if isinstance(flags, str) else flags
 
 
 def _serves(sets: dict[str, dict[str, Any]], hooked: list[dict[str, Any]]) -> frozenset[Part]:

@@ -1,7 +1,8 @@
 """Knock to open: one packet, then probes every 0.2 ms until a guarded UDP echo answers.
 
 doorwardd and Debian's fwknopd, default and UDP-server mode, on the same work in one run, turn by turn. Every knock
-comes from a source that never had a grant. One JSON object a system, then the ratios of the medians.
+comes from a source that never had a grant. The daemons have one core, whoever knocks and the echo the other, as in
+scale.py and flood.py. One JSON object a system, then the ratios of the medians.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 0.0002
 PATIENCE_SECONDS = 3.0
+DAEMON_CORE, WORLD_CORE = 0, 1
 
 
 def knock_to_open(client: Namespace, host: Namespace, source: str, keys: SymmetricKeys = peers.KEYS) -> float | None:
@@ -79,10 +81,14 @@ def measure(count: int) -> dict[str, list[float | None]]:
         client, *hosts = stack.enter_context(peers.network("client", *labels))
         first, *sources = peers.add_sources(client, 1 + count)
         peers.routes(*hosts)
-        for peer, host in zip(peers.PEERS, hosts, strict=True):
+        daemons = [
             stack.enter_context(peers.running(peer, host, folder / peer.name))
+            for peer, host in zip(peers.PEERS, hosts, strict=True)
+        ]
         for host in hosts:
             peers.await_ready(client, host, first)
+        for daemon in daemons:
+            peers.pin(daemon, DAEMON_CORE)
         for source in sources:
             for peer, host in zip(peers.PEERS, hosts, strict=True):
                 times[peer.name].append(knock_to_open(client, host, source))
@@ -93,7 +99,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=120, help="knocks each (default 120)")
-    lines = [report(system, times) for system, times in measure(parser.parse_args().n).items()]
+    count = parser.parse_args().n
+    peers.begin(WORLD_CORE)  # with all that is started from here; only the daemons are moved
+    lines = [report(system, times) for system, times in measure(count).items()]
     for line in lines:
         print(json.dumps(line))
     medians = {str(line["system"]): line.get("p50_ms") for line in lines}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -126,8 +127,9 @@ class Service:
             msg = f"port {self.port} is outside 1 to {PORT_MAX}"
             raise WireError(msg)
 
-    @classmethod
-    def parse(cls, text: str) -> Service:
+    @staticmethod
+    @functools.lru_cache(maxsize=256)  # of all that knocks ask for, a few
+    def parse(text: str) -> Service:
         """Read `tcp/22`: lower case, at most five digits, leading zeros allowed (fwknop lib/fko_message.c).
 
         Raises:
@@ -137,7 +139,7 @@ class Service:
         if match is None:
             msg = f"{text[:40]!r} is not tcp/PORT or udp/PORT"
             raise WireError(msg)
-        return cls(Protocol[match[1].upper()], int(match[2]))
+        return Service(Protocol[match[1].upper()], int(match[2]))
 
     def __str__(self) -> str:
         """Return the form that parse() reads."""

@@ -5,6 +5,7 @@ Anything that is not one of these ends the process that received it.
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -263,7 +264,7 @@ def _decode_grant(content: bytes) -> Grant:
         raise _unknown(content)
     try:
         pairs = _SERVICE.iter_unpack(content[_OPEN.size : end])
-        services = tuple(Service(Protocol(number), port) for number, port in pairs)
+        services = tuple(_service(number, port) for number, port in pairs)
         grant = Grant(_address(source), services, seconds, *_decode_conditions(content[end:]))
     except (ValueError, WireError) as error:
         msg = f"a grant that cannot be: {error}"
@@ -291,6 +292,11 @@ def _decode_conditions(content: bytes) -> tuple[Nat | None, str | None, IPAddres
             masquerade=bool(flags & _MASQUERADE),
         )
     return nat, content[_CONDITIONS:].decode("ascii") or None, _address_or_none(destination)
+
+
+@functools.lru_cache(maxsize=256)
+def _service(protocol: int, port: int) -> Service:
+    return Service(Protocol(protocol), port)
 
 
 def _packed(one: IPAddress) -> bytes:

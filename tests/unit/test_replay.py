@@ -47,7 +47,7 @@ def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "replay.db"
     code = (
         "import os, pathlib, sys; from doorward.replay import ReplayStore;"
-        f"assert ReplayStore(pathlib.Path({str(path)!r})).remember({ONE!r}, 50, 100);"
+        f"store = ReplayStore(pathlib.Path({str(path)!r})); assert store.remember({ONE!r}, 50, 100);"
         "os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run(
@@ -93,7 +93,7 @@ def test_a_log_that_somebody_reads_keeps_its_packets_and_its_length(tmp_path: Pa
     path = tmp_path / "replay.db"
     code = (
         "import os, pathlib, sys; from doorward.replay import ReplayStore;"
-        f"assert ReplayStore(pathlib.Path({str(path)!r})).remember({ONE!r}, 50, 100);"
+        f"store = ReplayStore(pathlib.Path({str(path)!r})); assert store.remember({ONE!r}, 50, 100);"
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run(

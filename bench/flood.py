@@ -49,7 +49,6 @@ FRAMES = 1024  # different ones, each from another address
 USED_PACKETS = 32
 PROBE_SECONDS, LATE_PROBE_SECONDS = 0.0005, 0.005  # between two looks at a door in its first 20 ms, and later
 PROBED_OFTEN_SECONDS = 0.02
-DAEMON_CORE, WORLD_CORE = 0, 1
 
 
 @dataclass
@@ -187,7 +186,7 @@ class Scene:
             peers.await_ready(self.client, self.host, sources[0])
             used = self._use(sources[0])
             peers.await_ready(self.client, self.host, sources[1], interval=0.5)  # whatever came before has been read
-            peers.pin(daemon, DAEMON_CORE)
+            peers.pin(daemon, peers.DAEMON_CORE)
             garbage = payloads(kind, used)
             wire = Wire.between(self.stranger, self.host)
             order = {
@@ -235,7 +234,7 @@ class Scene:
         }
 
     def _readings(self, daemon: int) -> tuple[float, ...]:
-        return received(self.host), peers.cpu_seconds(daemon), core_seconds(DAEMON_CORE), time.perf_counter()
+        return received(self.host), peers.cpu_seconds(daemon), core_seconds(peers.DAEMON_CORE), time.perf_counter()
 
     @contextlib.contextmanager
     def _generator(self, order: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
@@ -259,7 +258,7 @@ def play(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     chosen = peers.chosen(options.systems)
     per_line = 2 + round(options.seconds / KNOCK_INTERVAL)
     cells = [("none", 0.0), *((kind, rate) for kind in options.kinds.split(",") for rate in options.rates)]
-    peers.begin(WORLD_CORE)  # with all that is started from here; only the daemon is moved
+    peers.begin(peers.WORLD_CORE)  # with all that is started from here; only the daemon is moved
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         labels = [peer.name[-12:] for peer in chosen]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 0.0002
 PATIENCE_SECONDS = 3.0
-DAEMON_CORE, WORLD_CORE = 0, 1
 
 
 def knock_to_open(client: Namespace, host: Namespace, source: str, keys: SymmetricKeys = peers.KEYS) -> float | None:
@@ -88,7 +87,7 @@ def measure(count: int) -> dict[str, list[float | None]]:
         for host in hosts:
             peers.await_ready(client, host, first)
         for daemon in daemons:
-            peers.pin(daemon, DAEMON_CORE)
+            peers.pin(daemon, peers.DAEMON_CORE)
         for source in sources:
             for peer, host in zip(peers.PEERS, hosts, strict=True):
                 times[peer.name].append(knock_to_open(client, host, source))
@@ -100,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=120, help="knocks each (default 120)")
     count = parser.parse_args().n
-    peers.begin(WORLD_CORE)  # with all that is started from here; only the daemons are moved
+    peers.begin(peers.WORLD_CORE)  # with all that is started from here; only the daemons are moved
     lines = [report(system, times) for system, times in measure(count).items()]
     for line in lines:
         print(json.dumps(line))

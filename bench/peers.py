@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from system.netns import Namespace
 
+DAEMON_CORE, WORLD_CORE = 0, 1
 KNOCK_PORT = 62201
 ECHO_PORT = 7777
 KEYS = SymmetricKeys(Secret(b"k" * 32), Secret(b"h" * 64))

@@ -41,7 +41,6 @@ GOOD_KNOCKS = 20
 ROUND_TRIPS = 300
 IDLE_SECONDS = 1.0
 WINDOW_SECONDS = 300
-DAEMON_CORE, WORLD_CORE = 0, 1
 
 
 def keys(number: int) -> SymmetricKeys:
@@ -129,7 +128,7 @@ def bench(peer: peers.Peer, stanzas: int) -> Iterator[Bench]:
         access = "".join(peers.stanza(keys(number), WINDOW_SECONDS) for number in range(stanzas))
         daemon = stack.enter_context(peers.running(peer, host, folder, access))
         peers.await_ready(client, host, sources[0], keys(stanzas - 1))
-        peers.pin(daemon, DAEMON_CORE)
+        peers.pin(daemon, peers.DAEMON_CORE)
         yield Bench(client, host, daemon, sources, keys(stanzas - 1))
 
 
@@ -197,7 +196,7 @@ def main() -> None:
     parser.add_argument("--stanzas", type=_numbers, default=list(STANZAS))
     parser.add_argument("--grants", type=_numbers, default=list(GRANTS))
     options = parser.parse_args()
-    peers.begin(WORLD_CORE)  # with all that is started from here; only the daemon is moved
+    peers.begin(peers.WORLD_CORE)  # with all that is started from here; only the daemon is moved
     for measure, counts in ((with_stanzas, options.stanzas), (with_grants, options.grants)):
         for count in counts:
             for peer in peers.chosen(options.systems):

@@ -43,8 +43,8 @@ def test_a_packet_stays_known_after_a_restart(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / "replay.db"
+def remember_one_and_die(path: Path) -> None:
+    """Have another process remember a packet, and be killed with the store open."""
     code = (
         "import os, pathlib, sys; from doorward.replay import ReplayStore;"
         f"store = ReplayStore(pathlib.Path({str(path)!r})); assert store.remember({ONE!r}, 50, 100);"
@@ -54,6 +54,11 @@ def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
         [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
     assert ended.returncode == -9
+
+
+def test_a_packet_stays_known_after_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    remember_one_and_die(path)
     store = ReplayStore(path)
     assert not store.remember(ONE, 50, 100)
     store.close()
@@ -91,14 +96,7 @@ def test_the_log_has_its_length_beforehand_and_begins_anew_with_each_pruning(tmp
 
 def test_a_log_that_somebody_reads_keeps_its_packets_and_its_length(tmp_path: Path) -> None:
     path = tmp_path / "replay.db"
-    code = (
-        "import os, pathlib, sys; from doorward.replay import ReplayStore;"
-        f"store = ReplayStore(pathlib.Path({str(path)!r})); assert store.remember({ONE!r}, 50, 100);"
-        "os.kill(os.getpid(), 9)"
-    )
-    subprocess.run(
-        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    remember_one_and_die(path)
     os.truncate(path.with_name("replay.db-wal"), 32 + 2 * (24 + 4096))  # header and two frames (sqlite.org/fileformat)
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")

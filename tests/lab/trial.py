@@ -29,6 +29,10 @@ class Trial:
         shown: dict[str, list[dict[str, object]]] = json.loads(self.console("doorward", "status", "--json"))
         return shown["grants"]
 
+    def close(self) -> None:
+        """Close every window now, where a test is not about how they close by themselves."""
+        self.console("doorward", "close")
+
     def wait_until_closed(self) -> None:
         """Return as soon as no window is open any more.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab import hosts
-from lab.controller import VISIT, Controller
+from lab.controller import AT_ONCE, VISIT, Controller
 from lab.plan import HOSTS, RUN
 from lab.trial import Trial
 
@@ -27,7 +27,7 @@ def trials() -> Iterator[dict[str, Trial]]:
     for name in NAMES:
         hosts.remove(HOSTS[name])
     hosts.up(NAMES)
-    Controller(inventory=HERE / "inventory").playbook("doorward.spa.rollout").check()
+    Controller(inventory=HERE / "inventory").playbook("doorward.spa.rollout", *AT_ONCE).check()
     yield {name: Trial(HOSTS[name]) for name in NAMES}
     for name in NAMES:
         hosts.remove(HOSTS[name])
@@ -37,7 +37,7 @@ def trials() -> Iterator[dict[str, Trial]]:
 def trial(request: pytest.FixtureRequest, trials: dict[str, Trial]) -> Trial:
     """One host after the other, with no window open."""
     name: str = request.param
-    trials[name].wait_until_closed()
+    trials[name].close()
     return trials[name]
 
 

@@ -103,7 +103,7 @@ def test_a_play_survives_the_loss_of_its_first_knock(trial: Trial, controller: C
 
 def test_ten_forks_knock_at_once_and_all_get_in(trials: dict[str, Trial], controller: Controller) -> None:
     trial = trials["trial-12"]
-    trial.wait_until_closed()
+    trial.close()
     before = trial.granted()
     apart = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
     crowd = replace(controller, inventory=HERE / "crowd", settings=apart)
@@ -116,7 +116,7 @@ def test_a_host_behind_port_forwarding_is_reached_by_the_port_that_is_seen(
     trials: dict[str, Trial], controller: Controller, visit: str
 ) -> None:
     trial = trials["trial-13"]
-    trial.wait_until_closed()
+    trial.close()
     before = trial.granted()
     with network.gateway(trial.host, outer_port=2201):
         where = (f"ansible_host={network.GATEWAY}", "ansible_port=2201", "ansible_spa_service=tcp/2222")

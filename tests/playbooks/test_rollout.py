@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab import hosts
-from lab.controller import INVENTORY, Controller
+from lab.controller import AT_ONCE, INVENTORY, Controller
 from lab.plan import REPOSITORY, STATE
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_a_broken_accept_rule_is_rolled_back_and_nothing_is_kept(
             assert (status["table"], status["pending"]) == ("observe", False)
 
     # The same hosts with the rule put right: it was the rule that was wrong, and nothing is in the way.
-    controller.playbook("doorward.spa.rollout", *limit(bare)).check()
+    controller.playbook("doorward.spa.rollout", *AT_ONCE, *limit(bare)).check()
     for trial in bare:
         trial.wait_until_closed()
         assert not hosts.reachable(trial.host)
@@ -74,7 +74,7 @@ def test_the_tarball_alone_is_enough(
 
     shown = hidden.module("localhost", "ansible.builtin.command", "-a", f"ls {REPOSITORY}/daemon {REPOSITORY}/tests")
     assert "values.py" not in shown.output, "the sources are out of sight"
-    hidden.playbook("doorward.spa.rollout", *limit(bare)).check()
+    hidden.playbook("doorward.spa.rollout", *AT_ONCE, *limit(bare)).check()
     for trial in bare:
         trial.wait_until_closed()
         assert not hosts.reachable(trial.host)

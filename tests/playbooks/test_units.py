@@ -49,7 +49,7 @@ PROBE = 0.5
 def host(trials: dict[str, Trial]) -> Trial:
     """The Debian 12 host, rolled out, with no window open."""
     trial = trials["trial-12"]
-    trial.wait_until_closed()
+    trial.close()
     return trial
 
 
@@ -148,7 +148,7 @@ def outcomes(trials: dict[str, Trial]) -> dict[str, str]:
         return _results(trial, began)
     finally:
         shell(trial, f"rm -f {DROP_IN} {LIBRARY}; systemctl daemon-reload; systemctl restart doorwardd.service")
-        trial.console("doorward", "close")
+        trial.close()
 
 
 def _results(trial: Trial, began: str) -> dict[str, str]:
@@ -221,7 +221,7 @@ def test_after_a_restart_of_nftables_the_host_is_closed_again_at_once_and_it_is_
     assert True not in seen
     assert "203.0.113.10" in sources(host), "the live grant is back too"
     assert eventually(lambda: "OUR TABLE WAS REMOVED" in loud_lines(host, "doorward-helper.service", began))
-    host.console("doorward", "close")
+    host.close()
     with polled(host) as seen:
         assert let_in_after_a_knock(host)
         time.sleep(PROBE)
@@ -291,7 +291,7 @@ def test_with_the_policy_closed_a_firewall_file_that_does_not_load_leaves_the_ho
         assert let_in_after_a_knock(host)
     shell(host, "systemctl restart doorward-firewall.service")
     assert "failure_policy" not in in_force(host)
-    host.console("doorward", "close")
+    host.close()
     assert let_in_after_a_knock(host)
 
 
@@ -377,7 +377,7 @@ def test_what_was_opened_by_hand_is_not_the_policys_to_close(opening: Trial) -> 
     [grant] = opening.grants()
     assert isinstance(grant["remaining"], float)
     assert grant["remaining"] > 3000
-    opening.console("doorward", "close")
+    opening.close()
 
 
 def test_with_the_policy_open_ssh_a_firewall_file_that_does_not_load_opens_ssh_until_it_is_mended(

@@ -15,7 +15,7 @@ from lab.run import LabError
 INVENTORY = REPOSITORY / "inventories/lab"
 VISIT = Path(__file__).with_name("visit.yml")
 AT_ONCE = ("--extra-vars", "doorward_rollout_serial=100%")
-"""Options of a roll-out to all hosts side by side; the default, one after the other, is the demo's."""
+"""Options of a roll-out to all hosts side by side; the default is one after the other."""
 COUNTED = ("ok", "changed", "unreachable", "failed")
 RECAP = re.compile(r"^(?P<host>\S+)\s+: " + r"\s+".join(rf"{name}=(?P<{name}>\d+)" for name in COUNTED), re.MULTILINE)
 

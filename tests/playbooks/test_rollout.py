@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 TABLE = "ansible_collections/doorward/spa/roles/firewall/templates/firewall.nft.j2"
 
+# Four roll-outs and two deadlines; and whoever runs this file alone waits for the images to be built as well.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def bare(trials: dict[str, Trial]) -> list[Trial]:

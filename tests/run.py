@@ -1,13 +1,14 @@
 """Runs the suites and adds up what they counted.
 
 ``run.py check`` is the fast part; ``run.py all`` is everything. The last line is ``N passed, N failed, N skipped``.
-Tests of the network mostly wait, so three lanes run side by side: what is shown at once, what has the lab to itself,
-and what only computes, with the lowest priority.
+Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types, suites that
+need the lab, with some precedence since they take longest, and suites that only compute, at the lowest priority.
 """
 
 from __future__ import annotations
 
 import enum
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What one or several suites counted."""
+    """Test counts of one or several suites."""
 
     passed: int = 0
     failed: int = 0
@@ -39,16 +40,20 @@ class Counts:
         return Counts(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
 
     def __str__(self) -> str:
-        """The line that a reader looks for."""
+        """The closing line of a run."""
         return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
 
 
 class Lane(enum.Enum):
-    """What runs one after the other, and beside the other lanes."""
+    """Suites of one lane run one after the other; lanes run side by side."""
 
     SHOWN = "shown"
+    STYLE = "style"
     LAB = "lab"
     COMPUTING = "computing"
+
+
+PRIORITY = {Lane.LAB: "-5", Lane.COMPUTING: "19"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a suite; ``printed`` is what it printed where that was not shown at once."""
+    """Result of a suite; ``printed`` is its output, empty where it was shown at once."""
 
     counts: Counts
     seconds: float
@@ -76,51 +81,67 @@ class Outcome:
 
 def tool(name: str, *arguments: str, folder: Path = REPOSITORY) -> Suite:
     """A checker of the virtual environment."""
-    return Suite(name, (str(BIN / name), *arguments), folder)
+    # Some of them call others.
+    variables = [f"PATH={BIN}:{os.environ['PATH']}"]
+    if folder != COLLECTION:  # whose ansible.cfg says it, as for everybody who works there
+        variables.append(f"ANSIBLE_COLLECTIONS_PATH={REPOSITORY / 'collections'}")
+    command = ("env", *variables, str(BIN / name), *arguments)
+    return Suite(" ".join((name, *arguments[:1])), command, folder, lane=Lane.STYLE)
 
 
-def tests(*folders: str) -> Suite:
+def tests(*folders: str, options: tuple[str, ...]) -> Suite:
     """The tests of some folders."""
     paths = [str(REPOSITORY / "tests" / folder) for folder in folders]
-    return Suite(" ".join(folders), (sys.executable, "-m", "pytest", "-q", *paths), report=True)
+    return Suite(" ".join(folders), (sys.executable, "-m", "pytest", "-q", *options, *paths), report=True)
+
+
+SPREAD = ("--numprocesses=2", "--dist=worksteal")
+ALONE = ("--numprocesses=0",)
 
 
 CHECK = (
-    Suite("ruff check", (str(BIN / "ruff"), "check", ".")),
-    Suite("ruff format", (str(BIN / "ruff"), "format", "--check", ".")),
+    tool("ruff", "check", "."),
+    tool("ruff", "format", "--check", "."),
+    Suite("markdown", (sys.executable, str(REPOSITORY / "tests/markdown.py"), "--check"), lane=Lane.STYLE),
     tool("mypy"),
     tool("lint-imports"),
-    Suite(
-        "ansible-lint",
-        ("env", f"ANSIBLE_COLLECTIONS_PATH={REPOSITORY / 'collections'}", str(BIN / "ansible-lint"), "--offline", "-q"),
-        COLLECTION,
-    ),
-    tests("unit", "property", "vectors"),
+    tool("ansible-lint", "--offline", "-q", folder=COLLECTION),
+    tool("antsibull-changelog", "lint", folder=COLLECTION),
+    tests("repository", "unit", "property", "vectors", options=SPREAD),
 )
+ANTSIBULL_DOCS = tool(
+    "antsibull-docs", "lint-collection-docs", "--plugin-docs", "--disallow-unknown-collection-refs", str(COLLECTION)
+)
+COVER = Suite("covered tests", (sys.executable, str(REPOSITORY / "tests/cover.py")), report=True)
 ALL = (
-    *CHECK,
-    tests("system"),
-    tests("interop", "tutorial"),
-    replace(tests("versions"), lane=Lane.COMPUTING),
+    *CHECK[:-1],
+    ANTSIBULL_DOCS,
+    COVER,
+    tests("repository", "property", options=SPREAD),  # with COVER, the same tests as the last suite of CHECK
+    tests("system", options=SPREAD),
+    tests("interop", "tutorial", options=ALONE),
+    replace(tests("package", options=ALONE), lane=Lane.COMPUTING),
+    replace(tests("versions", options=ALONE), lane=Lane.COMPUTING),
     # One seed: the same commit gives the same answer. `make fuzz` takes a new one each time.
     Suite(
         "fuzz",
-        (sys.executable, "tests/fuzz/run.py", "--seconds", "60", "--plaintexts", "300000", "--seed", "1"),
+        (sys.executable, "tests/fuzz/run.py", "--seconds", "30", "--plaintexts", "300000", "--seed", "1"),
         lane=Lane.COMPUTING,
     ),
+    Suite("ansible-test sanity", (sys.executable, str(REPOSITORY / "tests/sanity.py")), lane=Lane.COMPUTING),
     Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True, lane=Lane.LAB),
-    replace(tests("playbooks"), lane=Lane.LAB),
+    replace(tests("playbooks", options=ALONE), lane=Lane.LAB),
 )
 
 
 def run(suite: Suite) -> Outcome:
-    """What came of the suite; one that fails without a failed test counts as one failure."""
+    """Run a suite; a failure without a failed test counts as one."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="doorward-report-") as folder:
         report = Path(folder) / "report.xml"
         command = [*suite.command, *([f"--junitxml={report}"] if suite.report else [])]
-        if suite.lane is Lane.COMPUTING:
-            command = ["nice", "-n", "19", *command]
+        if suite.lane in PRIORITY:
+            command = ["nice", "-n", PRIORITY[suite.lane], *command]
         output, errors = (None, None) if suite.lane is Lane.SHOWN else (subprocess.PIPE, subprocess.STDOUT)
         done = subprocess.run(command, cwd=suite.folder, check=False, stdout=output, stderr=errors)
         counts = read(report) if report.exists() else Counts()
@@ -145,7 +166,7 @@ def read(report: Path) -> Counts:
 
 
 def show(outcome: Future[Outcome]) -> Outcome:
-    """The outcome of a suite that ran beside the others, after what it printed."""
+    """The outcome of a suite that ran beside the others, after showing its output."""
     sys.stdout.buffer.write(outcome.result().printed)
     sys.stdout.flush()
     return outcome.result()
@@ -155,8 +176,8 @@ def main(arguments: list[str]) -> int:
     """The exit code: 0 when nothing failed."""
     chosen = {"check": CHECK, "all": ALL}[arguments[0] if arguments else "all"]
     lines, sum_ = [], Counts()
-    with ThreadPoolExecutor(1) as lab, ThreadPoolExecutor(1) as computing:
-        lanes = {Lane.LAB: lab, Lane.COMPUTING: computing}
+    with ThreadPoolExecutor(1) as style, ThreadPoolExecutor(1) as lab, ThreadPoolExecutor(1) as computing:
+        lanes = {Lane.STYLE: style, Lane.LAB: lab, Lane.COMPUTING: computing}
         beside = {suite: lanes[suite.lane].submit(run, suite) for suite in chosen if suite.lane in lanes}
         for suite in chosen:
             sys.stdout.write(f"\n=== {suite.name}\n")

@@ -1,6 +1,6 @@
-"""The package as one file that `python3 -I` runs: what the role installs and the collection's plugins call.
+"""The package as one file for `python3 -I`: the role installs it, and the collection's plugins call it.
 
-Run as `python3 -m doorward.archive OUT`. The same sources make the same bytes, whoever builds them and when.
+Run as `python3 -m doorward.archive OUT`. The same sources make the same bytes, on every machine and at any time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can say
-_MAIN: Final = b"import sys\n\nfrom doorward.__main__ import main\n\nsys.exit(main())\n"
+_MAIN: Final = b"from doorward.__main__ import end, main\n\nend(main())\n"
 
 
 def build(out: Path) -> str:
-    """Write the archive to `out` as a whole or not at all; return its SHA-256 in hex."""
+    """Write the archive to `out` in one step; return its SHA-256 in hex."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -45,7 +45,7 @@ def _members() -> Iterator[tuple[str, bytes]]:
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     member = zipfile.ZipInfo(name, _EPOCH)
     member.external_attr = 0o644 << 16
-    member.create_system = 3  # Unix, wherever it is built
+    member.create_system = 3  # Unix, on every build machine
     archive.writestr(member, content, zipfile.ZIP_STORED)  # stored: zlib's versions compress differently
 
 

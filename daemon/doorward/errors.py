@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,16 +22,20 @@ class AuthenticationError(DoorwardError):
     """A packet that the given keys did not make: wrong MAC, or not decryptable."""
 
 
+class OtherKeyError(AuthenticationError):
+    """A message that names the keys it is for, and the given ones are not among them."""
+
+
 class FirewallError(DoorwardError):
     """The packet filter refused a change or cannot be reached."""
 
 
 class HelperError(DoorwardError):
-    """The privileged helper is gone or answered out of turn."""
+    """The privileged helper is gone, or broke the protocol."""
 
 
 class OverlongError(HelperError):
-    """A message that is longer than any may be; the channel itself is whole."""
+    """A message that is too long; the channel itself is intact."""
 
 
 class RefusedConfigError(DoorwardError):
@@ -45,16 +50,20 @@ class CaptureError(DoorwardError):
     """Packets cannot be received from the configured place."""
 
 
+class ReportError(DoorwardError):
+    """A file of the record cannot be opened."""
+
+
 class OpenPgpError(DoorwardError):
-    """gpg is missing, refuses, or its keys do not fit what was asked."""
+    """gpg is missing or refuses, or its keys do not fit the request."""
 
 
 class ClientError(DoorwardError):
-    """The client cannot do what was asked; the text is for the person who asked."""
+    """The client cannot carry out a request; the text is for the user."""
 
 
 class RootError(ClientError):
-    """The client cannot do what was asked, since only root may."""
+    """The client cannot carry out a request that only root may make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,7 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        """Return `path:line: problem`, or `path: problem` for the file as a whole."""
+        """The problem as `path:line: problem`, or `path: problem` for the whole file."""
         return f"{self.path}:{self.line}: {self.text}" if self.line else f"{self.path}: {self.text}"
 
 

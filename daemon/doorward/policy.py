@@ -9,37 +9,58 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from doorward.denials import (
+    ImpossibleSource,
+    Inexpressible,
+    LinkLocalSource,
+    NotServed,
+    OtherFamily,
+    ServiceClosed,
+    ServiceRestricted,
+    SourceRequired,
+    TargetPort,
+    TooNew,
+    TooOld,
+    UnknownTarget,
+    Unserved,
+    WrongClock,
+    WrongSource,
+    WrongTarget,
+    WrongUser,
+)
 from doorward.errors import WireError
-from doorward.values import Execution, Grant, IPAddress, Nat, Protocol, Reason, Service, refuse_nobody
+from doorward.values import (
+    NO_PERMISSIONS,
+    Execution,
+    Grant,
+    IPAddress,
+    Nat,
+    Permissions,
+    Protocol,
+    Service,
+    is_broadcast,
+    is_link_local,
+    refuse_nobody,
+)
 from doorward.wire.fwknop import Message, MessageType, parse_access, parse_command, parse_nat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from doorward.config.stanza import Stanza, Target
+    from doorward.config.stanza import Forwarding, Stanza, Target
+    from doorward.denials import Denial, ServiceDenial, TargetDenial
 
 _PLAIN: Final = frozenset({MessageType.ACCESS, MessageType.ACCESS_TIMEOUT})
-CLOCK_SECONDS: Final = 30 * 86400  # nobody's packet is a month on its way; a host without a battery is years off
+CLOCK_SECONDS: Final = 30 * 86400  # no packet is under way for a month; a host without a battery is years off
 LOCAL_NAT: Final = frozenset({MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT})
 FORWARD: Final = frozenset({MessageType.NAT, MessageType.NAT_TIMEOUT})
 
 
 @dataclass(frozen=True, slots=True)
-class Abilities:
-    """What doorwardd.conf lets stanzas do: lead connections elsewhere, give them another source."""
-
-    forwarding: bool = False  # ENABLE_IPT_FORWARDING
-    local_nat: bool = False  # ENABLE_IPT_LOCAL_NAT
-    snat: bool = False  # ENABLE_IPT_SNAT
-    snat_source: IPAddress | None = None  # SNAT_TRANSLATE_IP
-    destination_rule: bool = False  # ENABLE_DESTINATION_RULE
-
-
-@dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision rests on. `now` in Unix seconds, `max_age` in seconds or None where ageing is off.
+    """All inputs of a decision. `now` in Unix seconds, `max_age` in seconds or None where ageing is off.
 
-    `forwarded` is whom a trusted proxy speaks for; it counts in the origin's place where the message names no source.
+    `forwarded` is the client that a trusted proxy names; it replaces the origin where the message names no source.
     """
 
     stanza: Stanza
@@ -48,20 +69,12 @@ class Facts:
     destination: IPAddress
     now: float
     max_age: int | None
-    abilities: Abilities = Abilities()
+    permissions: Permissions = NO_PERMISSIONS
     forwarded: IPAddress | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
-    """Why not."""
-
-    reason: Reason
-    detail: str = ""
-
-
 def decide(facts: Facts) -> Grant | Execution | Denial:
-    """Return what one stanza makes of one authentic message."""
+    """The decision of one stanza on one authentic message."""
     for check in CHECKS:
         denial = check(facts)
         if denial is not None:
@@ -70,8 +83,8 @@ def decide(facts: Facts) -> Grant | Execution | Denial:
         if facts.stanza.cycle is not None or facts.message.type is MessageType.COMMAND:
             return _execution(facts)
         return _grant(facts)
-    except WireError as error:  # what no packet filter could express, such as NAT from one family to the other
-        return Denial(Reason.TARGET, str(error))
+    except WireError as error:  # a grant that no packet filter could express, such as NAT from one family to the other
+        return Inexpressible(str(error))
 
 
 def _grant(facts: Facts) -> Grant:
@@ -79,11 +92,12 @@ def _grant(facts: Facts) -> Grant:
     services, nat = _unique(access.services), _nat(facts)
     return Grant(
         access.source or facts.forwarded or facts.origin,
-        services if nat is None else services[:1],  # fwknopd too leads only the first elsewhere
+        services if nat is None else services[:1],  # fwknopd too forwards only the first
         window(facts.stanza, facts.message),
         nat,
         facts.stanza.require_os,
-        facts.destination if facts.abilities.destination_rule else None,
+        facts.destination if facts.permissions.destination_rule else None,
+        facts.stanza.name,
     )
 
 
@@ -92,7 +106,7 @@ def _execution(facts: Facts) -> Execution:
     command = parse_command(message.text) if message.type is MessageType.COMMAND else None
     return Execution(
         stanza=stanza.number,
-        source=_wanted_source(facts) or facts.forwarded or facts.origin,
+        source=_source_of(facts),
         origin=facts.origin,
         destination=facts.destination,
         seconds=_cycle_window(facts),
@@ -104,7 +118,7 @@ def _execution(facts: Facts) -> Execution:
 
 
 def _cycle_window(facts: Facts) -> int:
-    """Return the seconds until the closing command: the client's wish up to MAX_FW_TIMEOUT, or CMD_CYCLE_TIMER."""
+    """The seconds until the closing command: the client's wish up to MAX_FW_TIMEOUT, or CMD_CYCLE_TIMER."""
     cycle = facts.stanza.cycle
     if facts.message.timeout or cycle is None or cycle.seconds is None:
         return window(facts.stanza, facts.message)
@@ -112,7 +126,7 @@ def _cycle_window(facts: Facts) -> int:
 
 
 def window(stanza: Stanza, message: Message) -> int:
-    """Return the seconds a grant lasts: the client's wish up to MAX_FW_TIMEOUT, or else FW_ACCESS_TIMEOUT."""
+    """The seconds a grant lasts: the client's wish up to MAX_FW_TIMEOUT, or else FW_ACCESS_TIMEOUT."""
     if message.timeout:
         return min(message.timeout, stanza.max_fw_timeout)
     return stanza.fw_access_timeout
@@ -127,55 +141,58 @@ def _age(facts: Facts) -> Denial | None:
         return None
     age = facts.now - facts.message.time
     if abs(age) > max(CLOCK_SECONDS, facts.max_age):
-        return Denial(Reason.CLOCK, f"{age / 86400:+.0f} days old by this host's clock: is it right?")
+        return WrongClock(age)
     if age > facts.max_age:
-        return Denial(Reason.STALE, f"made {age:.0f} s ago, more than {facts.max_age}")
+        return TooOld(age, facts.max_age)
     if age < -facts.max_age:
-        return Denial(Reason.FUTURE, f"made {-age:.0f} s in the future, more than {facts.max_age}")
+        return TooNew(-age, facts.max_age)
     return None
 
 
 def _kind(facts: Facts) -> Denial | None:
     """Deny a kind of request that the stanza, or the daemon's settings, do not serve."""
-    kind, stanza, abilities = facts.message.type, facts.stanza, facts.abilities
-    if kind in _PLAIN and stanza.forwarding.only is not True:
+    kind, stanza, permissions = facts.message.type, facts.stanza, facts.permissions
+    everything = stanza.forwarding.everything and stanza.cycle is None
+    if kind in _PLAIN and not everything and stanza.forwarding.only is not True:
         return None
     forced, only = stanza.forwarding.force is not None, stanza.forwarding.only
-    nat, chosen = kind in FORWARD | LOCAL_NAT, not forced
+    onward = kind in FORWARD or (kind in _PLAIN and everything and stanza.forwarding.everywhere)
+    nat, chosen = onward or kind in LOCAL_NAT, not forced
     refused = {
-        "commands are not enabled (ENABLE_CMD_EXEC)": kind is MessageType.COMMAND and stanza.commands is None,
-        "the stanza does not forward (ENABLE_FORWARD_ACCESS)": kind in FORWARD and only is False,
-        "the stanza only forwards (ENABLE_FORWARD_ACCESS)": bool(only) and chosen and not nat,
-        "NAT and REQUIRE_OS do not go together": nat and stanza.require_os is not None,
-        "NAT is not enabled (ENABLE_IPT_FORWARDING, ENABLE_IPT_LOCAL_NAT)": nat
-        and chosen
-        and not (abilities.forwarding or abilities.local_nat),
-        "forwarding is not enabled (ENABLE_IPT_FORWARDING)": kind in FORWARD and chosen and not abilities.forwarding,
-        "local NAT is not enabled (ENABLE_IPT_LOCAL_NAT)": kind in LOCAL_NAT and chosen and not abilities.local_nat,
+        Unserved.COMMAND: kind is MessageType.COMMAND and stanza.commands is None,
+        Unserved.NO_FORWARDING: onward and only is False,
+        Unserved.ONLY_FORWARDING: bool(only) and chosen and not nat,
+        Unserved.NO_TARGET: kind in _PLAIN and everything and chosen and not onward,
+        Unserved.NAT_WITH_OS: nat and stanza.require_os is not None,
+        Unserved.NAT: nat and chosen and not (permissions.forwarding or permissions.local_nat),
+        Unserved.FORWARDING: onward and chosen and not permissions.forwarding,
+        Unserved.LOCAL_NAT: kind in LOCAL_NAT and chosen and not permissions.local_nat,
     }
-    return next((Denial(Reason.UNSUPPORTED, why) for why, so in refused.items() if so), None)
+    return next((NotServed(request) for request, so in refused.items() if so), None)
 
 
 def _source(facts: Facts) -> Denial | None:
-    """Deny a source that nobody named, or that the stanza does not speak of.
+    """Deny a source that is missing or outside SOURCE.
 
-    fwknopd tests SOURCE against the packet's origin only; then whoever may knock could let in the whole world.
+    fwknopd tests SOURCE against the packet's origin only; then anybody who may knock could let in the whole world.
     """
     source = _wanted_source(facts)
     if source is None and facts.stanza.require_source_address:
-        return Denial(Reason.SOURCE_REQUIRED, "0.0.0.0 where REQUIRE_SOURCE_ADDRESS wants an address")
+        return SourceRequired()
     named = source or facts.forwarded  # the origin was found in SOURCE already
     if named is not None and named.packed not in facts.stanza.source:
-        return Denial(Reason.SOURCE, f"{named} is not in SOURCE")
+        return WrongSource(named)
+    if is_link_local(named or facts.origin):
+        return LinkLocalSource(named or facts.origin)
     return (None if named is None else _nobody(named)) or _nobody(facts.origin)
 
 
 def _nobody(source: IPAddress) -> Denial | None:
-    """Deny what no connection comes from: such packets were made up, and commands would get the address."""
+    """Deny an address that no connection comes from: such packets are forged, and commands would get the address."""
     try:
         refuse_nobody(source)
-    except WireError as error:
-        return Denial(Reason.SOURCE, str(error))
+    except WireError:
+        return ImpossibleSource(source)
     return None
 
 
@@ -183,24 +200,23 @@ def _username(facts: Facts) -> Denial | None:
     required = facts.stanza.require_username
     if required is None or facts.message.user == required:
         return None
-    return Denial(Reason.USERNAME, f"user {facts.message.user!r} is not {required!r}")
+    return WrongUser(facts.message.user, required)
 
 
 def _services(facts: Facts) -> Denial | None:
     """Deny unless every requested service is allowed on its own; RESTRICT_PORTS wins over OPEN_PORTS."""
     if facts.message.type is MessageType.COMMAND:
         return None
-    refusal = refused_service(facts.stanza, parse_access(facts.message.text).services)
-    return None if refusal is None else Denial(Reason.SERVICES, refusal)
+    return refused_service(facts.stanza, parse_access(facts.message.text).services)
 
 
-def refused_service(stanza: Stanza, services: Iterable[Service]) -> str | None:
-    """Return why a stanza does not open one of `services`, or None where it opens all of them."""
+def refused_service(stanza: Stanza, services: Iterable[Service]) -> ServiceDenial | None:
+    """Why a stanza does not open one of `services`, or None where it opens all of them."""
     for service in services:
         if service in stanza.restrict_ports:
-            return f"{service} is in RESTRICT_PORTS"
+            return ServiceRestricted(service)
         if stanza.open_ports is not None and not stanza.any_ports and service not in stanza.open_ports:
-            return f"{service} is not in OPEN_PORTS"
+            return ServiceClosed(service)
     return None
 
 
@@ -211,33 +227,38 @@ def _target(facts: Facts) -> Denial | None:
     wanted = parse_nat(facts.message.nat_access)
     protocol = parse_access(facts.message.text).services[0].protocol
     if facts.message.type in LOCAL_NAT:
-        refusal = refused_service(facts.stanza, [Service(protocol, wanted.port)])
-    else:
-        target = target_address(facts.stanza, wanted.host)
-        if target is None:
-            refusal = f"{wanted.host} is no address, and no name in NAT_TARGETS"
-        elif target.version != (_wanted_source(facts) or facts.forwarded or facts.origin).version:
-            refusal = f"{target} is of another family than the source"
-        else:
-            port = None if facts.stanza.forwarding.everything else wanted.port
-            refusal = refused_target(facts.stanza, target, port, protocol)
-    return None if refusal is None else Denial(Reason.TARGET, refusal)
+        return _refused_port(facts.stanza, Service(protocol, wanted.port))
+    target = target_address(facts.stanza, wanted.host)
+    if target is None:
+        return UnknownTarget(wanted.host)
+    if target.version != _source_of(facts).version:
+        return OtherFamily(target)
+    return refused_target(facts.stanza, target, None if facts.stanza.forwarding.everything else wanted.port, protocol)
 
 
-def refused_target(stanza: Stanza, target: IPAddress, port: int | None, protocol: Protocol) -> str | None:
-    """Return why a stanza does not forward to `target`:`port`, or None where it does; `port` None is all of them.
+def refused_target(stanza: Stanza, target: IPAddress, port: int | None, protocol: Protocol) -> TargetDenial | None:
+    """Why a stanza does not forward to `target`:`port`, or None where it does; `port` None is all of them.
 
-    What NAT_TARGETS names is allowed; without it OPEN_PORTS and RESTRICT_PORTS hold for the target's port too.
+    The targets of NAT_TARGETS are allowed; without it OPEN_PORTS and RESTRICT_PORTS hold for the target's port too, and
+    no target is an address of the gateway's links alone, such as a cloud's metadata service.
     """
     targets = stanza.forwarding.targets
+    if target.is_unspecified:
+        return WrongTarget(target, port)
+    if targets is None and (is_link_local(target) or is_broadcast(target)):
+        return WrongTarget(target, port)
     if targets is None:
-        return None if port is None else refused_service(stanza, [Service(protocol, port)])
-    refused = f"{target},{'*' if port is None else port} is not in NAT_TARGETS"
-    return None if any(_covers(one, target, port) for one in targets) else refused
+        return None if port is None else _refused_port(stanza, Service(protocol, port))
+    return None if any(_covers(one, target, port) for one in targets) else WrongTarget(target, port)
+
+
+def _refused_port(stanza: Stanza, service: Service) -> TargetPort | None:
+    denial = refused_service(stanza, [service])
+    return None if denial is None else TargetPort(denial)
 
 
 def target_address(stanza: Stanza, host: str) -> IPAddress | None:
-    """Return the address of a NAT host: one as it is written, or a name that NAT_TARGETS resolved beforehand."""
+    """The address of a NAT host: one as it is written, or a name that NAT_TARGETS resolved beforehand."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -250,41 +271,55 @@ def _covers(target: Target, address: IPAddress, port: int | None) -> bool:
 
 
 def _nat(facts: Facts) -> Nat | None:
-    """Return where an allowed grant leads, None where it stays what it is."""
+    """The NAT of an allowed grant, None where it has none."""
     forwarding, kind = facts.stanza.forwarding, facts.message.type
     if forwarding.force is not None:
-        return forwarded(facts.stanza, facts.abilities, *forwarding.force)
+        return forwarded(facts.stanza, facts.permissions, *forwarding.force)
     if facts.message.nat_access is None:
-        return None
+        return everywhere(facts.stanza, facts.permissions, _source_of(facts)) if forwarding.everywhere else None
     wanted = parse_nat(facts.message.nat_access)
     if kind in LOCAL_NAT:
         return Nat(None, wanted.port)
     target = target_address(facts.stanza, wanted.host)
-    if target is None:  # _target() has seen to it
-        msg = f"{wanted.host} is no address"
-        raise WireError(msg)
-    return forwarded(facts.stanza, facts.abilities, target, wanted.port)
+    assert target is not None  # noqa: S101  _target() has denied it
+    return forwarded(facts.stanza, facts.permissions, target, wanted.port)
 
 
-def forwarded(stanza: Stanza, abilities: Abilities, target: IPAddress, port: int) -> Nat:
-    """Return how a stanza forwards to a target: FORCE_SNAT before SNAT_TRANSLATE_IP before masquerading, as fwknopd."""
+def forwarded(stanza: Stanza, permissions: Permissions, target: IPAddress, port: int) -> Nat:
+    """The NAT of a stanza to a target: FORCE_SNAT before SNAT_TRANSLATE_IP before masquerading, as fwknopd."""
     forwarding = stanza.forwarding
     if target.is_loopback and not forwarding.everything:
         return Nat(None, port)
-    translate = forwarding.snat is not None or forwarding.masquerade or abilities.snat
-    snat = forwarding.snat or (None if forwarding.masquerade else abilities.snat_source)
+    snat, masquerade = _translation(forwarding, permissions)
     return Nat(
         target,
         None if forwarding.everything else port,
         everything=forwarding.everything,
         rewrite=forwarding.rewrite,
-        snat=snat if translate else None,
-        masquerade=translate and snat is None,
+        snat=snat,
+        masquerade=masquerade,
     )
 
 
+def everywhere(stanza: Stanza, permissions: Permissions, source: IPAddress) -> Nat:
+    """The NAT of a stanza that forwards `source` to every address; fwknopd too rewrites no destination then."""
+    snat, masquerade = _translation(stanza.forwarding, permissions)
+    return Nat.to_everywhere(source.version, snat=snat, masquerade=masquerade)
+
+
+def _translation(forwarding: Forwarding, permissions: Permissions) -> tuple[IPAddress | None, bool]:
+    """The source that forwarded connections get, and whether they are masqueraded."""
+    translate = forwarding.snat is not None or forwarding.masquerade or permissions.snat
+    snat = forwarding.snat or (None if forwarding.masquerade else permissions.snat_source)
+    return (snat if translate else None), translate and snat is None
+
+
+def _source_of(facts: Facts) -> IPAddress:
+    return _wanted_source(facts) or facts.forwarded or facts.origin
+
+
 def _wanted_source(facts: Facts) -> IPAddress | None:
-    """Return the source that the message names; None is the packet's origin."""
+    """The source that the message names; None is the packet's origin."""
     if facts.message.type is MessageType.COMMAND:
         return parse_command(facts.message.text).source
     return parse_access(facts.message.text).source

@@ -1,76 +1,105 @@
 """The memory of packets that were seen: sqlite, one row a packet, written before anything opens.
 
-Where the store cannot say whether a packet is new, it raises and nothing is granted. It is bounded by refusing, never
-by forgetting, and forgets only what is too old to be accepted anyway.
+Where the store cannot say whether a packet is new, it raises, and that packet is never new again. It is bounded by
+refusing, never by forgetting, and forgets only packets that are too old to be accepted.
+
+Whether it is complete is decided inside it: the store and its lock file share a random mark, and the lock file counts
+the packets. A store without the mark, or with fewer packets, has forgotten some: its floor is raised.
 """
 
 from __future__ import annotations
 
+import enum
 import errno
 import fcntl
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+import stat
+import struct
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import ReplayError
+from doorward.linux import privileges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
-_LOG_FRAMES: Final = 256  # 1 MB; a packet takes two, and a checkpoint a minute begins anew
-_AUTOCHECKPOINT: Final = 1000  # frames, sqlite's default: what a log that nobody prunes may come to
+UNSAVED_MAX: Final = 20_000  # some 5 MB; twice the packets from the future that the gate lets through
+_LOG_FRAMES: Final = 256  # 1 MB; a packet takes two, and a checkpoint a minute starts the log again
+_AUTOCHECKPOINT: Final = 1000  # frames, sqlite's default: the bound of a log that is not pruned
 _APPLICATION_ID: Final = 0x646F6F72  # "door"
+_MAGIC: Final = b"SQLite format 3\0"  # sqlite.org/fileformat.html
+_HEADER: Final = 100  # bytes
+_OWNER_AT: Final = 68  # the place of the application ID in it
+_STEPS_MAX: Final = 100_000  # of sqlite's machine, for one statement of a view; a look-up takes some twenty
+# The lock file: the mark, the packets remembered so far, and the newest time of one that could not be written, or 0.
+_RECORD: Final = struct.Struct(">16sQQ")
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
     packet BLOB PRIMARY KEY,     -- SHA-256 of the sealed bytes
-    made   INTEGER NOT NULL,     -- Unix seconds, by the clock of whoever made it
+    made   INTEGER NOT NULL,     -- Unix seconds, by its maker's clock
     until  INTEGER NOT NULL      -- Unix seconds from which it may be forgotten
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
 CREATE TABLE IF NOT EXISTS floor (
     time INTEGER NOT NULL        -- Unix seconds; a packet made then or earlier is taken for seen
 );
+CREATE TABLE IF NOT EXISTS mark (
+    mark   BLOB NOT NULL,        -- 16 random bytes, as in the lock file
+    pruned INTEGER NOT NULL      -- packets that were remembered and may be forgotten by now
+);
 """
+_INTEGER_MAX: Final = (1 << 63) - 1  # of sqlite
+_OBJECTS: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+
+
+class Past(enum.Enum):
+    """The packets that a store knows when it is opened."""
+
+    COMPLETE = enum.auto()  # all that it ever remembered
+    NONE = enum.auto()  # it is new
+    LOST = enum.auto()  # it, its log or a part of it was removed, replaced, or could not be written
 
 
 class ReplayStore:
     """The packets seen so far. One process writes them; every method raises ReplayError when it cannot answer."""
 
-    def __init__(self, path: Path, rows_max: int = ROWS_MAX, *, read_only: bool = False) -> None:
-        """Open or make the store at `path`, mode 0600; `read_only` opens it as it is, for has().
+    def __init__(self, path: Path, *, if_new: int = -1, if_lost: int = -1, rows_max: int = ROWS_MAX) -> None:
+        """Open or make the store at `path`, mode 0600.
 
-        synchronous=FULL: a grant is acted on only when its packet is on the disk, so that a power cut inside the
-        window does not make the packet new again.
+        A new store takes packets made up to `if_new` (Unix seconds) for seen, one that may have forgotten packets
+        those made up to `if_lost`. synchronous=FULL: a grant is acted on only when its packet is on the disk, so that
+        a power cut inside the window does not make the packet new again.
         """
         self._rows_max = rows_max
-        self._rows = 0
+        self._rows = self._count = 0
         self._floor = -1
-        self._lock: int | None = None
+        self._unsaved: dict[bytes, tuple[int, int]] = {}  # packets that could not be written: made, until
+        self._newest_unsaved = 0
+        self._lock = -1
+        self._mark = b""
         try:
-            if read_only:
-                self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-                return
             self._lock = _lock(path)
             path.touch(mode=0o600)
             self._database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
-            self._open_or_close()
+            self._open_or_close(if_new, if_lost)
         except (sqlite3.Error, OSError) as error:
             self._release()
-            msg = f"the replay store {path} cannot be used: {error}; doorwardd --rotate-digest-cache makes a new one"
+            msg = f"the replay store {path} cannot be used: {error}; doorwardd --rotate-digest-cache begins a new one"
             raise ReplayError(msg) from error
 
-    def _open_or_close(self) -> None:
-        """Leave no connection behind where the file is none of ours."""
+    def _open_or_close(self, if_new: int, if_lost: int) -> None:
+        """Close the connection where the file is another program's."""
         try:
-            self._open()
-        except sqlite3.Error:
+            self._open(if_new, if_lost)
+        except (sqlite3.Error, OSError):
             self._database.close()
             raise
 
-    def _open(self) -> None:
+    def _open(self, if_new: int, if_lost: int) -> None:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         (owner,) = self._database.execute("PRAGMA application_id").fetchone()
@@ -79,19 +108,58 @@ class ReplayStore:
             raise sqlite3.DatabaseError(msg)
         self._database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         self._database.executescript(_SCHEMA)
-        (self._rows,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
-        (self._floor,) = self._database.execute("SELECT coalesce(max(time), -1) FROM floor").fetchone()
         (damage,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if damage != "ok":
             raise sqlite3.DatabaseError(damage)
+        (self._rows,) = self._database.execute("SELECT count(*) FROM seen").fetchone()
+        self.past, unsaved = self._recall()
+        if self.past is not Past.COMPLETE:
+            self._begin(if_new if self.past is Past.NONE else if_lost)
+        elif unsaved:
+            with self._transaction():
+                self._write_floor(min(unsaved, if_lost))
+            self._note()
+        (self._floor,) = self._database.execute("SELECT coalesce(max(time), -1) FROM floor").fetchone()
         self._lengthen_log()
+
+    @property
+    def floor(self) -> int:
+        """Unix seconds; a packet made then or earlier is taken for seen."""
+        return self._floor
+
+    def _recall(self) -> tuple[Past, int]:
+        """Compare the store with its lock file; also the newest time of packets that could not be written, or 0."""
+        self._mark, pruned = self._database.execute("SELECT mark, pruned FROM mark").fetchone() or (b"", 0)
+        self._count = pruned + self._rows
+        record = os.pread(self._lock, _RECORD.size + 1, 0)
+        if not record and not self._mark:
+            return Past.NONE, 0
+        mark, count, unsaved = _RECORD.unpack(record) if len(record) == _RECORD.size else (b"", 0, 0)
+        return Past.COMPLETE if mark and mark == self._mark and count <= self._count else Past.LOST, unsaved
+
+    def _begin(self, floor: int) -> None:
+        """Mark the store and its lock file, the floor first: a crash in between shows as another loss."""
+        self._mark = os.urandom(16)
+        with self._transaction():
+            self._write_floor(floor)
+            self._database.execute("DELETE FROM mark")
+            self._database.execute("INSERT INTO mark VALUES (?, ?)", (self._mark, self._count - self._rows))
+        self._note()
+        os.fsync(self._lock)
+
+    def _note(self) -> None:
+        """Write into the lock file how many packets the store must know, and the time of those it could not take.
+
+        It follows the store, and need not wait for the disk. It overwrites itself, for which a full disk has room.
+        """
+        os.pwrite(self._lock, _RECORD.pack(self._mark, self._count, self._newest_unsaved), 0)
 
     def _lengthen_log(self) -> None:
         """Give the write-ahead log its length beforehand.
 
-        To write over what is there and have it on the disk takes the disk one write, to write behind the end takes the
-        file system's journal another one. Where there is no room for it, it takes none. Nothing waits for the disk
-        meanwhile, so it is done only while the log holds nothing that is not in the database, and on the disk.
+        An overwrite takes the disk one write; an append takes another one for the file system's journal. Where there is
+        no room for it, the log stays short. Nothing waits for the disk meanwhile, so this is done only while the log
+        holds nothing that is not in the database, and on the disk.
         """
         if not self._checkpoint("TRUNCATE"):
             return
@@ -110,9 +178,9 @@ class ReplayStore:
         self._checkpoint(how)
 
     def _checkpoint(self, how: str) -> bool:
-        """Move what the log holds into the database, so that the log begins anew, and say whether all of it was moved.
+        """Move the log into the database, so that the log starts again, and say whether all of it was moved.
 
-        What somebody reads, or has no room, is moved the next time.
+        Frames that are in use, or have no room, are moved the next time.
         """
         try:
             busy, frames, moved = self._database.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
@@ -120,41 +188,75 @@ class ReplayStore:
             return False
         return not busy and frames == moved
 
-    def has(self, packet: bytes) -> bool:
-        """Say whether a packet was remembered; for explain, which must leave no trace."""
-        try:
-            with closing(self._database.execute("SELECT 1 FROM seen WHERE packet = ?", (packet,))) as rows:
-                return rows.fetchone() is not None
-        except sqlite3.Error as error:
-            msg = f"the replay store cannot be read: {error}"
-            raise ReplayError(msg) from error
-
     def remember(self, packet: bytes, made: int, until: int) -> bool:
         """Keep a packet until at least `until`; return whether it was new. Durable when it returns.
 
-        `made` is the time inside the packet; both in Unix seconds. What was made before the store began is not new.
+        `made` is the time inside the packet; both in Unix seconds. A packet made before the store began is not new,
+        nor is one that could not be written before: its first sender got no grant, and no other sender gets one.
         """
-        if made <= self._floor:
+        made, until = min(made, _INTEGER_MAX), min(until, _INTEGER_MAX)
+        if made <= self._floor or packet in self._unsaved:
             return False
-        if self._rows >= self._rows_max:
+        try:
+            return self._save(packet, made, until)
+        except ReplayError:
+            self._keep_unsaved(packet, made, until)
+            raise
+
+    def _save(self, packet: bytes, made: int, until: int) -> bool:
+        """Write a packet, after those that could not be written before."""
+        if self._rows + len(self._unsaved) >= self._rows_max:
             msg = f"the replay store is full: {self._rows} packets"
             raise ReplayError(msg)
         try:
+            if self._unsaved:
+                self._save_unsaved()
             cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (packet, made, until))
-        except (sqlite3.Error, OverflowError) as error:
+            self._add(cursor.rowcount)
+        except (sqlite3.Error, OSError) as error:
             msg = f"the replay store cannot be written: {error}"
             raise ReplayError(msg) from error
-        self._rows += cursor.rowcount
         return cursor.rowcount == 1
 
-    def prune(self, now: float) -> int:
-        """Forget what may be forgotten at `now` (Unix seconds); return how many.
+    def _save_unsaved(self) -> None:
+        """Write the packets that could not be written before, all or none."""
+        rows = [(packet, made, until) for packet, (made, until) in self._unsaved.items()]
+        with self._transaction():
+            count = self._database.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", rows).rowcount
+            self._write_floor(self._floor)
+        self._unsaved.clear()
+        self._newest_unsaved = 0
+        self._add(count)
 
-        What is forgotten raises the floor, so that it does not become new again when the clock steps back or a longer
-        age is accepted. The write-ahead log begins anew.
+    def _add(self, count: int) -> None:
+        self._rows += count
+        self._count += count
+        self._note()
+
+    def _keep_unsaved(self, packet: bytes, made: int, until: int) -> None:
+        """Keep a packet that could not be written.
+
+        The lock file has its time: where the process ends before it is written, the next one raises the floor. Where
+        too many are kept, the floor takes the place of the older half.
+        """
+        self._unsaved[packet] = made, until
+        self._newest_unsaved = max(self._newest_unsaved, made)
+        if len(self._unsaved) > UNSAVED_MAX:
+            oldest = sorted(self._unsaved, key=self._unsaved.__getitem__)[: UNSAVED_MAX // 2]
+            self._floor = max(self._floor, *(self._unsaved.pop(one)[0] for one in oldest))
+        with suppress(OSError):  # the disk fails, and may come back
+            self._note()
+
+    def prune(self, now: float) -> int:
+        """Forget the packets that may be forgotten at `now` (Unix seconds); return how many.
+
+        Forgotten packets raise the floor, so that they are not new again when the clock steps back or a longer age is
+        accepted. The write-ahead log starts again.
         """
         try:
             self._checkpoint("PASSIVE")
+            if self._unsaved:
+                self._save_unsaved()
             with self._transaction():
                 passed = (int(now),)
                 (newest,) = self._database.execute("SELECT max(made) FROM seen WHERE until < ?", passed).fetchone()
@@ -162,58 +264,122 @@ class ReplayStore:
                     return 0
                 self._write_floor(newest)
                 count = self._database.execute("DELETE FROM seen WHERE until < ?", passed).rowcount
-        except sqlite3.Error as error:
+                self._database.execute("UPDATE mark SET pruned = pruned + ?", (count,))
+        except (sqlite3.Error, OSError) as error:
             msg = f"the replay store cannot be pruned: {error}"
             raise ReplayError(msg) from error
         self._rows -= count
         self._floor = max(self._floor, newest)
         return count
 
-    def raise_floor(self, time: int) -> None:
-        """Take every packet made at `time` (Unix seconds) or earlier for seen: a new store knows none of them."""
-        try:
-            with self._transaction():
-                self._write_floor(time)
-        except sqlite3.Error as error:
-            msg = f"the replay store cannot be written: {error}"
-            raise ReplayError(msg) from error
-        self._floor = max(self._floor, time)
-
     def _write_floor(self, time: int) -> None:
-        """Write a floor where the one that is written is lower."""
+        """Raise the written floor."""
         self._database.execute("INSERT INTO floor VALUES (?)", (time,))
         self._database.execute("DELETE FROM floor WHERE time < (SELECT max(time) FROM floor)")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Make what is written in the block one change, on the disk as a whole or not at all."""
+        """One transaction: all that the block writes is on the disk, or nothing."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._database.execute("COMMIT")
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # or sqlite itself has rolled it back
+                self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
     def close(self) -> None:
         """Write everything back and let go of the file."""
+        if self._unsaved:
+            with suppress(sqlite3.Error, OSError):  # else the next start raises the floor
+                self._save_unsaved()
         self._database.close()
         self._release()
 
     def _release(self) -> None:
         """Let another process have the store."""
-        if self._lock is not None:
+        if self._lock >= 0:
             os.close(self._lock)
-            self._lock = None
+            self._lock = -1
 
 
-def _lock_file(path: Path) -> Path:
+class ReplayView:
+    """A replay store as it stands, for root's commands: its writer has fewer rights, and may have been taken over.
+
+    It is opened as the owner of its folder, and nothing in it is evaluated but the tables that we make.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the store at `path`.
+
+        Raises:
+            ReplayError: it cannot be read, or is not as we make it.
+        """
+        try:
+            with acting_as_owner(path.parent):
+                _refuse_special(path)
+                self._database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)
+                self._open_or_close()
+        except (sqlite3.Error, OSError) as error:
+            msg = f"the replay store {path} cannot be read: {error}"
+            raise ReplayError(msg) from error
+
+    def _open_or_close(self) -> None:
+        try:
+            self._open()
+        except sqlite3.Error:
+            self._database.close()
+            raise
+
+    def _open(self) -> None:
+        """Open the files, and compare the schema with ours (sqlite.org/security.html)."""
+        self._database.set_progress_handler(lambda: 1, _STEPS_MAX)
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "query_only = ON"):
+            self._database.execute(f"PRAGMA {pragma}")
+        with closing(sqlite3.connect(":memory:")) as ours:
+            ours.executescript(_SCHEMA)
+            expected = ours.execute(_OBJECTS).fetchall()
+        if self._database.execute(_OBJECTS).fetchmany(len(expected) + 1) != expected:
+            msg = "its tables are not those of a replay store"
+            raise sqlite3.DatabaseError(msg)
+        (self._floor,) = self._database.execute("SELECT coalesce(max(time), -1) FROM floor").fetchone()
+
+    def has(self, packet: bytes) -> bool:
+        """Whether a packet was remembered."""
+        try:
+            with closing(self._database.execute("SELECT 1 FROM seen WHERE packet = ?", (packet,))) as rows:
+                return rows.fetchone() is not None
+        except sqlite3.Error as error:
+            msg = f"the replay store cannot be read: {error}"
+            raise ReplayError(msg) from error
+
+    def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  as ReplayStore.remember()
+        """Whether the packet would be new; nothing is kept."""
+        return made > self._floor and not self.has(packet)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a pipe or a device in the place of one of the files: to open it could wait for ever."""
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+            msg = f"{file} is not a file"
+            raise OSError(msg)
+
+
+def lock_file(path: Path) -> Path:
+    """The lock file of a store: written with every packet that the store remembers."""
     return path.with_name(path.name + ".lock")
 
 
 def _lock(path: Path) -> int:
-    """Return the descriptor whose lock makes this process the only writer, until it ends."""
-    descriptor = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """The descriptor whose lock makes this process the only writer, until it ends."""
+    descriptor = os.open(lock_file(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -223,15 +389,10 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def was_removed(path: Path) -> bool:
-    """Say whether there was a store and is none: its lock file is there, and it is not."""
-    return _lock_file(path).exists() and not path.exists()
-
-
 def rotate(path: Path, now: int, skew: int) -> Path:
     """Put the store aside and begin a new one; return where the old one is.
 
-    What the old one knew is not forgotten: packets made up to `now` + `skew` (the accepted age) are taken for seen, so
+    The old one's packets stay refused: packets made up to `now` + `skew` (the accepted age) are taken for seen, so
     for that long knocks are refused, and no replay is accepted.
     """
     old = path.with_name(path.name + "-old")
@@ -242,35 +403,36 @@ def rotate(path: Path, now: int, skew: int) -> Path:
                 path.replace(old)
             for suffix in ("-wal", "-shm"):  # they belong to the old file, and would be taken for the new one's
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            store = ReplayStore(path)
-            store.raise_floor(now + skew)
-            store.close()
+            ReplayStore(path, if_new=now + skew, if_lost=now + skew).close()
     except OSError as error:
         msg = f"the replay store {path} cannot be put aside: {error.strerror}"
         raise ReplayError(msg) from error
     return old
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file at `path` is another program's, such as the digest cache of fwknopd; it is not changed.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not path.exists():
+        return False
+    with acting_as_owner(path.parent), path.open("rb") as file:
+        header = file.read(_HEADER)
+    owner = int.from_bytes(header[_OWNER_AT : _OWNER_AT + 4], "big")
+    return bool(header) and not (header.startswith(_MAGIC) and owner in {0, _APPLICATION_ID})
+
+
 @contextmanager
 def acting_as_owner(folder: Path) -> Iterator[None]:
-    """Touch files in the block as whom `folder` belongs to, where root may.
+    """Act as the owner of `folder` in the block, where root may.
 
-    Whoever the folder belongs to can put links there; followed by root, they would make any file theirs.
+    The owner can put links there; followed by root, they would make any file the owner's.
 
     Raises:
         OSError: there is no such folder, or its owner cannot be acted as.
     """
     owner = folder.stat()
-    if os.geteuid() or not owner.st_uid:
+    with privileges.acting_as(owner.st_uid, owner.st_gid):
         yield
-        return
-    group, groups = os.getegid(), os.getgroups()
-    os.setgroups([])
-    try:
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-        os.setgroups(groups)

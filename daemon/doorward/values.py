@@ -8,10 +8,10 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,12 +26,23 @@ COMMAND_MAX: Final = 255  # bytes, as a packet's whole message (MAX_SPA_MESSAGE_
 GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _BROADCAST: Final = b"\xff\xff\xff\xff"
+EVERY_ADDRESS: Final[dict[int, IPAddress]] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Address(0)}  # by version
 _SERVICE = re.compile(r"(tcp|udp)/(\d{1,5})", re.ASCII)
+NAME_MAX: Final = 100  # characters; nft takes comments of up to 128 bytes
+_CLIENT = re.compile(rf"[A-Za-z0-9_.@:+%\[\]-]{{1,{NAME_MAX}}}", re.ASCII)  # one word of a line of the log
 _OS = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)  # IFNAMSIZ - 1, as the kernel's fingerprints have it
 
 
-class Reason(str, enum.Enum):
-    """Why a packet got its verdict: one word for logs, metrics, explain and tests.
+class _Word(str, enum.Enum):
+    """A word of a closed set, written as itself."""
+
+    def __str__(self) -> str:
+        """The word itself."""
+        return str.__str__(self)
+
+
+class Reason(_Word):
+    """Why a packet got its verdict: one word for logs, counters, explain and tests.
 
     The order is the order of the checks: of several stanzas' refusals the one that came furthest is reported.
     """
@@ -41,8 +52,8 @@ class Reason(str, enum.Enum):
     EXPIRED = "expired"  # the stanza's ACCESS_EXPIRE has passed
     HMAC = "hmac"  # no stanza's HMAC key made it
     DECRYPTION = "decryption"  # authentic, but the encryption key does not fit
-    BUSY = "busy"  # more OpenPGP packets than gpg can take just now: not looked at, not remembered
-    SIGNATURE = "signature"  # decrypted, but not signed well by anybody the stanza names
+    BUSY = "busy"  # more OpenPGP packets than gpg can take just now: not looked at
+    SIGNATURE = "signature"  # decrypted, but no good signature of a key that the stanza names
     DECODE = "decode"  # the digest or a field inside is not what the format allows
     REPLAY = "replay"  # authentic, and seen before
     CLOCK = "clock"  # made so long ago or ahead that a clock must be wrong: this host's or the client's
@@ -53,16 +64,12 @@ class Reason(str, enum.Enum):
     SOURCE = "source"  # the address to be let in lies outside the stanza's SOURCE
     UNSUPPORTED = "unsupported"  # a kind of request that the stanza or this daemon does not serve
     SERVICES = "services"  # a requested service is not allowed
-    TARGET = "target"  # the stanza does not lead connections where the packet wants them
+    TARGET = "target"  # the stanza does not forward connections to where the packet wants them
     STORE = "store"  # the replay store failed: nothing may be granted
     FIREWALL = "firewall"  # decided, but the packet filter refused
     COMMAND = "command"  # decided, but the command could not be started
     INTERNAL = "internal"  # a bug of ours; nothing opened
     GRANTED = "granted"  # the door is open
-
-    def __str__(self) -> str:
-        """Return the word itself."""
-        return self.value
 
 
 class Protocol(enum.IntEnum):
@@ -72,46 +79,51 @@ class Protocol(enum.IntEnum):
     UDP = 17
 
     def __str__(self) -> str:
-        """Return `tcp` or `udp`."""
+        """The name, `tcp` or `udp`."""
         return self.name.lower()
 
     def __format__(self, spec: str) -> str:
-        """Return the name, or with a specification such as `d` the number: Python 3.10 formats the name with it."""
+        """The name, or with a specification such as `d` the number: Python 3.10 formats the name with it."""
         return format(int(self), spec) if spec else str(self)
 
 
-class FirewallMode(str, enum.Enum):
+MARK: Final = 0x40000000  # FIREWALL_MARK: the bit of a packet's mark that says that a grant let it in
+
+
+class FirewallMode(_Word):
     """What doorwardd loads where no table is there yet and no FIREWALL_FILE was confirmed."""
 
     GUARD = "guard"  # new connections to the services of OPEN_PORTS are dropped unless granted
     OBSERVE = "observe"  # grants are recorded, nothing is closed
 
-    def __str__(self) -> str:
-        """Return the word itself."""
-        return self.value
+
+class ForeignFirewall(_Word):
+    """How other firewalls of the host are treated that could drop what a grant lets in."""
+
+    ADMIT = "admit"  # each of their chains that can drop gets one rule that accepts our mark
+    REPORT = "report"  # each of them is named, and nothing of theirs is touched
 
 
-class FirewallBackend(str, enum.Enum):
-    """What holds the grants."""
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Requests that doorwardd.conf allows stanzas to serve beyond a plain grant."""
 
-    NFTABLES = "nftables"
-    IPTABLES = "iptables"  # iptables, ip6tables and ipset, for hosts that live on them
+    forwarding: bool = False  # ENABLE_IPT_FORWARDING
+    local_nat: bool = False  # ENABLE_IPT_LOCAL_NAT
+    snat: bool = False  # ENABLE_IPT_SNAT
+    snat_source: IPAddress | None = None  # SNAT_TRANSLATE_IP
+    destination_rule: bool = False  # ENABLE_DESTINATION_RULE
 
-    def __str__(self) -> str:
-        """Return the word itself."""
-        return self.value
+
+NO_PERMISSIONS: Final = Permissions()
 
 
-class LogStyle(str, enum.Enum):
+class LogStyle(_Word):
     """Which lines a verdict has in the log."""
 
     DOORWARD = "doorward"  # one line of ours
     FWKNOP = "fwknop"  # the lines that fwknopd would have written
     BOTH = "both"
-
-    def __str__(self) -> str:
-        """Return the word itself."""
-        return self.value
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -142,15 +154,27 @@ class Service:
         return Service(Protocol[match[1].upper()], int(match[2]))
 
     def __str__(self) -> str:
-        """Return the form that parse() reads."""
+        """The form that parse() reads."""
         return f"{self.protocol}/{self.port}"
 
 
+def check_name(name: str) -> str:
+    """A stanza's name: one word that no line of a log, and no comment of nftables, has to quote.
+
+    Raises:
+        WireError: it is none.
+    """
+    if _CLIENT.fullmatch(name) is None:
+        msg = f"{name[:40]!r} is no name: 1 to {NAME_MAX} letters, digits and . _ @ : + % [ ] -"
+        raise WireError(msg)
+    return name
+
+
 class Datagram(NamedTuple):
-    """One received payload and what its headers say. Addresses are packed: 4 or 16 bytes, never IPv4-mapped.
+    """One received payload with the facts of its headers. Addresses are packed: 4 or 16 bytes, never IPv4-mapped.
 
     `protocol` is the IANA number of what carried it. ICMP has no ports: `origin_port` is 0 there, `destination_port`
-    256 times the type and the code, as NetFlow has it. `forwarded` is whom a trusted proxy speaks for.
+    256 times the type and the code, as NetFlow has it. `forwarded` is the client that a trusted proxy names.
 
     A named tuple, not a dataclass: one is made for every packet of a flood, and this costs a third.
     """
@@ -169,7 +193,7 @@ class Carriers:
     """What passive capture takes for knocks: ports of UDP and TCP, ICMP of both families.
 
     `icmp` is every type, `echo` only echo requests and replies. Of `syn`, TCP ports that a server of ours reads, only a
-    first segment counts: what follows it reaches the server too.
+    first segment counts: the server reads the rest.
     """
 
     udp: tuple[range, ...] = ()
@@ -179,7 +203,7 @@ class Carriers:
     echo: bool = False
 
     def __str__(self) -> str:
-        """Return what is listened on: `udp 62201, tcp 80-90, icmp`."""
+        """The carriers in words: `udp 62201, tcp 80-90, icmp`."""
         ports = [f"{name} {_ports(span)}" for name in ("udp", "tcp") for span in getattr(self, name)]
         ports += [f"tcp {_ports(span)} (first segments)" for span in self.syn]
         return ", ".join([*ports, *(["icmp"] if self.icmp else ["icmp echo"] if self.echo else [])]) or "nothing"
@@ -191,13 +215,13 @@ def _ports(ports: range) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Nat:
-    """Where the connections of a grant are led (fwknop's NAT access).
+    """Where the connections of a grant are forwarded (fwknop's NAT access).
 
     `target` None is this host under another port's number, a ghost service: `port` is where it listens. With a
     `target` connections to the granted service go through this host to `target`:`port`. `everything` (FORWARD_ALL)
-    leads every protocol and port of the source, `port` is then None. `rewrite` False (DISABLE_DNAT) lets through what
-    is addressed to the target already and rewrites nothing. On their way connections get `snat` as their source, or
-    with `masquerade` the address of the interface they leave by.
+    forwards every protocol and port of the source, `port` is then None. `rewrite` False (DISABLE_DNAT) rewrites nothing
+    and lets through only connections to the target's own address. On their way connections get `snat` as their source,
+    or with `masquerade` the address of the interface they leave by. `everywhere` is everything to every address.
     """
 
     target: IPAddress | None
@@ -207,19 +231,30 @@ class Nat:
     snat: IPAddress | None = None
     masquerade: bool = False
 
+    @classmethod
+    def to_everywhere(cls, version: int, *, snat: IPAddress | None = None, masquerade: bool = False) -> Nat:
+        """What passes through this host to any address of a family, without rewriting."""
+        return cls(EVERY_ADDRESS[version], None, everything=True, rewrite=False, snat=snat, masquerade=masquerade)
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether connections pass to every address: the unspecified target stands for it."""
+        return self.target is not None and self.target.is_unspecified
+
     def __post_init__(self) -> None:
-        """Refuse what leads nowhere, or in two directions."""
+        """Refuse a target that is none, or two at once."""
         if (self.port is None) != self.everything:
-            msg = "a NAT target has a port, unless everything is led there"
+            msg = "a NAT target has a port, unless everything is forwarded"
             raise WireError(msg)
         if self.port is not None and not 1 <= self.port <= PORT_MAX:
             msg = f"port {self.port} is outside 1 to {PORT_MAX}"
             raise WireError(msg)
         if self.target is None and (self.everything or not self.rewrite or self.snat is not None or self.masquerade):
-            msg = "what stays on this host is neither forwarded nor given another source"
+            msg = "connections that stay on this host are neither forwarded nor given another source"
             raise WireError(msg)
-        if self.target is not None and (self.target.is_unspecified or self.target.is_multicast):
-            msg = f"{self.target} is no address to lead connections to"
+        nowhere = self.everywhere and (self.rewrite or not self.everything)
+        if self.target is not None and (nowhere or self.target.is_multicast):
+            msg = f"{self.target} is no address to forward connections to"
             raise WireError(msg)
         if self.snat is not None and (self.snat.is_unspecified or self.snat.is_multicast):
             msg = f"{self.snat} is no source that a connection could have"
@@ -229,7 +264,7 @@ class Nat:
             raise WireError(msg)
         ends = tuple(one for one in (self.target, self.snat) if one is not None)
         if any(one.version == 6 and (one.ipv4_mapped or one.scope_id) for one in ends):  # noqa: PLR2004  6 = IPv6
-            msg = "an IPv4-mapped address, or one of a single link, is no address to lead connections to"
+            msg = "an IPv4-mapped address, or one of a single link, is no address to forward connections to"
             raise WireError(msg)
         versions = {one.version for one in ends}
         if len(versions) > 1:
@@ -241,8 +276,8 @@ class Nat:
 class Grant:
     """An opening: `source` may start new connections to `services` for `seconds` from now.
 
-    With `nat` they are led elsewhere; with `os` only those count whose first packet looks like that system's (a genre
-    of nftables' fingerprints); with `destination` only those to that address of this host.
+    With `nat` they are forwarded; with `os` only those count whose first packet looks like that system's (a genre
+    of nftables' fingerprints); with `destination` only those to that address of this host. `name` is the stanza's.
     """
 
     source: IPAddress
@@ -251,10 +286,13 @@ class Grant:
     nat: Nat | None = None
     os: str | None = None
     destination: IPAddress | None = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no firewall could express."""
+        """Refuse a grant that no firewall could express."""
         self._check_conditions()
+        if self.name is not None:
+            check_name(self.name)
         if not self.services:
             msg = "a grant opens at least one service"
             raise WireError(msg)
@@ -262,6 +300,7 @@ class Grant:
             msg = f"a window of {self.seconds} s is outside 1 to {GRANT_SECONDS_MAX}"
             raise WireError(msg)
         refuse_nobody(self.source)
+        refuse_link_local(self.source)
 
     def _check_conditions(self) -> None:
         if self.nat is None and self.destination is None and self.os is None:
@@ -280,7 +319,7 @@ class Execution:
     """What doorward-exec is asked to do for one stanza: run its command cycle, or the client's own command.
 
     `command` None is the cycle; it closes after `seconds`. `service` is the first one asked for. `made` is the packet's
-    own time in Unix seconds, `client_timeout` what it asked for in seconds.
+    own time in Unix seconds, `client_timeout` the window that it asked for, in seconds.
     """
 
     stanza: int
@@ -294,11 +333,12 @@ class Execution:
     command: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no stanza asks for."""
+        """Refuse an execution that no stanza could ask for."""
         if self.stanza < 1 or not 1 <= self.seconds <= GRANT_SECONDS_MAX:
             msg = f"no execution for stanza {self.stanza} and {self.seconds} s"
             raise WireError(msg)
         refuse_nobody(self.source)
+        refuse_link_local(self.source)
         refuse_nobody(self.origin)
         if self.made < 0 or not 0 <= self.client_timeout <= GRANT_SECONDS_MAX:
             msg = f"no execution was made at {self.made} for {self.client_timeout} s"
@@ -324,19 +364,21 @@ class LiveGrant:
     nat: Nat | None = None
     os: str | None = None
     destination: IPAddress | None = None
+    name: str | None = None
 
     @classmethod
     def of(cls, grant: Grant) -> tuple[LiveGrant, ...]:
-        """Return what a grant opens, one for each service."""
+        """The services that a grant opens, one each."""
         everything = grant.nat is not None and grant.nat.everything
         services = (None,) if everything else tuple(dict.fromkeys(grant.services))
         return tuple(
-            cls(grant.source, service, grant.seconds, grant.nat, grant.os, grant.destination) for service in services
+            cls(grant.source, service, grant.seconds, grant.nat, grant.os, grant.destination, grant.name)
+            for service in services
         )
 
     @property
     def place(self) -> tuple[Service | None, str | None, IPAddress | None, bool]:
-        """What one source has at most one grant for: another one for the same takes its place."""
+        """The key of a grant: a source has one grant for it, and the next replaces it."""
         return self.service, self.os, self.destination, self.nat is not None
 
 
@@ -350,17 +392,17 @@ class Secret:
         self._key = bytes(key)
 
     def reveal(self) -> bytes:
-        """Return the key; call it where it is used and keep no copy."""
+        """The key; call it where it is used and keep no copy."""
         return self._key
 
     def __repr__(self) -> str:
-        """Return a mask."""
+        """A mask."""
         return "Secret(***)"
 
     __str__ = __repr__
 
     def __len__(self) -> int:
-        """Return the number of key bytes."""
+        """The number of key bytes."""
         return len(self._key)
 
     def __eq__(self, other: object) -> bool:
@@ -389,12 +431,12 @@ class DigestType(enum.Enum):
     SHA3_256 = 6
     SHA3_512 = 7
 
-    @property
+    @functools.cached_property
     def label(self) -> str:
         """The name in configuration files and for hashlib: `sha256`."""
         return self.name.lower()
 
-    @property
+    @functools.cached_property
     def text_length(self) -> int:
         """The number of characters of a digest in base64 without padding."""
         return -(-hashlib.new(self.label, usedforsecurity=False).digest_size * 4 // 3)
@@ -419,29 +461,29 @@ class SymmetricKeys:
     hmac_key: Secret | None
     hmac_digest: DigestType = DigestType.SHA256
     mode: EncryptionMode = EncryptionMode.CBC
-    tag_length: int = field(init=False, repr=False)
-    hash_name: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse key lengths that fwknop cannot use, and compute what every packet would ask for."""
+        """Refuse key lengths that fwknop cannot use."""
         if not 1 <= len(self.key) <= KEY_MAX:
             msg = f"an encryption key has 1 to {KEY_MAX} bytes, not {len(self.key)}"
             raise WireError(msg)
         if self.hmac_key is not None and not 1 <= len(self.hmac_key) <= HMAC_KEY_MAX:
             msg = f"an HMAC key has 1 to {HMAC_KEY_MAX} bytes, not {len(self.hmac_key)}"
             raise WireError(msg)
-        tag_length = self.hmac_digest.text_length if self.hmac_key is not None else 0
-        object.__setattr__(self, "tag_length", tag_length)
-        object.__setattr__(self, "hash_name", self.hmac_digest.label)
+
+    @property
+    def tag_length(self) -> int:
+        """The number of characters of the HMAC in a packet."""
+        return self.hmac_digest.text_length if self.hmac_key is not None else 0
 
 
 def unmap(packed: bytes) -> bytes:
-    """Return an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as its 4 bytes, any other as it is."""
+    """An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) as its 4 bytes, any other as it is."""
     return packed[12:] if len(packed) == 16 and packed.startswith(_V4_MAPPED) else packed  # noqa: PLR2004  16 = IPv6
 
 
 def refuse_nobody(source: IPAddress) -> None:
-    """Refuse what no connection comes from: the unspecified address, a multicast one, IPv4's limited broadcast.
+    """Refuse an address that no connection comes from: the unspecified one, multicast, IPv4's limited broadcast.
 
     Raises:
         WireError: it is one of these, IPv4-mapped or not.
@@ -453,8 +495,30 @@ def refuse_nobody(source: IPAddress) -> None:
         raise WireError(msg)
 
 
+def refuse_link_local(source: IPAddress) -> None:
+    """Refuse an address that is another host on each link: a packet filter would let all of them in.
+
+    Raises:
+        WireError: it is one.
+    """
+    if is_link_local(source):
+        msg = f"{source} is another host on each link, and would be let in on all of them"
+        raise WireError(msg)
+
+
+def is_link_local(one: IPAddress) -> bool:
+    """Whether an address is of 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291 §2.5.6)."""
+    packed = unmap(one.packed)
+    return packed[:2] == b"\xa9\xfe" if len(packed) == 4 else packed[0] == 0xFE and packed[1] & 0xC0 == 0x80  # noqa: PLR2004
+
+
+def is_broadcast(one: IPAddress) -> bool:
+    """Whether an address is IPv4's limited broadcast."""
+    return unmap(one.packed) == _BROADCAST
+
+
 def address(packed: bytes) -> IPAddress:
-    """Return the address object of 4 or 16 packed bytes."""
+    """The address object of 4 or 16 packed bytes."""
     return ipaddress.IPv4Address(packed) if len(packed) == 4 else ipaddress.IPv6Address(packed)  # noqa: PLR2004  bytes of IPv4
 
 
@@ -471,7 +535,7 @@ class Networks:
 
     @classmethod
     def of(cls, networks: Iterable[IPNetwork]) -> Networks:
-        """Return the set of the given networks."""
+        """The set of the given networks."""
         chosen = tuple(networks)
         return cls(
             everywhere=False,
@@ -480,7 +544,7 @@ class Networks:
         )
 
     def __contains__(self, packed: bytes) -> bool:
-        """Say whether a packed address (4 or 16 bytes) lies in one of the networks."""
+        """Whether a packed address (4 or 16 bytes) lies in one of the networks."""
         if self.everywhere:
             return True
         number = int.from_bytes(packed, "big")
@@ -488,7 +552,7 @@ class Networks:
         return any(number & mask == network for network, mask in pairs)
 
     def __str__(self) -> str:
-        """Return what SOURCE in access.conf would say."""
+        """The networks as SOURCE in access.conf has them."""
         if self.everywhere:
             return "ANY"
         v4 = (ipaddress.IPv4Network((n, _prefix(m, 32))) for n, m in self.v4)

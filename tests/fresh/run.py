@@ -1,4 +1,7 @@
-"""Runs `make demo` twice in a fresh minimal Debian 12 that holds only apt, mount, make and git, and says what it was.
+"""Runs `make demo` twice, `make test` and `make check` in a fresh minimal Debian 12, and prints what that system was.
+
+The system holds only apt, mount, make and git. `--part` runs one of the three alone; `make check` runs in a clone of
+its own, where nothing else was made before.
 
 The system is a root file system of its own (mmdebstrap) with process and mount namespaces of its own. It shares the
 machine's network, to reach its package mirrors, and takes over the machine's settings of how to reach them: mirrors,
@@ -53,21 +56,39 @@ pivot_root . old-root
 exec chroot . /bin/sh -euc 'umount -l /old-root; rmdir /old-root; exec /bin/sh -eu /root/what-is-done'
 """
 
-DONE = """cd /root/doorward
+BEGIN = """cd /root/doorward
 echo "--- what this is"
 . /etc/os-release
 echo "$PRETTY_NAME, $(dpkg-query -W -f '.' | wc -c) packages, $(uname -sr)"
-for name in podman pip python3 nft ansible fwknop runc; do
+for name in podman pip python3 nft ansible fwknop runc ping; do
   printf '%s: %s\\n' "$name" "$(command -v "$name" || echo none)"
 done
 ls -d /root/.cache /root/.pyenv /var/lib/containers /root/doorward/.venv 2>/dev/null || echo "no caches"
 git log -1 --format='commit %h %s'
-for round in first second; do
-  echo "--- make @TARGET@, the $round time"
-  make @TARGET@
-done
-echo "--- make demo-down"
+failed=
+timed() {
+  echo "--- $1"
+  shift
+  begun=$(date +%s)
+  "$@" || failed="$failed $*"
+  echo "--- $(($(date +%s) - begun)) s: $*"
+}
+"""
+PARTS = {
+    "demo": """timed "the demo, the first time" make demo
+timed "the demo, the second time" make demo
 make demo-down
+""",
+    "test": """timed "every test" make test
+""",
+    "check": """git clone --quiet /root/doorward /root/clone
+cd /root/clone
+timed "the fast tests in a fresh clone, with its environment made" make check
+timed "the same again" make check
+cd /root/doorward
+""",
+}
+END = """[ -z "$failed" ] || { echo "--- failed:$failed"; exit 1; }
 """
 
 
@@ -105,17 +126,17 @@ def put_source(*, work_tree: bool) -> None:
 
 def local_indexes() -> list[str]:
     """Folders of packages on this machine that pip's settings name; they are its mirrors."""
-    shown = attempt("pip", "config", "list").stdout
+    shown = attempt(sys.executable, "-m", "pip", "config", "list").stdout
     words = [word.strip("'\"") for line in shown.splitlines() for word in line.partition("=")[2].split()]
     paths = {Path(word.removeprefix("file://")) for word in words if word.startswith(("/", "file://"))}
     folders = {path.parent if path.name == "simple" else path for path in paths}
     return sorted(str(folder) for folder in folders if folder.is_dir())
 
 
-def play(target: str) -> int:
-    """The exit code of what is done inside."""
+def play(parts: list[str]) -> int:
+    """Run the parts inside; the exit code is 0 when all succeeded."""
     done = ROOT / "root/what-is-done"
-    done.write_text(DONE.replace("@TARGET@", target), encoding="utf-8")
+    done.write_text(BEGIN + "".join(PARTS[part] for part in parts) + END, encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if name.lower().startswith(VARIABLES)}
     kept |= {name: value for name, value in os.environ.items() if name.lower().endswith(VARIABLES)}
     environment = {**kept, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
@@ -125,18 +146,19 @@ def play(target: str) -> int:
 
 
 def main() -> int:
-    """The exit code: 0 when everything inside succeeded."""
+    """Build the system, run the parts in it, remove it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="demo", help="what to make inside, twice")
+    parser.add_argument("--part", action="append", choices=PARTS, help="what to do inside (default: all of it)")
     parser.add_argument("--work-tree", action="store_true", help="take the files as they are, not the last commit")
     chosen = parser.parse_args()
-    if attempt("ip", "link", "show", CONTROLLER_LINK).returncode == 0:
+    parts = chosen.part or list(PARTS)
+    if parts != ["check"] and attempt("ip", "link", "show", CONTROLLER_LINK).returncode == 0:
         sys.stderr.write("fresh: the lab of this machine is up and would be in the way: `make demo-down` first\n")
         return 1
     try:
         build()
         put_source(work_tree=chosen.work_tree)
-        return play(chosen.target)
+        return play(parts)
     except LabError as error:
         sys.stderr.write(f"fresh: {error}\n")
         return 1

@@ -9,6 +9,7 @@ import struct
 from contextlib import closing
 from typing import Final
 
+from dns.message import make_query
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
@@ -28,7 +29,7 @@ _PROXIES: Final = Networks.of([ipaddress.ip_network("192.0.2.0/24"), ipaddress.i
 _RULES: Final = (http.Rules(), http.Rules(any_agent=True), http.Rules(any_agent=True, proxies=_PROXIES))
 _LINK: Final = "02:00:00:00:00:01"
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-_QUERY: Final = dns.make_query("myip.opendns.com", 1, 4711)
+_QUERY: Final = make_query("myip.opendns.com", "A", id=4711)
 
 
 def any_frame(content: bytes) -> None:
@@ -124,20 +125,20 @@ def any_capture(content: bytes) -> None:
 def any_openpgp(content: bytes) -> None:
     """An OpenPGP message names its recipients, or is none that fwknop sends."""
     try:
-        named = openpgp.recipients(content)
+        named, block = openpgp.parse(content)
     except WireError:
         return
+    assert len(block) < len(content)
     assert 1 <= len(named) <= openpgp.RECIPIENTS_MAX
     assert all(len(one) == 16 and set(one) <= set("0123456789ABCDEF") for one in named)
 
 
 def any_dns(content: bytes) -> None:
-    """A DNS answer gives addresses or an error, after any question."""
-    for answer in (content, _QUERY[:2] + b"\x84\x00\x00\x01\x00\x04\x00\x00\x00\x00" + _QUERY[12:] + content):
-        if not dns.answers(answer, _QUERY):
-            continue
+    """A DNS answer gives addresses, an error or nothing, after any question."""
+    wire = _QUERY.to_wire()
+    for answer in (content, wire[:2] + b"\x84\x00\x00\x01\x00\x04\x00\x00\x00\x00" + wire[12:] + content):
         try:
-            found = list(dns.addresses(answer, _QUERY))
+            found = dns.addresses(_QUERY, answer) or set()
         except ClientError:
             continue
         assert all(_address(text).version == 4 for text in found)

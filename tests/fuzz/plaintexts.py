@@ -17,11 +17,14 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from doorward import policy
+from doorward.commands.messages import ORDERS, Execute
 from doorward.config.stanza import Commands, Cycle, Forwarding, Target
+from doorward.denials import Denial
 from doorward.errors import WireError
-from doorward.policy import Abilities, Denial, Facts
-from doorward.privsep import limits, messages
-from doorward.values import DigestType, Execution, Grant, Networks, Protocol, Service, address
+from doorward.helper import limits
+from doorward.helper.messages import REQUESTS, Open
+from doorward.policy import Facts
+from doorward.values import DigestType, Execution, Grant, Networks, Permissions, Protocol, Service, address
 from doorward.wire import fwknop
 from unit.making import HOST, ORIGIN, ORIGIN6, stanza
 
@@ -58,10 +61,10 @@ STANZAS: Final[tuple[Stanza, ...]] = (
     stanza(9, forwarding=Forwarding(force=(ipaddress.ip_address("127.0.0.1"), 22))),
     stanza(10, require_os="Linux", max_fw_timeout=5),
 )
-ABILITIES: Final = (
-    Abilities(),
-    Abilities(forwarding=True, local_nat=True),
-    Abilities(forwarding=True, snat=True, snat_source=ipaddress.ip_address("192.0.2.1"), destination_rule=True),
+PERMISSIONS: Final = (
+    Permissions(),
+    Permissions(forwarding=True, local_nat=True),
+    Permissions(forwarding=True, snat=True, snat_source=ipaddress.ip_address("192.0.2.1"), destination_rule=True),
 )
 
 
@@ -95,8 +98,8 @@ def outcomes(plaintext: bytes, random: Random) -> Iterator[str]:
     yield "read"
     origin, forwarded = random.choice((ORIGIN, ORIGIN6)), random.choice((None, None, ORIGIN, ORIGIN6))
     for number, one in enumerate(STANZAS):
-        abilities = ABILITIES[(number + plaintext[0]) % len(ABILITIES)]
-        facts = Facts(one, message, address(origin), address(HOST), _NOW, random.choice((None, 120)), abilities)
+        permissions = PERMISSIONS[(number + plaintext[0]) % len(PERMISSIONS)]
+        facts = Facts(one, message, address(origin), address(HOST), _NOW, random.choice((None, 120)), permissions)
         if forwarded is not None:
             facts = replace(facts, forwarded=address(forwarded))
         yield f"decided: {decided(facts)}"
@@ -108,16 +111,16 @@ def decided(facts: Facts) -> str:
     if isinstance(decision, Denial):
         return str(decision.reason)
     if isinstance(decision, Grant):
-        assert limits.Limits((facts.stanza,), facts.abilities).refuses(decision, facts.now) is None, decision
-        assert messages.decode_request(messages.encode(messages.Open(decision))) == messages.Open(decision)
+        assert limits.Limits((facts.stanza,), facts.permissions).refuses(decision, facts.now) is None, decision
+        assert REQUESTS.decode(REQUESTS.encode(Open(decision))) == Open(decision)
         return "granted" if decision.nat is None else "granted with NAT"
     return _executed(facts, decision)
 
 
 def _executed(facts: Facts, execution: Execution) -> str:
     assert limits.refused_execution(facts.stanza, execution, facts.now, facts.max_age) is None, execution
-    order = messages.Execute(execution, limits.mark(facts.stanza))
-    assert messages.decode_order(messages.encode_order(order)) == order
+    order = Execute(execution, limits.mark(facts.stanza))
+    assert ORDERS.decode(ORDERS.encode(order)) == order
     assert (execution.command is None) == (facts.message.type is not fwknop.MessageType.COMMAND)
     return "a cycle runs" if execution.command is None else "a command runs"
 

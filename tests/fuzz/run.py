@@ -32,6 +32,7 @@ SLOWEST = 20  # seconds that one input may take before it counts as a hang
 MEMORY = 1024  # megabytes that one target may use
 PLANTED = "planted"  # the name of a target with a fault, which shows that a run finds one
 PLAINTEXTS = 300_000
+SPELLINGS = 215_000
 PRIVATE = "--in-this-process"  # how the run calls itself for one target
 
 
@@ -43,12 +44,16 @@ class Outcome:
     code: int
     log: str
 
+    @property
+    def tried(self) -> int:
+        """The number of inputs."""
+        return int(_last(r"stat::number_of_executed_units: (\d+)", self.log) or _last(r"#(\d+)", self.log))
+
     def __str__(self) -> str:
         """Return a line: target, inputs tried, branches reached, verdict."""
-        tried = _last(r"stat::number_of_executed_units: (\d+)", self.log) or _last(r"#(\d+)", self.log)
         reached = _last(r" cov: (\d+)", self.log)
         verdict = "ok" if self.code == 0 else f"FAILED (exit {self.code})"
-        return f"{self.name:12} {tried:>10} inputs {reached:>6} branches   {verdict}"
+        return f"{self.name:12} {self.tried:>10} inputs {reached:>6} branches   {verdict}"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,13 +80,16 @@ def fuzz_all(options: argparse.Namespace) -> int:
 
     names = options.target or list(TARGETS)
     sys.stdout.write(_behind_the_crypto(options) if options.plaintexts else "")
+    sys.stdout.write(_in_other_spellings(options) if options.spellings else "")
     sys.stdout.flush()
     seconds = max(1, options.seconds * options.jobs // len(names))
     with ThreadPoolExecutor(options.jobs) as pool:
         outcomes = list(pool.map(lambda name: _fuzz_apart(name, seconds, options), names))
     failed = [outcome for outcome in outcomes if outcome.code]
     sys.stdout.write("".join(f"=== {outcome.name}\n{outcome.log[-6000:]}\n" for outcome in failed))
-    sys.stdout.write("\n".join(map(str, outcomes)) + f"\n{len(outcomes)} targets, {len(failed)} failed\n")
+    tried = sum(outcome.tried for outcome in outcomes)
+    sys.stdout.write("\n".join(map(str, outcomes)))
+    sys.stdout.write(f"\n{len(outcomes)} targets, {len(failed)} failed, {tried} inputs\n")
     return 1 if failed else 0
 
 
@@ -89,6 +97,12 @@ def _behind_the_crypto(options: argparse.Namespace) -> str:
     from fuzz import plaintexts  # noqa: PLC0415  after the path is set
 
     return plaintexts.report(options.plaintexts, options.seed, options.jobs)
+
+
+def _in_other_spellings(options: argparse.Namespace) -> str:
+    from fuzz import spellings  # noqa: PLC0415  after the path is set
+
+    return spellings.report(options.spellings, options.seed, options.jobs)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -99,6 +113,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "build/fuzz", help="where corpus and crashes go")
     parser.add_argument("--seed", type=int, default=0, help="of the randomness; 0 takes a new one (default)")
     parser.add_argument("--plaintexts", type=int, default=PLAINTEXTS, help="generated behind the crypto first")
+    parser.add_argument("--spellings", type=int, default=SPELLINGS, help="other spellings of good packets first")
     parser.add_argument("--replay", nargs=2, metavar=("NAME", "FILE"), help="run one target on one file and end")
     return parser.parse_args(arguments)
 

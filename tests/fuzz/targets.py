@@ -7,24 +7,32 @@ import os
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from doorward.client import host, spelling
-from doorward.config import access, daemon, files, fwknoprc
+from documented import DIRECTIVES
+from doorward.client import fwknoprc, getopt
+from doorward.commands import arguments
+from doorward.commands.messages import ORDERS, Execute, Report, Reread
+from doorward.config import access, files, settings
+from doorward.config.files import Question
 from doorward.config.stanza import Commands
 from doorward.crypto import symmetric
-from doorward.daemon import commands
+from doorward.crypto.openpgp import Signature, Status, Unsealed
 from doorward.errors import AuthenticationError, ConfigError, FirewallError, HelperError, Problem, WireError
 from doorward.firewall import ruleset
 from doorward.gate import Gate
-from doorward.policy import Abilities
-from doorward.privsep import messages
+from doorward.gnupg import messages
+from doorward.helper.limits import MARK_BYTES
+from doorward.helper.messages import REPLIES, REQUESTS, Done, Open, Refused
+from doorward.host import commands as host_commands
+from doorward.host import here
 from doorward.values import (
     GRANT_SECONDS_MAX,
     DigestType,
     EncryptionMode,
     Execution,
     Grant,
+    Permissions,
     Protocol,
     Reason,
     Service,
@@ -40,7 +48,7 @@ from vectors.packets import CLIENT, VERDICTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from doorward.privsep.messages import Reply, Request
+    from doorward.linux.codec import Codec
 
 T = TypeVar("T")
 SALT: Final = bytes(8)
@@ -101,7 +109,7 @@ def any_plaintext(content: bytes) -> None:
     assert fwknop.parse(again) == made
     assert fwknop.serialize(fwknop.parse(again)) == again
     served = Gate(
-        (stanza(commands=Commands()),), Memory(), Door().open, None, abilities=EVERYTHING, execute=lambda _: None
+        (stanza(commands=Commands()),), Memory(), Door().open, None, permissions=EVERYTHING, execute=lambda _: None
     )
     verdict = served.judge(datagram(_sealed(content)), NOW)
     assert verdict.reason not in {Reason.INTERNAL, Reason.DECODE, Reason.HMAC, Reason.DECRYPTION}, verdict
@@ -130,7 +138,7 @@ def any_access(content: bytes) -> None:
 
 def any_daemon(content: bytes) -> None:
     """A doorwardd.conf gives settings or problems."""
-    _loads_or_complains(lambda: daemon.parse(Path(PATH), content), content)
+    _loads_or_complains(lambda: settings.parse(Path(PATH), content), content)
 
 
 def any_fwknoprc(content: bytes) -> None:
@@ -164,29 +172,31 @@ def _problems(load: Callable[[], object]) -> tuple[Problem, ...]:
 
 def any_request(content: bytes) -> None:
     """What the helper reads is a request whose bytes say it once, or an error."""
-    _decodes_exactly(messages.decode_request, content)
+    _decodes_exactly(REQUESTS, content)
 
 
 def any_reply(content: bytes) -> None:
     """What the listener reads is a reply whose bytes say it once, or an error."""
-    _decodes_exactly(messages.decode_reply, content)
-
-
-def _decodes_exactly(decode: Callable[[bytes], Request | Reply], content: bytes) -> None:
-    try:
-        message = decode(content)
-    except HelperError:
-        return
-    assert messages.encode(message) == content
+    _decodes_exactly(REPLIES, content)
 
 
 def any_order(content: bytes) -> None:
     """What doorward-exec reads is an order whose bytes say it once, or an error."""
+    _decodes_exactly(ORDERS, content)
+
+
+def any_gnupg_message(content: bytes) -> None:
+    """What passes between the listener, gpg's supervisor and its worker has bytes that say it once, or is an error."""
+    _decodes_exactly(messages.REQUESTS, content)
+    _decodes_exactly(messages.REPLIES, content)
+
+
+def _decodes_exactly(codec: Codec[Any], content: bytes) -> None:
     try:
-        order = messages.decode_order(content)
+        message = codec.decode(content)
     except HelperError:
         return
-    assert messages.encode_order(order) == content
+    assert codec.encode(message) == content
 
 
 def any_answers(content: bytes) -> None:
@@ -202,8 +212,10 @@ def any_answers(content: bytes) -> None:
 def any_includes(content: bytes) -> None:
     """Files that include one another give stanzas or problems, however they do it; NUL stands between two files."""
     first, *others = content.split(b"\0")
-    named = {(b"f", f"{Path(PATH).parent / f'{number}.conf'}"): text for number, text in enumerate(others)}
-    folders = {(b"d", str(Path(PATH).parent / "d")): b"\0".join(f"{number}.conf".encode() for number in range(9))}
+    named = {(Question.SECRET, f"{Path(PATH).parent / f'{number}.conf'}"): text for number, text in enumerate(others)}
+    folders = {
+        (Question.NAMES, str(Path(PATH).parent / "d")): b"\0".join(f"{number}.conf".encode() for number in range(9))
+    }
     problems = _problems(lambda: access.parse(Path(PATH), first, None, files.Files({**named, **folders})))
     for problem in problems:
         assert problem.text.replace("\t", " ").isprintable(), problem
@@ -214,22 +226,22 @@ def any_options(content: bytes) -> None:
     """A command line is refused, or said in one spelling that is read as itself; NUL stands between two words."""
     words = [os.fsdecode(word) for word in content.split(b"\0")]
     try:
-        said = spelling.read(words)
+        said = getopt.read(words)
     except ValueError:
         return
     assert all(word.name.startswith("-") for word in said), said
-    assert spelling.read([str(word) for word in said]) == said
+    assert getopt.read([str(word) for word in said]) == said
 
 
 def any_argv(content: bytes) -> None:
     """A command of the administrator is refused, or keeps its arguments whatever the packet's values are."""
     text = content.decode("utf-8", "replace")
     try:
-        words = commands.words(text)
+        words = arguments.words(text)
     except HelperError:
         return
     for execution in EXECUTIONS:
-        assert len(commands.of_cycle(text, execution)) == len(words)
+        assert len(arguments.of_cycle(text, execution)) == len(words)
 
 
 def any_table_text(content: bytes) -> None:
@@ -254,11 +266,11 @@ def _refusal(text: str) -> str:
 def any_words(content: bytes) -> None:
     """What stands on the host's command line is refused as argparse wants it, or within its bounds."""
     text = os.fsdecode(content)
-    seconds = _argument(host.duration, text)
+    seconds = _argument(here.duration, text)
     assert seconds is None or 1 <= seconds <= GRANT_SECONDS_MAX
-    source = _argument(host.address, text)
+    source = _argument(host_commands.address, text)
     assert source is None or not source.is_unspecified
-    service = _argument(host.service, text)
+    service = _argument(host_commands.service, text)
     assert service is None or Service.parse(str(service)) == service
 
 
@@ -269,7 +281,7 @@ def _argument(read: Callable[[str], T], text: str) -> T | None:
         return None
 
 
-EVERYTHING: Final = Abilities(forwarding=True, local_nat=True)
+EVERYTHING: Final = Permissions(forwarding=True, local_nat=True)
 KEY_LINES: Final = b"KEY_BASE64 " + b"QUFB" * 8 + b"\nHMAC_KEY_BASE64 " + b"QkJC" * 16 + b"\n"
 ACCESS: Final = b"SOURCE ANY\nOPEN_PORTS tcp/22, udp/53\n" + KEY_LINES
 GRANT: Final = Grant(address(bytes([192, 0, 2, 7])), (Service(Protocol.TCP, 22), Service(Protocol.UDP, 53)), 30)
@@ -286,21 +298,31 @@ TIMED: Final = b"""table inet doorward {
 """
 
 
+SIGNATURE: Final = Signature(Status.GOOD, "AB" * 20, "CD" * 20)
 EXECUTIONS: Final = (
     Execution(1, GRANT.source, GRANT.source, GRANT.source, 30, 1_800_000_000, GRANT.services[0]),
     Execution(1, GRANT6.source, GRANT.source, GRANT.source, 30, 1_800_000_000, None, 60, "id; $(id) '"),
 )
 _ORDERS: Final = (
-    *(messages.encode_order(messages.Execute(one, bytes(messages.MARK_BYTES))) for one in EXECUTIONS),
-    messages.encode_order(messages.Report(granted=True, line="verdict=granted")),
-    messages.encode_order(messages.Reread()),
+    *(ORDERS.encode(Execute(one, bytes(MARK_BYTES))) for one in EXECUTIONS),
+    ORDERS.encode(Report(granted=True, line="verdict=granted")),
+    ORDERS.encode(Reread()),
+)
+_GNUPG: Final = (
+    messages.REQUESTS.encode(messages.Piece(b"x", last=True)),
+    messages.REQUESTS.encode(messages.Packet(1, 0, b"x")),
+    messages.REPLIES.encode(messages.Ready(("a", "b"))),
+    messages.REPLIES.encode(messages.Answer(1, Unsealed(b"x", SIGNATURE))),
 )
 _INCLUDES: Final = (
     b"%include 0.conf\n\0" + ACCESS,
     b"%include_folder d\n\0" + ACCESS + b"\0%include 0.conf\n",
     b"SOURCE ANY\n%include_keys 0.conf\n\0" + KEY_LINES,
 )
-_ANSWERS: Final = (files.Files({(b"f", "/a"): ACCESS, (b"u", "nobody"): b"1"}).encode(), files.Files().encode())
+_ANSWERS: Final = (
+    files.Files({(Question.SECRET, "/a"): ACCESS, (Question.USER, "nobody"): b"1"}).encode(),
+    files.Files().encode(),
+)
 
 
 def _plaintexts() -> Iterable[bytes]:
@@ -320,20 +342,20 @@ TARGETS: Final = {
     "plaintext": Target(any_plaintext, tuple(_plaintexts())),
     "fields": Target(any_fields, tuple(map(_body, _plaintexts()))),
     "access": Target(
-        any_access, (ACCESS, ACCESS * 2), (*access.SETTINGS, *access.DIRECTIVES, *access.REFUSED, "__CHANGEME__", "ANY")
+        any_access, (ACCESS, ACCESS * 2), (*access.SETTINGS, *DIRECTIVES, *access.REFUSED, "__CHANGEME__", "ANY")
     ),
     "daemon": Target(
         any_daemon,
         (b"VERBOSE 1;\nFWKNOP_RUN_DIR /run/x;\nDIGEST_DB_FILE $FWKNOP_RUN_DIR/d;\n", b"PCAP_FILTER udp port 62201;\n"),
-        (*daemon.SETTINGS, *daemon.INERT),
+        (*settings.SETTINGS, *settings.INERT),
     ),
     "fwknoprc": Target(
         any_fwknoprc,
         (b"[default]\n" + KEY_LINES, b"ACCESS tcp/22\n[one]\nSPA_SERVER x\nALLOW_IP source\n" + KEY_LINES),
         (*fwknoprc.SETTINGS, "[default]"),
     ),
-    "request": Target(any_request, tuple(map(messages.encode, (messages.Open(GRANT), messages.Open(GRANT6))))),
-    "reply": Target(any_reply, (b"c", b"d", b"pa:1: x", b"rno")),
+    "request": Target(any_request, tuple(map(REQUESTS.encode, (Open(GRANT), Open(GRANT6))))),
+    "reply": Target(any_reply, tuple(REPLIES.encode(one) for one in (Done(), Refused("a:1: x"), Refused("no")))),
     "table": Target(
         any_table_text,
         (TIMED, ruleset.swap(ruleset.guard(GRANT.services)).encode()),
@@ -345,9 +367,10 @@ TARGETS: Final = {
         (b"-A\0tcp/22\0-s\0-k\0host", b"-A\0tcp/6543\0--NAT-access\0host:110\0--NAT-local\0-a\0192.0.2.1\0-D\0host"),
         ("--NAT-access", "--NAT-local", "--gpg-recip", "--NAT-rand-port", "-w"),
     ),
-    "includes": Target(any_includes, _INCLUDES, (*access.SETTINGS, *access.DIRECTIVES)),
+    "includes": Target(any_includes, _INCLUDES, (*access.SETTINGS, *DIRECTIVES)),
     "answers": Target(any_answers, _ANSWERS),
     "order": Target(any_order, _ORDERS),
+    "gnupg": Target(any_gnupg_message, _GNUPG),
     "argv": Target(any_argv, (b"echo $SRC '$PORT x' \"$DST\"", b"a\\ b $IP$IP $TIMEOUT $PROTO")),
     **arrivals.TARGETS,
 }

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.capture import http
 from doorward.capture.pcap import FileCapture
-from doorward.config import access, daemon
+from doorward.config import access
+from doorward.config import settings as config_settings
 from doorward.config.files import Disk
 from doorward.gate import Gate
-from doorward.policy import Abilities
 from doorward.replay import ReplayStore
 from interop.formats import COMBINATIONS, DAEMON_FILE, access_file, client_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from doorward.config.daemon import DaemonSettings
+    from doorward.config.settings import DaemonSettings
     from doorward.gate import Verdict
     from doorward.values import Datagram
     from interop.formats import Combination
@@ -175,12 +175,11 @@ def judge(capture: Path, folder: Path) -> dict[str, list[Verdict]]:
 
     The files are read, the packets parsed and judged as doorwardd does it; what a verdict would cause is not done.
     """
-    settings = daemon.parse(folder / "fwknopd.conf", DAEMON_FILE.encode()).settings
+    settings = config_settings.parse(folder / "fwknopd.conf", DAEMON_FILE.encode()).settings
     stanzas = access.parse(folder / "access.conf", access_file().encode(), settings, Disk()).stanzas
-    abilities = Abilities(forwarding=settings.forwarding, local_nat=settings.local_nat)
     memory = ReplayStore(folder / "replay.db")
     # a capture is read later than it was made: fwknopd does not ask for the age of packets in a file either
-    gate = Gate(stanzas, memory, lambda _: None, None, abilities=abilities, execute=lambda _: None)
+    gate = Gate(stanzas, memory, lambda _: None, None, permissions=settings.permissions, execute=lambda _: None)
     verdicts: dict[str, list[Verdict]] = {}
     for datagram in datagrams(capture, settings):
         verdict = gate.judge(datagram, time.time())

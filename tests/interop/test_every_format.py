@@ -78,7 +78,7 @@ def from_doorward(trips: dict[str, Trip]) -> Trip:
 def test_doorward_understands_what_fwknop_sends(combination: Combination, from_fwknop: Trip) -> None:
     sent = from_fwknop.sent[combination.number]
     (verdict,) = from_fwknop.by_doorward[str(combination.source)]
-    assert verdict.reason is Reason.GRANTED, verdict.detail
+    assert verdict.reason is Reason.GRANTED, verdict.denial
     assert verdict.datagram.payload == sent.payload
     assert str(address(verdict.datagram.origin)) == combination.way.origin
     assert (verdict.stanza, verdict.user) == (combination.way.number, USER)

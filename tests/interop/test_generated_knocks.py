@@ -84,7 +84,7 @@ def test_what_fwknop_was_asked_is_what_doorward_reads(knock: Knock) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 0, done.stderr
     made, _, _ = done.stdout.partition("Generating SPA packet")  # behind it what the client decodes again, without tag
-    shown = dict(line.strip().split(": ", 1) for line in made.splitlines() if ": " in line)
+    shown = dict(line.lstrip().split(": ", 1) for line in made.split("\n") if ": " in line.lstrip())
     plaintext = symmetric.unseal(shown["Final SPA Data"].encode(), knock.keys)
     assert plaintext.decode() == f"{shown['Encoded Data']}:{shown['SPA Data Digest']}"
     message = fwknop.parse(plaintext)

@@ -6,7 +6,6 @@ Run again, it finds the hosts as it left them: hidden. The roll-out must then ch
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import select
 import subprocess
@@ -103,14 +102,18 @@ class Demo:
         return ", ".join(f"{recap.host}: ok={recap.ok} changed={recap.changed}" for recap in played.hosts)
 
     def scan_hidden(self) -> str:
-        """The outsider gets no answer, on any port."""
+        """The outsider gets no answer, on any port, nor to what a kernel answers by itself."""
         wait_until_closed(self.hosts)
         seen = self._scan_nothing()
+        provoked = outsider.provoke(self.hosts)
+        for one in provoked:
+            check(holds=not one.answers, otherwise=f"the outsider got answers: {one}")
         for host in self.hosts:
             states = outsider.nmap_states(host)
             silent = states <= {"filtered", "open|filtered", "no-response"}
             check(holds=silent, otherwise=f"nmap says of {host.name}: {states}")
-        return f"{seen}\nnmap agrees: every port it tried is filtered"
+        said = "\n".join(map(str, provoked))
+        return f"{seen}\n{said}\nnmap agrees: every port it tried is filtered"
 
     def plain_fails(self) -> str:
         """Plain Ansible cannot reach the hosts."""
@@ -235,8 +238,8 @@ def is_hidden(host: Host) -> bool:
 
 def grants(host: Host) -> list[dict[str, object]]:
     """The windows that are open on a host, as its own console says."""
-    shown: dict[str, list[dict[str, object]]] = json.loads(hosts.inside(host, "doorward", "status", "--json"))
-    return shown["grants"]
+    shown: list[dict[str, object]] = hosts.status(host)["grants"]
+    return shown
 
 
 def wait_until_closed(closing: list[Host]) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lab import images, network
 from lab.containers import podman, podman_try
@@ -98,6 +99,16 @@ def inside(host: Host, *command: str, stdin: str | None = None) -> str:
         LabError: the command failed.
     """
     return podman("exec", "--interactive", host.container, *command, stdin=stdin)
+
+
+def status(host: Host) -> dict[str, Any]:
+    """What `doorward status` knows of a host; it ends with 1 where the host is not closed and well.
+
+    Raises:
+        LabError: it knows nothing.
+    """
+    shown: dict[str, Any] = json.loads(inside(host, "sh", "-c", "doorward status --json || [ $? = 1 ]"))
+    return shown
 
 
 def remove(host: Host) -> None:

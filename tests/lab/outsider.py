@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SCAN = Path(__file__).with_name("scan.py")
+PROVOKE = Path(__file__).with_name("provoke.py")
+GATEWAY = ("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.send_redirects=1")
+"""The witness answers what only gateways answer."""
 WITNESS_PORT = 22
+PYTHON = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", sys.executable, "-I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,51 @@ def scan(hosts: Sequence[Host]) -> list[View]:
     witness = Address(WITNESS_ADDRESS)
     addresses = [address for host in hosts for address in (host.address.ipv4, host.address.ipv6)]
     with _witness_listens():
-        python = ("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", sys.executable, "-I")
-        shown = run(*outside(*python, str(SCAN), witness.ipv4, *addresses, witness.ipv6))
+        shown = run(*outside(*PYTHON, str(SCAN), witness.ipv4, *addresses, witness.ipv6))
     first, *seen, last = (Seen(**one) for one in json.loads(shown))
     for one in (first, last):
         _check_witness(one)
     pairs = zip(seen[::2], seen[1::2], strict=True)
     return [View(host, ipv4, ipv6) for host, (ipv4, ipv6) in zip(hosts, pairs, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Provoked:
+    """What came back from one host to packets that a kernel answers by itself, by kind, of so many kinds."""
+
+    host: Host
+    answers: dict[str, int]
+    kinds: int
+
+    def __str__(self) -> str:
+        """One line for a reader."""
+        said = ", ".join(f"{count} to {kind}" for kind, count in self.answers.items()) or "0 answers"
+        return f"{self.host.name}: {said}, of {self.kinds} kinds of packets that a kernel answers by itself"
+
+
+def provoke(hosts: Sequence[Host]) -> list[Provoked]:
+    """What the hosts answer to fragments, malformed options and packets for elsewhere (provoke.py), in 70 s.
+
+    Raises:
+        LabError: the witness did not answer every kind, so that an absence elsewhere would prove nothing.
+    """
+    run("ip", "netns", "exec", WITNESS, "sysctl", "-q", "-w", *GATEWAY)
+    witness = Address(WITNESS_ADDRESS)
+    asked = [witness, *(host.address for host in hosts)]
+    targets = [address for one in asked for address in (one.ipv4, one.ipv6)]
+    answers: dict[str, dict[str, int]] = json.loads(run(*outside(*PYTHON, str(PROVOKE), *targets)))
+    unanswered = [f"{target} {kind}" for target in targets[:2] for kind, count in answers[target].items() if not count]
+    if unanswered:
+        text = f"nothing is proven, the witness does not answer: {', '.join(unanswered)}"
+        raise LabError(text)
+    return [_provoked(host, answers) for host in hosts]
+
+
+def _provoked(host: Host, answers: dict[str, dict[str, int]]) -> Provoked:
+    both = {f"{name}, {kind}": count
+            for name, address in (("IPv4", host.address.ipv4), ("IPv6", host.address.ipv6))
+            for kind, count in answers[address].items()}  # fmt: skip
+    return Provoked(host, {kind: count for kind, count in both.items() if count}, len(both))
 
 
 def nmap_states(host: Host) -> set[str]:

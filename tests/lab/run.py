@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import programs
+
 
 class LabError(Exception):
     """The lab could not be built or does not answer; the text says which program failed and why."""
@@ -31,5 +33,10 @@ def run(*command: str, stdin: str | None = None, timeout: float = 900) -> str:
 
 
 def attempt(*command: str, stdin: str | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """The result of a program that may fail."""
+    """The result of a program that may fail.
+
+    Raises:
+        MissingProgramError: it is not installed.
+    """
+    programs.require_all(command)
     return subprocess.run(command, input=stdin or "", capture_output=True, text=True, timeout=timeout, check=False)

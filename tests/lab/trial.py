@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,8 +25,8 @@ class Trial:
 
     def grants(self) -> list[dict[str, object]]:
         """The windows that are open now."""
-        shown: dict[str, list[dict[str, object]]] = json.loads(self.console("doorward", "status", "--json"))
-        return shown["grants"]
+        shown: list[dict[str, object]] = hosts.status(self.host)["grants"]
+        return shown
 
     def close(self) -> None:
         """Close every window now, where a test is not about how they close by themselves."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab import hosts, network
-from lab.plan import NETWORK
+from lab.controller import INVENTORY
+from lab.plan import NETWORK, STATE
 from lab.run import run
 
 if TYPE_CHECKING:
@@ -124,3 +127,26 @@ def test_a_host_behind_port_forwarding_is_reached_by_the_port_that_is_seen(
         extra = [word for pair in (*where, f"ansible_ssh_extra_args='{alias}'") for word in ("--extra-vars", pair)]
         controller.playbook(visit, "--limit", trial.host.name, *extra).check()
     assert trial.granted() - before == 1
+
+
+@pytest.mark.parametrize("by", ["ssh_config", "-e"])
+def test_a_hidden_host_is_closed_anew_and_verified_where_its_inventory_has_no_address(
+    trials: dict[str, Trial], controller: Controller, tmp_path: Path, by: str
+) -> None:
+    trial = trials["trial-12"]
+    address = trial.host.address.ipv4
+    inventory = tmp_path / "inventory"
+    shutil.copytree(INVENTORY / "group_vars", inventory / "group_vars")
+    (inventory / "hosts.yml").write_text(f"lab:\n  hosts:\n    {trial.host.name}:\n", encoding="utf-8")
+    (tmp_path / "ssh_config").write_text(f"Host {trial.host.name}\nHostName {address}\nUser root\n", encoding="utf-8")
+    known = f"-o StrictHostKeyChecking=yes -o UserKnownHostsFile={STATE}/known_hosts"
+    said = {
+        "ssh_config": {"ansible_ssh_common_args": f"-F {tmp_path}/ssh_config {known}"},
+        "-e": {"ansible_host": address, "ansible_user": "root"},
+    }
+    given = ("--extra-vars", json.dumps(said[by] | {"doorward_firewall_deadline": 30, "doorward_window": 6}))
+    elsewhere = replace(controller, inventory=inventory)
+    again = elsewhere.playbook("doorward.spa.rollout", *given, "--extra-vars", "doorward_firewall_force=true").check()
+    assert again.changed, "closed anew"
+    trial.close()
+    assert "opens only to a knock" in elsewhere.playbook("doorward.spa.verify", *given).check().output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -41,8 +40,8 @@ def test_a_broken_accept_rule_is_rolled_back_and_nothing_is_kept(
     shutil.copytree(REPOSITORY / "collections", broken, symlinks=True)
     table = broken / TABLE
     text = table.read_text(encoding="utf-8")
-    assert "@open4 accept" in text
-    table.write_text(text.replace("@open4 accept", "@open4 drop"), encoding="utf-8")
+    assert "@open4 {{ let_in }}" in text
+    table.write_text(text.replace("@open4 {{ let_in }}", "@open4 drop"), encoding="utf-8")
 
     for number, trial in enumerate(bare):
         failed = replace(controller, collections=broken).playbook("doorward.spa.rollout", *limit(bare[number:]))
@@ -50,7 +49,7 @@ def test_a_broken_accept_rule_is_rolled_back_and_nothing_is_kept(
         assert all(hosts.reachable(each.host) for each in bare), "plain ssh is answered again, or still"
         for each in bare[: number + 1]:
             assert each.console("sh", "-c", "ls /etc/doorward/firewall.nft 2>/dev/null || :") == ""
-            status = json.loads(each.console("doorward", "status", "--json"))
+            status = hosts.status(each.host)
             assert (status["table"], status["pending"]) == ("observe", False)
 
     # With the rule put right, one after the other: it was the rule that was wrong, and nothing is in the way.

@@ -32,6 +32,7 @@ ARCHIVE = "/usr/lib/doorward/doorward.pyz"
 LIBRARY = "/usr/lib/doorward/taken_over.py"
 DROP_IN = "/run/systemd/system/doorwardd.service.d/taken_over.conf"
 INTRUDER = f"""[Service]
+Environment=TAKEN_OVER_STANZA=%s
 ExecStart=
 ExecStart=/usr/bin/python3 -I -c 'import runpy, sys; sys.path.insert(0, "{ARCHIVE}"); \
 sys.argv = ["taken_over", "--listener"]; runpy.run_path("{LIBRARY}", run_name="__main__")'
@@ -140,8 +141,9 @@ def outcomes(trials: dict[str, Trial]) -> dict[str, str]:
     """What an intruder achieves as the listener within the real unit."""
     trial = trials["trial-12"]
     began = cursor(trial)
+    name = shell(trial, "sed -n 's/^NAME *//p' /etc/doorward/access.conf").split()[0]
     hosts.inside(trial.host, "sh", "-c", f"cat > {LIBRARY}", stdin=TAKEN_OVER.read_text(encoding="utf-8"))
-    hosts.inside(trial.host, "sh", "-c", "mkdir -p ${0%/*} && cat > $0", DROP_IN, stdin=INTRUDER)
+    hosts.inside(trial.host, "sh", "-c", "mkdir -p ${0%/*} && cat > $0", DROP_IN, stdin=INTRUDER % name)
     try:
         shell(trial, "systemctl daemon-reload; systemctl restart doorwardd.service || :")
         assert eventually(lambda: bool(_results(trial, began))), trial.console("journalctl", "-n50", "-udoorwardd")
@@ -269,8 +271,7 @@ def broken(trial: Trial, file: str, content: str) -> Iterator[None]:
 
 
 def status(trial: Trial) -> dict[str, object]:
-    shown: dict[str, object] = json.loads(trial.console("doorward", "status", "--json"))
-    return shown
+    return hosts.status(trial.host)
 
 
 def in_force(trial: Trial) -> str:
@@ -318,11 +319,23 @@ def test_with_the_policy_closed_a_broken_archive_opens_nothing(host: Trial) -> N
     assert let_in_after_a_knock(host)
 
 
+def test_a_confirmed_host_whose_firewall_file_is_lost_boots_into_its_failure_policy(host: Trial) -> None:
+    shell(host, f"mv {FIREWALL} {FIREWALL}.good")
+    try:
+        hosts.restart(host.host)
+        assert "failure_policy" in in_force(host)
+        assert not eventually(lambda: answers(host), RECOVERY)
+        assert let_in_after_a_knock(host)
+    finally:
+        shell(host, f"mv {FIREWALL}.good {FIREWALL}; systemctl restart doorward-firewall.service")
+    assert "failure_policy" not in in_force(host)
+
+
 # ---- a roll-out that the host does not live to see the end of --------------------------------------------------------
 
 
 def test_a_reboot_before_the_confirmation_brings_the_open_host_back(host: Trial) -> None:
-    shell(host, f"mv {FIREWALL} /root/firewall.nft; doorward firewall stop")
+    shell(host, f"mv {FIREWALL} {FIREWALL}.confirmed /root; doorward firewall stop")
     try:
         assert answers(host), "it is open, as before its first roll-out"
         host.console("doorward", "firewall", "apply", "/root/firewall.nft", "--deadline", "5m")
@@ -333,7 +346,9 @@ def test_a_reboot_before_the_confirmation_brings_the_open_host_back(host: Trial)
         assert status(host)["pending"] is False
         assert shell(host, f"ls {FIREWALL} 2>/dev/null || :") == ""
     finally:
-        shell(host, f"mv /root/firewall.nft {FIREWALL}; systemctl restart doorward-firewall.service")
+        shell(
+            host, "cd /root; mv firewall.nft firewall.nft.confirmed /etc/doorward; systemctl restart doorward-firewall"
+        )
     assert eventually(lambda: serving(host))
     assert let_in_after_a_knock(host)
 

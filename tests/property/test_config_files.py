@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorward.config import access, convert, daemon, fwknoprc
+from doorward.client import fwknoprc
+from doorward.config import access, convert
+from doorward.config import settings as config_settings
+from doorward.config.files import Disk
 from doorward.config.reader import LINE_MAX, PROBLEMS_MAX
 from doorward.config.stanza import Cycle, Forwarding, Stanza, Target
 from doorward.errors import ConfigError, DoorwardError
@@ -31,7 +35,7 @@ from doorward.values import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from doorward.config.profile import Profile
+    from doorward.client.profile import Profile
 
 services = st.builds(Service, st.sampled_from(Protocol), st.integers(1, 65535))
 secrets = st.binary(min_size=1, max_size=32)
@@ -152,7 +156,7 @@ def complaint(load: Callable[..., object], *arguments: object) -> str:
 
 
 def daemon_complaint(text: str) -> str:
-    return complaint(daemon.parse, FILE, text.encode())
+    return complaint(config_settings.parse, FILE, text.encode())
 
 
 SLIPS = [
@@ -194,7 +198,7 @@ def test_a_misspelt_name_is_still_shown() -> None:
 
 
 def test_a_variable_may_come_from_a_line_that_has_no_other_meaning_here() -> None:
-    assert daemon.parse(
+    assert config_settings.parse(
         FILE, b"FWKNOP_CONF_DIR /etc/fwknop;\nACCESS_FILE $FWKNOP_CONF_DIR/mine.conf;\n"
     ).settings.access_file == Path("/etc/fwknop/mine.conf")
 
@@ -209,12 +213,12 @@ def test_variables_cannot_grow_without_bound() -> None:
     said = daemon_complaint("FIREWALL_FILE /a;\n" + grows * 50)
     assert f"more than {LINE_MAX}" in said
     assert (
-        len(str(daemon.parse(FILE, ("FIREWALL_FILE /a;\n" + grows * 3).encode()).settings.firewall_file))
+        len(str(config_settings.parse(FILE, ("FIREWALL_FILE /a;\n" + grows * 3).encode()).settings.firewall_file))
         == 2 + 3 * 1001
     )
 
 
-@pytest.mark.parametrize("parse", [access.parse, daemon.parse], ids=["access", "daemon"])
+@pytest.mark.parametrize("parse", [access.parse, config_settings.parse], ids=["access", "daemon"])
 @pytest.mark.parametrize("line", ["OPEN_PORT x", "SOURCE", "SOURCE ANY", "VERBOSE x", "PCAP_FILE x", "\x01"])
 def test_the_problems_of_a_hopeless_file_are_bounded(parse: Callable[[Path, bytes], object], line: str) -> None:
     content = f"{line}\n".encode() * 5000
@@ -229,14 +233,14 @@ def test_the_problems_of_a_hopeless_client_file_are_bounded() -> None:
 
 def test_a_file_that_fails_while_it_is_read_is_a_problem_and_no_traceback() -> None:
     """/proc/self/mem is a regular file of ours that opens and cannot be read at its start."""
-    loads: tuple[Callable[[Path], object], ...] = (access.load, daemon.load, fwknoprc.load)
+    loads: tuple[Callable[[Path], object], ...] = (access.load, partial(Disk().content, secret=False), fwknoprc.load)
     for load in loads:
         assert "cannot be read: Input/output error" in complaint(load, Path("/proc/self/mem"))
 
 
 def test_an_interface_name_is_measured_in_bytes() -> None:
     assert "is not an interface name" in daemon_complaint("PCAP_INTF " + "é" * 8 + ";\n")
-    assert daemon.parse(FILE, ("PCAP_INTF " + "é" * 7 + ";\n").encode()).settings.interfaces == ("é" * 7,)
+    assert config_settings.parse(FILE, ("PCAP_INTF " + "é" * 7 + ";\n").encode()).settings.interfaces == ("é" * 7,)
 
 
 @given(st.text(max_size=12).filter(lambda text: not text.isascii()))

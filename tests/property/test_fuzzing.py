@@ -9,14 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from fuzz import plaintexts
+from fuzz import plaintexts, spellings
 from fuzz.targets import TARGETS
 
 RUN = Path(__file__).resolve().parents[1] / "fuzz/run.py"
 
 
 def fuzz(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(RUN), "--plaintexts", "0", "--seed", "1", "--folder", str(folder), *arguments]
+    command = [
+        sys.executable,
+        str(RUN),
+        "--plaintexts",
+        "0",
+        "--spellings",
+        "0",
+        "--seed",
+        "1",
+        "--folder",
+        str(folder),
+        *arguments,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 
@@ -24,7 +36,7 @@ def test_a_run_fails_at_a_planted_fault_keeps_its_input_and_goes_on_with_the_oth
     pytest.importorskip("atheris", reason="coverage-guided fuzzing needs atheris, which this platform has not")
     done = fuzz(tmp_path, "--target", "planted", "--target", "words", "--seconds", "4", "--jobs", "2")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "2 targets, 1 failed" in done.stdout
+    assert "2 targets, 1 failed, " in done.stdout
     crashes = list((tmp_path / "crashes").iterdir())
     assert [crash.name.partition("-crash-")[0] for crash in crashes] == ["planted"]
     again = fuzz(tmp_path, "--replay", "planted", str(crashes[0]))
@@ -38,6 +50,13 @@ def test_generated_plaintexts_reach_messages_and_every_kind_of_refusal() -> None
     assert said.startswith("20000 plaintexts behind the crypto, seed 1:")
     assert "  read\n" in said
     assert said.count("refused: ") >= 28, said
+
+
+def test_no_other_spelling_of_a_good_packet_opens_anything() -> None:
+    said = spellings.report(6_000, seed=1)
+    assert said.startswith("6000 other spellings of good packets, seed 1:")
+    assert [way for way in spellings.WAYS if f"  {way}: " not in said] == []
+    assert {reason for reason in ("malformed", "hmac", "decryption") if f": {reason}\n" not in said} == set()
 
 
 def test_the_same_seed_gives_the_same_plaintexts() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorward.client import host
 from doorward.crypto import symmetric
 from doorward.errors import AuthenticationError, WireError
+from doorward.host import here
 from doorward.values import GRANT_SECONDS_MAX, EncryptionMode, Protocol, Service, SymmetricKeys
 from doorward.wire import fwknop
 from unit.making import KEYS
@@ -69,14 +69,14 @@ def test_a_service_is_read_within_its_ports_alone(protocol: Protocol, port: int)
 def test_a_duration_is_its_seconds_or_refused(number: int, unit: str) -> None:
     seconds = number * {"": 1, "s": 1, "m": 60, "h": 3600}[unit]
     if 1 <= seconds <= GRANT_SECONDS_MAX:
-        assert host.duration(f"{number}{unit}") == seconds
+        assert here.duration(f"{number}{unit}") == seconds
     else:
         with pytest.raises(argparse.ArgumentTypeError):
-            host.duration(f"{number}{unit}")
+            here.duration(f"{number}{unit}")
 
 
 @given(st.text(max_size=12).filter(lambda text: not text.isascii() or not text.strip().isalnum()))
 def test_a_duration_of_any_other_text_is_refused(text: str) -> None:
-    for read in (host.duration, host.deadline):
+    for read in (here.duration, here.deadline):
         with pytest.raises(argparse.ArgumentTypeError):
             read(text)

@@ -18,4 +18,4 @@ class PacketCapture(packet.PacketCapture):
         wanted = carriers if isinstance(carriers, Carriers) else Carriers(udp=tuple(carriers))
         taps = packet.Taps(wanted, *arguments, **options)
         super().__init__(taps.sockets)
-        self.refresh, self.dropped, self.listen, self.end = taps.refresh, taps.dropped, taps.listen, taps.close
+        self.refresh, self.listen, self.end = taps.refresh, taps.listen, taps.close

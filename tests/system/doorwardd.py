@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from doorward.replay import ReplayStore
+
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator
@@ -101,11 +103,22 @@ def doorwardd(
         reader.join(10)
 
 
+def used_store(folder: Path) -> None:
+    """Make the replay store of a daemon that has run for long: knocks from before this start are not refused by it."""
+    (folder / "run").mkdir(mode=0o700)
+    ReplayStore(folder / "run/replay.db").close()
+
+
 def send(client: Namespace, payload: bytes, address: str, port: int = 62201) -> None:
     """Send one datagram from a namespace."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with client.inside(), socket.socket(family, socket.SOCK_DGRAM) as sender:
         sender.sendto(payload, (address, port))
+
+
+def files(folder: Path) -> tuple[str, ...]:
+    """The options that name a daemon's files in its folder, for the console."""
+    return ("-c", f"{folder}/doorwardd.conf", "-a", f"{folder}/access.conf", "-r", f"{folder}/run")
 
 
 def is_open(client: Namespace, address: str, port: int = 22, within: float = 1.0) -> bool:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import programs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -47,7 +49,9 @@ class Namespace:
 
     def command(self, *argv: str) -> list[str]:
         """Return the command line that runs `argv` inside."""
-        return ["ip", "netns", "exec", self.name, *argv]
+        command = ["ip", "netns", "exec", self.name, *argv]
+        programs.require_all(command)
+        return command
 
     def run(self, *argv: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end; its output is captured as text."""

@@ -1,5 +1,5 @@
 # ruff: noqa: SLF001, T201  an intruder respects no privacy, and this one prints what it achieved
-"""A listener that was taken over: after it has given up its power it tries what an intruder would.
+"""A taken-over listener: after it has given up its power it makes an intruder's attempts.
 
 Run as `taken_over.py [doorwardd's options]`, as root, in a namespace of its own; prints what came of each attempt.
 Everything but the loop is the real listener.
@@ -8,13 +8,18 @@ Everything but the loop is the real listener.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import ipaddress
 import json
+import logging
+import mmap
 import os
+import resource
 import signal
 import socket
 import struct
 import sys
+import termios
 import threading
 import time
 from dataclasses import replace
@@ -23,16 +28,19 @@ from typing import TYPE_CHECKING, Any
 
 from doorward.capture.udp import UdpCapture
 from doorward.daemon import cli, processes
-from doorward.daemon.listener import Listener
 from doorward.errors import DoorwardError, FirewallError
+from doorward.listener.loop import Listener
 from doorward.values import Grant, Nat, Service
 
 if TYPE_CHECKING:
     import selectors
     from collections.abc import Callable
 
+    from doorward.record.log import Log
+
 ALLOWED = ("192.0.2.7", "tcp/22", 30)
 TARGET = ipaddress.ip_address("10.0.0.5")
+_WRITE_AND_RUN = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -69,6 +77,13 @@ class TakenOver(Listener):
             "make one by clone3": lambda: _call(_LIBC.syscall, 435, None, 0),
             "signal itself as any process of its user": lambda: os.kill(os.getpid(), 0),
             "start a thread": lambda: threading.Thread(target=int).start(),
+            "type into the terminal": lambda: fcntl.ioctl(0, termios.TIOCSTI, b"x"),
+            "open the terminal": lambda: os.open("/dev/tty", os.O_RDWR),
+            "have a process of its user signalled": lambda: fcntl.fcntl(self._channel, fcntl.F_SETOWN, os.getpid()),
+            "choose the signal": lambda: fcntl.fcntl(self._channel, fcntl.F_SETSIG, signal.SIGKILL),
+            "set the limits of a process of its user": lambda: resource.prlimit(os.getpid(), resource.RLIMIT_CORE),
+            "make memory that is written and run": lambda: mmap.mmap(-1, 4096, prot=_WRITE_AND_RUN),
+            "be in a thread that was there before": lambda: _in_thread_of(self._log, socket.socketpair),
             "leave its namespaces": lambda: _call(_LIBC.unshare, 0x40000000),
             "use io_uring": lambda: _call(_LIBC.syscall, 425, 8, None),
             "read /etc/shadow": Path("/etc/shadow").read_bytes,
@@ -80,6 +95,7 @@ class TakenOver(Listener):
             "open for another network": lambda: self._power.open(_grant("198.51.100.1", "tcp/22", 30)),
             "lead connections to another port": lambda: self._power.open(_leading(Nat(None, 22))),
             "lead connections to another host": lambda: self._power.open(_leading(Nat(TARGET, 22))),
+            "have AUDIT_FILE opened where none is configured": self._power.open_audit,
             "send the helper nonsense": lambda: _nonsense(self),
         }
 
@@ -89,7 +105,7 @@ def _leading(nat: Nat) -> Grant:
 
 
 def _write_inherited(name: str) -> None:
-    """Write to the file of this name through a descriptor that is open already."""
+    """Write to the file of this name through an inherited descriptor."""
     folder = Path("/proc/self/fd")
     opened = {link.readlink().name: int(link.name) for link in sorted(folder.iterdir()) if link.is_symlink()}
     if "replay.db" not in opened:
@@ -99,7 +115,8 @@ def _write_inherited(name: str) -> None:
 
 
 def _grant(source: str, service: str, seconds: int) -> Grant:
-    return Grant(ipaddress.ip_address(source), (Service.parse(service),), seconds)
+    name = os.environ.get("TAKEN_OVER_STANZA")  # a helper refuses a name that the allowing stanza does not have
+    return Grant(ipaddress.ip_address(source), (Service.parse(service),), seconds, name=name)
 
 
 def _nonsense(listener: TakenOver) -> None:
@@ -107,6 +124,35 @@ def _nonsense(listener: TakenOver) -> None:
     if not listener._channel.recv(100):
         message = "it ended"
         raise DoorwardError(message)
+
+
+class _Task(logging.Handler):
+    """A log handler that runs a task in the thread of the log."""
+
+    def __init__(self, task: Callable[[], Any]) -> None:
+        super().__init__()
+        self._task = task
+        self.done = threading.Event()
+        self.error: OSError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        del record
+        try:
+            self._task()
+        except OSError as error:
+            self.error = error
+        self.done.set()
+
+
+def _in_thread_of(log: Log, task: Callable[[], Any]) -> None:
+    """Run a task in the log's thread, which began before the filter was installed."""
+    handler = _Task(task)
+    log.write_also(handler)
+    log.info("a line for %s", task)
+    handler.done.wait(5)
+    log.write_no_more(handler)
+    if handler.error is not None:
+        raise handler.error
 
 
 def _call(function: Callable[..., int], *arguments: Any) -> None:

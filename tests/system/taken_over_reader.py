@@ -1,5 +1,5 @@
 # ruff: noqa: T201  an intruder prints what it achieved
-"""A reader of TCP connections that was taken over: with its filter in place it tries what an intruder would.
+"""A taken-over reader of TCP connections: under its filter it makes an intruder's attempts.
 
 Run as `taken_over_reader.py`; connects to itself over loopback, prints what came of each attempt, and what arrived.
 Everything but the loop is the real thing.
@@ -12,16 +12,18 @@ import fcntl
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doorward.capture import tcp
-from doorward.privsep import seccomp
+from doorward.linux import seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def attempts(listening: socket.socket, accepted: socket.socket, channel: int) -> dict[str, Callable[[], Any]]:
-    """Return what is tried: above all to get a byte out through a connection."""
+    """The attempts, above all to get a byte out through a connection."""
     number = accepted.fileno()
     return {
         "send": lambda: accepted.send(b"x"),
@@ -57,6 +59,10 @@ def attempts(listening: socket.socket, accepted: socket.socket, channel: int) ->
         "run a program": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606  the point is that it cannot
         "start a thread": lambda: threading.Thread(target=int).start(),
         "signal its parent": lambda: os.kill(os.getppid(), 0),
+        "type into the terminal": lambda: fcntl.ioctl(0, termios.TIOCSTI, b"x"),
+        "have its parent signalled": lambda: fcntl.fcntl(number, fcntl.F_SETOWN, os.getppid()),
+        "choose the signal": lambda: fcntl.fcntl(number, fcntl.F_SETSIG, signal.SIGKILL),
+        "set the limits of its parent": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CORE),
         "make code": lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
         "use io_uring": lambda: _syscall(425, 8, 0),
         "make memory executable": lambda: _syscall(10, 0x10000, 4096, 4),
@@ -85,7 +91,7 @@ def _outcome(attempt: Callable[[], Any]) -> str:
 
 
 def main() -> None:
-    """Try everything in a child under the filter; print its report and what the peer received."""
+    """Make the attempts in a child under the filter; print its report and the bytes that the peer received."""
     (listening,) = tcp.serve(0, addresses=["127.0.0.1"])
     mine, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with socket.create_connection(listening.getsockname()) as peer:
@@ -95,7 +101,7 @@ def main() -> None:
         if not child:
             signal.alarm(20)
             tried = attempts(listening, accepted, channel.fileno())
-            seccomp.install_reader(channel.fileno())
+            seccomp.install(seccomp.reader(channel.fileno()))
             report = {name: _outcome(attempt) for name, attempt in tried.items()}
             os.write(channel.fileno(), json.dumps(report).encode())
             os._exit(0)
@@ -112,7 +118,7 @@ def main() -> None:
 
 
 def report() -> dict[str, str]:
-    """Return what came of each attempt."""
+    """The outcome of each attempt."""
     done = subprocess.run([sys.executable, __file__], check=True, capture_output=True, text=True, timeout=60)
     found: dict[str, str] = json.loads(done.stdout)
     return found

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from doorward.daemon import log, options
-from doorward.daemon.helper import HelperProcess
 from doorward.errors import FirewallError
-from doorward.firewall import backends
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import GUARDED_SET
+from doorward.helper import process
+from doorward.helper.process import HelperProcess
+from doorward.processes import options
+from doorward.record import log
 from system.doorwardd import ACCESS, write
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def test_a_configuration_that_is_adopted_by_half_is_taken_back(
         configure(tmp_path, "tcp/23", 5001)
         made.configure()
         with monkeypatch.context() as patched:
-            patched.setattr(backends, "of", _half)
+            patched.setattr(process, "Nftables", Half)
             with pytest.raises(FirewallError, match="half of it"):
                 made.adopt()
         assert guarded(ns) == before
@@ -74,8 +75,3 @@ def test_a_configuration_that_is_adopted_by_half_is_taken_back(
         made.configure()
         made.adopt()
         assert "tcp . 23" in guarded(ns), "it can be adopted as a whole"
-
-
-def _half(settings: Any, guarded: Any, **changes: Any) -> Nftables:
-    before = changes["before"]
-    return Half(settings.firewall_file, settings.firewall_mode, guarded, whole=before.whole, needs=changes["needs"])

@@ -15,6 +15,7 @@ from scapy.layers.inet6 import IPv6ExtHdrFragment as FragmentHeader
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
+from doorward.capture import udp
 from doorward.errors import CaptureError
 from doorward.values import Carriers
 from system import netns
@@ -429,12 +430,39 @@ def test_packets_that_nobody_fetched_in_time_are_counted(pair: Pair) -> None:
     host, client = pair
     with host.inside():
         capture = PacketCapture([range(PORT, PORT + 1)], receive_buffer=4096)
-    assert capture.dropped() == 0
+    assert capture.take_dropped() == 0
     for _ in range(100):
         send(client, host, KNOCK)
     received = len(list(iter(capture.receive, None)))
-    assert received + capture.dropped() == 100
-    assert capture.dropped() > 0
+    dropped = capture.take_dropped()
+    assert received + dropped == 100
+    assert dropped > 0
+    assert capture.take_dropped() == 0
+    capture.close()
+
+
+def flood(client: Namespace, host: Namespace, payload: bytes, port: int, count: int) -> None:
+    with client.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(count):
+            sender.sendto(payload, (host.ipv4, port))
+
+
+def test_a_udp_server_counts_what_it_had_no_room_for_and_not_what_its_filter_refused(pair: Pair) -> None:
+    host, client = pair
+    with host.inside():
+        (opened,) = udp.serve(PORT, addresses=["0.0.0.0"])  # noqa: S104  a namespace of the test's own
+    capture = udp.UdpCapture(opened)
+    flood(client, host, b"too short for a knock", PORT, 1000)
+    assert capture.receive() is None
+    assert capture.take_dropped() == 0
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    flood(client, host, KNOCK, PORT, 100)
+    received = len(list(iter(capture.receive, None)))
+    assert capture.receive() is None
+    dropped = capture.take_dropped()
+    assert received + dropped == 100
+    assert dropped > 0
+    assert capture.take_dropped() == 0
     capture.close()
 
 

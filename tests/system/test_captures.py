@@ -368,7 +368,7 @@ def test_a_megabyte_is_cut_off_and_makes_no_line(pair: Pair, tmp_path: Path) -> 
 def readers(daemon: Running) -> list[int]:
     """Return the processes that read TCP connections for a daemon."""
     children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"privsep.reader" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in children if b"capture.tcp_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_reader_of_connections_that_is_killed_is_started_again_and_loses_nobody(pair: Pair, tmp_path: Path) -> None:
@@ -440,9 +440,10 @@ def test_a_reload_that_the_packet_filter_refuses_leaves_the_servers_as_they_were
     settings = f"FIREWALL_FILE {tmp_path}/firewall.nft;\n"
     with doorwardd(host, tmp_path, ACCESS, f"{TCP}\n{UDP}\n") as daemon:
         others = f"{TCP}\nTCPSERV_PORT 5000\n{UDP}\nUDPSERV_PORT 5001\n"
-        write(tmp_path / "doorwardd.conf", f"{settings}FIREWALL_BACKEND iptables\n{others}")
+        write(tmp_path / "doorwardd.conf", f"{settings}{others}")
+        write(tmp_path / "access.conf", f"{ACCESS}REQUIRE_OS Nonsense\n")
         daemon.signal(signal.SIGHUP)
-        daemon.wait_for("FIREWALL_BACKEND is another one now")
+        daemon.wait_for("REQUIRE_OS")
         daemon.wait_for("the old one stays")
         say(client, host.ipv4, good())
         daemon.wait_for("reason=granted")
@@ -450,7 +451,7 @@ def test_a_reload_that_the_packet_filter_refuses_leaves_the_servers_as_they_were
         daemon.wait_for("reason=granted", 2)
         assert ":5000 " not in (listed := host.run("ss", "-Hltnu").stdout)
         assert listed.count(":62201 ") == 4, "both families of both servers, and nothing twice"
-        write(tmp_path / "doorwardd.conf", f"{settings}{others}")
+        write(tmp_path / "access.conf", ACCESS)
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("was read again")
         say(client, host.ipv4, good(), 5000)
@@ -469,7 +470,9 @@ def test_a_reader_of_connections_that_was_taken_over_gets_no_byte_out() -> None:
 def test_a_server_hears_knocks_through_a_table_that_drops_everything(pair: Pair, tmp_path: Path) -> None:
     host, client = pair
     table = (
-        ruleset.guard(()).replace("policy accept", "policy drop").replace('iif "lo" accept', "meta l4proto 58 accept")
+        ruleset.guard(())
+        .replace("policy accept", "policy drop", 1)
+        .replace('iif "lo" accept', "meta l4proto 58 accept")
     )
     host.nft(table)
     assert not is_open(client, host.ipv4, within=0.3)

@@ -48,7 +48,8 @@ def doorward(
     client: Namespace, home: Path, *words: str, check: bool = True, user: str | None = None, **environ: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the client program inside a namespace."""
-    becoming = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
+    reading = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # our code may lie in /root
+    becoming = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *reading] if user else []
     return client.run(
         *becoming,
         sys.executable,
@@ -290,7 +291,7 @@ def test_the_saved_packet_is_the_one_that_is_sent_and_nobody_else_can_read_it(
 def test_a_link_named_fwknop_is_fwknops_client(pair: tuple[Namespace, Namespace], home: Path) -> None:
     host, client = pair
     program = home / "doorward"
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom doorward.client.cli import main\nsys.exit(main())\n")
+    program.write_text(f"#!{sys.executable}\nimport sys\nfrom doorward.console import main\nsys.exit(main())\n")
     program.chmod(0o755)
     (home / "fwknop").symlink_to(program)
     environ = {**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)}

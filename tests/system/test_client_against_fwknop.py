@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doorward.client import cli, last
+from doorward.client import cli, last_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,7 +201,7 @@ def test_each_does_again_what_the_other_did_last(clients: Clients, home: Path, w
         clients.ours(*words)
     else:
         fwknop(*words)
-    assert (home / last.NAME).exists()
+    assert (home / last_command.NAME).exists()
     theirs, ours = (dict(fields(shown)) for shown in clients.both("-l"))
     assert theirs["Message Type"] == ours["Message Type"] == "3 (Client timeout access msg)"
     assert theirs["Username"] == ours["Username"] == "bob"

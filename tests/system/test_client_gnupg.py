@@ -110,7 +110,7 @@ def payload(capsys: pytest.CaptureFixture[str], *words: str) -> bytes:
 
 
 def opened(rings: Rings, sealed: bytes) -> tuple[fwknop.Message, openpgp.Signature | None]:
-    unsealed = openpgp.Decryptor(rings.host).unseal(openpgp.decode(fwknop.GPG_PREFIX + sealed))
+    unsealed = openpgp.Decryptor(rings.host).unseal(openpgp.decode(fwknop.GPG_PREFIX + sealed)[0])
     return fwknop.parse(unsealed.plaintext), unsealed.signature
 
 

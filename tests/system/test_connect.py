@@ -28,6 +28,7 @@ import pytest
 from doorward.crypto.symmetric import unseal
 from doorward.errors import DoorwardError
 from doorward.firewall import ruleset
+from doorward.linux import clock
 from doorward.values import Secret, SymmetricKeys, address, unmap
 from doorward.wire import fwknop
 from system import doorwardd
@@ -42,6 +43,8 @@ KEYS = SymmetricKeys(Secret(b"k" * 32), Secret(b"h" * 64))
 RC_FILE = f"[default]\nKEY {'k' * 32}\nHMAC_KEY {'h' * 64}\n"
 WRONG_RC_FILE = f"[default]\nKEY {'k' * 32}\nHMAC_KEY {'x' * 64}\n"
 NO_KEY_RC_FILE = "[default]\nSPA_SERVER_PORT 62201\n"
+UNSYNCHRONISED = f"; {clock.UNSYNCHRONISED}" * (clock.is_synchronised() is False)
+QUESTIONS = f"key? clock? source behind NAT?{UNSYNCHRONISED}"
 DROP = f"""\
 table inet doorward {{
 {ruleset.SETS}
@@ -51,7 +54,8 @@ table inet doorward {{
         ct state established accept
         ip6 nexthdr icmpv6 accept
         udp dport 62201 accept
-{ruleset.GRANT_RULES}
+        ip saddr . meta l4proto . th dport @open4 accept
+        ip6 saddr . meta l4proto . th dport @open6 accept
     }}
 }}
 """
@@ -286,8 +290,9 @@ def test_a_closed_door_is_told_in_words_with_the_number_of_knocks(site: Site, ss
         done = site.connect("--timeout", "4", "--status", str(status), site.host.ipv4, "22")
         assert done.returncode == 1
         assert done.stdout == ""
-        assert done.stderr == ("doorward: 10.77.0.1 port 22: closed after 2 knocks: key? clock? source behind NAT?\n")
-        assert status.read_text() == "closed after 2 knocks: key? clock? source behind NAT?\n"
+        reason = f"closed after 2 knocks as 10.77.0.2: {QUESTIONS}; try: doorward doctor 10.77.0.1\n"
+        assert done.stderr == f"doorward: 10.77.0.1 port 22: {reason}"
+        assert status.read_text() == reason
         assert status.stat().st_mode & 0o777 == 0o600
         assert door.seen == ["the HMAC does not fit"] * 2
         site.rc_file()
@@ -335,7 +340,9 @@ def test_the_reason_reaches_the_status_file_where_ssh_hides_it(site: Site, tmp_p
     done = _ssh_with_control_persist(site, words, tmp_path)
     assert done.returncode == 255
     assert "closed after" not in done.stderr
-    assert status.read_text() == "closed after 1 knock: key? clock? source behind NAT?\n"
+    refused = "10.77.0.1 refuses udp/62201 (does doorwardd run, at this port?)"
+    told = f"closed after 1 knock as 10.77.0.2: {refused}; {QUESTIONS}; try: doorward doctor 10.77.0.1\n"
+    assert status.read_text() == told
 
 
 def _ssh_with_control_persist(site: Site, words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -357,7 +364,7 @@ def test_a_host_that_refuses_is_told_apart_from_a_closed_one(site: Site) -> None
     with Door(site.host).kept() as door:
         done = site.connect(site.host.ipv4, "22")
     assert done.returncode == 1
-    assert "refused: the host answers, but nothing listens on this port" in done.stderr
+    assert "refused: the host answers, but nothing listens on this port; knocked once as 10.77.0.2\n" in done.stderr
     assert door.seen == [f"{site.client.ipv4},tcp/22"]
 
 

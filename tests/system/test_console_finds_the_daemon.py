@@ -1,8 +1,11 @@
-"""The commands on a host look where the daemon really is, and at both packet filters."""
+"""The commands on a host look where the daemon really is, and at its table."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -10,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doorward import pidfile
-from doorward.config.daemon import RUN_FOLDER
+from doorward.config.settings import RUN_FOLDER
+from doorward.host import running as host_running
+from system import executing
 from system.doorwardd import ACCESS, command, doorwardd, environment, is_open, listener, send, write
 from unit.making import KEYS, message, payload
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
     Pair = tuple[Namespace, Namespace]
 
-IPTABLES = "FIREWALL_BACKEND iptables\nFIREWALL_EXE /usr/sbin/iptables-legacy\n"
+IPTABLES = "FIREWALL_BACKEND iptables\n"
 
 
 def console(host: Namespace, *words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -46,7 +50,7 @@ def test_without_options_the_commands_find_the_files_of_the_running_daemon(
         found = json.loads(console(host, "status", "--json").stdout)
         assert found["running"] is True
         assert found["pid"] == json.loads(file.read_text())["pid"]
-        assert (found["backend"], found["table"]) == ("iptables" if config else "nftables", "guard")
+        assert (found["foreign_firewall"], found["table"]) == ("admit" if config else "report", "guard")
         knock(client, host)
         running.wait_for("reason=granted")
         assert is_open(client, host.ipv4)
@@ -60,7 +64,7 @@ def test_without_options_the_commands_find_the_files_of_the_running_daemon(
 
 
 @pytest.mark.parametrize("config", ["", IPTABLES])
-def test_after_the_daemon_has_ended_both_packet_filters_are_looked_at(pair: Pair, tmp_path: Path, config: str) -> None:
+def test_after_the_daemon_has_ended_the_table_is_looked_at(pair: Pair, tmp_path: Path, config: str) -> None:
     host, client = pair
     with listener(host):
         with doorwardd(host, tmp_path, ACCESS, config) as running:
@@ -72,8 +76,8 @@ def test_after_the_daemon_has_ended_both_packet_filters_are_looked_at(pair: Pair
         stopped = console(host, "firewall", "stop")
         assert "OPEN" in stopped.stdout, stopped.stderr
         assert is_open(client, host.ipv4)
-    assert console(host, "firewall", "stop").stdout.startswith("doorward kept nothing closed: there is neither")
-    assert console(host, "close").stdout.startswith("nothing to close: there is neither")
+    assert console(host, "firewall", "stop").stdout.startswith("doorward kept nothing closed: there is no")
+    assert console(host, "close").stdout.startswith("nothing to close: there is no")
 
 
 def test_named_files_are_read_as_doorwardd_reads_them(pair: Pair, tmp_path: Path) -> None:
@@ -95,12 +99,12 @@ def test_a_record_whose_daemon_is_gone_or_that_others_wrote_is_ignored(pair: Pai
         file = _record(host)
         content = file.read_bytes()
         with host.inside():
-            assert pidfile.noted(file) is not None
+            assert host_running.noted(file) is not None
             file.chmod(0o666)
-            assert pidfile.noted(file) is None
+            assert host_running.noted(file) is None
     for left in (content, b"", b"{", b"[]", b"null", b'{"pid": 1}', bytes(70000)):
         write(file, "").write_bytes(left)
-        assert pidfile.noted(file) is None
+        assert host_running.noted(file) is None
         assert "NOT RUNNING" in console(host, "status").stdout
     file.unlink()
 
@@ -120,34 +124,40 @@ def test_a_second_daemon_leaves_the_commands_with_the_first(pair: Pair, tmp_path
         assert json.loads(console(host, "status", "--json").stdout)["running"] is not bool(words)
 
 
-def test_on_a_host_with_iptables_alone_the_commands_need_no_libnftables(pair: Pair, tmp_path: Path) -> None:
-    host, client = pair
+def test_without_libnftables_nothing_is_changed_and_its_package_is_named(ns: Namespace, tmp_path: Path) -> None:
+    access, config = write(tmp_path / "access.conf", ACCESS), write(tmp_path / "d.conf", "FOREIGN_FIREWALL admit\n")
     (library,) = Path("/usr/lib").glob("*-linux-gnu/libnftables.so.1")
     without = ("unshare", "-m", "sh", "-c", f'mount --bind /dev/null {library.resolve()} && exec "$@"', "sh")
-    with listener(host), doorwardd(host, tmp_path, ACCESS, IPTABLES):
-        assert "tcp/22 udp/7777" in console(host, "open", "--for", "1h", before=without).stdout
-        assert is_open(client, host.ipv4)
-        assert console(host, "close", before=without).stdout == "all grants are closed\n"
-        assert not is_open(client, host.ipv4, within=0.5)
-        assert json.loads(console(host, "status", "--json", before=without).stdout)["backend"] == "iptables"
-    refused = console(client, "status", before=without)  # here the settings say nftables
-    assert (refused.returncode, "libnftables1" in refused.stderr) == (1, True), "the library is hidden"
-
-
-@pytest.mark.parametrize("exe", ["/usr/sbin/iptables-nope", "/usr/sbin/nft"])
-def test_an_iptables_that_is_not_there_is_a_problem_with_its_line(ns: Namespace, tmp_path: Path, exe: str) -> None:
-    access = write(tmp_path / "access.conf", ACCESS)
-    config = write(tmp_path / "d.conf", f"FIREWALL_BACKEND iptables\nFIREWALL_EXE {exe}\n")
     files = ("-c", str(config), "-a", str(access), "-r", str(tmp_path / "run"))
-    for words in (("check", *files), ("-f", *files)):
-        done = subprocess.run(
-            ns.command(*command(*words)), check=False, capture_output=True, text=True, env=environment(), timeout=60
-        )
-        assert done.returncode == 1
-        assert done.stderr.startswith(f"{config}:2: FIREWALL_EXE {exe}: "), done.stderr
-        assert "package" not in done.stderr
+    for words, code in ((("check", *files), 1), (("-f", *files), 1)):
+        argv = ns.command(*without, *command(*words))
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment(), timeout=60)
+        assert (done.returncode, "install the package libnftables1" in done.stderr) == (code, True), done.stderr
+    assert ns.nft("list ruleset") == ""
 
 
 def _record(host: Namespace) -> Path:
     with host.inside():
-        return pidfile.record_in(RUN_FOLDER)
+        return host_running.record_in(RUN_FOLDER)
+
+
+@pytest.mark.parametrize("config", ["", "ENABLE_UDP_SERVER Y;\n"])
+def test_packets_that_the_kernel_had_no_room_for_are_in_the_log_and_in_the_status(
+    pair: Pair, tmp_path: Path, config: str
+) -> None:
+    host, client = pair
+    with doorwardd(host, tmp_path, ACCESS, config, "-d", str(tmp_path / "replay.db")) as running:
+        (listening,) = executing.children(running.process.pid)
+        os.kill(listening, signal.SIGSTOP)
+        with client.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _ in range(30_000):
+                sender.sendto(b"A" * 200, (host.ipv4, 62201))
+        os.kill(listening, signal.SIGCONT)
+        said = running.wait_for("packets were dropped by the kernel")
+        count = int(said.split()[0])
+        assert count > 0
+        time.sleep(1.5)  # one tick more
+        found = json.loads(console(host, "status", "--json").stdout)["packets"]
+        assert found["dropped"] >= count
+        assert found["hmac"] + found["dropped"] <= 30_000
+        assert f"dropped {found['dropped']}" in console(host, "status").stdout

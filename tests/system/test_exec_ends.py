@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doorward import cycles
+from doorward.commands import arguments, lock
+from doorward.commands import journal as commands_journal
+from doorward.commands import process as commands_process
+from doorward.commands.loop import Executor
+from doorward.commands.messages import ORDERS, Execute
+from doorward.commands.tasks import RUNNING_MAX, Task, Tasks
 from doorward.config import access
-from doorward.daemon import commands, configuration, execution, handover
-from doorward.daemon.executor import Executor
-from doorward.daemon.log import Log
-from doorward.daemon.options import parser
-from doorward.daemon.tasks import RUNNING_MAX, Task, Tasks
 from doorward.errors import HelperError
-from doorward.privsep.limits import mark
-from doorward.privsep.messages import Execute, encode_order
+from doorward.helper.limits import mark
+from doorward.processes import configuration
+from doorward.processes.options import parser
+from doorward.record.log import Log
 from system.doorwardd import doorwardd, eventually, write
 from system.executing import BASE, Trace, children, cycle, exec_pid, executing, knock
 from system.test_exec_chaos import allowed, supervisor
@@ -65,7 +67,7 @@ def test_who_takes_its_question_back_finds_the_earlier_one_closing_what_is_open(
     with staying(pair, open_path, trace) as (daemon, stays):
         os.kill(stays, signal.SIGSTOP)
         wanted = iter((True, False))
-        with pytest.raises(HelperError, match=f"PID {stays}"), handover.alone(journal, lambda: next(wanted)):
+        with pytest.raises(HelperError, match=f"PID {stays}"), lock.alone(journal, lambda: next(wanted)):
             pass
         os.kill(stays, signal.SIGCONT)
         trace.wait_for(f"[open][{pair[1].ipv4}]", f"[close][{pair[1].ipv4}]")
@@ -79,10 +81,10 @@ def test_who_takes_its_question_back_too_late_has_to_close_what_is_open(pair: Pa
         def until_it_is_gone() -> bool:
             return not any("another one takes over" in line for line in daemon.lines)
 
-        with handover.alone(journal, until_it_is_gone):
-            assert len(cycles.listed(journal)) == 1
-            assert not handover.is_left_open(journal)
-        assert handover.is_left_open(journal)
+        with lock.alone(journal, until_it_is_gone):
+            assert len(commands_journal.listed(journal)) == 1
+            assert not lock.is_left_open(journal)
+        assert lock.is_left_open(journal)
 
 
 # ---- told to end
@@ -101,11 +103,11 @@ def test_a_closing_that_has_ended_when_sigterm_comes_is_not_run_again(pair: Pair
         os.kill(worker, signal.SIGSTOP)
         write(open_path / "go", "")
         assert eventually(lambda: not children(spawner))
-        assert cycles.listed(open_path / "run" / "exec")
+        assert commands_journal.listed(open_path / "run" / "exec")
         os.kill(worker, signal.SIGTERM)
         os.kill(worker, signal.SIGCONT)
         daemon.wait_for("SIGTERM: stopping, 0 cycles stay open")
-        assert not cycles.listed(open_path / "run" / "exec")
+        assert not commands_journal.listed(open_path / "run" / "exec")
 
 
 def test_sigterm_ends_it_though_its_process_ends_otherwise(pair: Pair, open_path: Path) -> None:
@@ -137,7 +139,7 @@ def executor(folder: Path, stanzas: str) -> Iterator[Made]:
     with contextlib.ExitStack() as stack:
         signals, theirs = map(stack.enter_context, socket.socketpair())
         listener, channel = map(stack.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-        spawn = stack.enter_context(execution.spawning((signals, theirs, listener, channel)))
+        spawn = stack.enter_context(commands_process.spawning((signals, theirs, listener, channel)))
         theirs.settimeout(0)
         with a_log(folder) as lines:
             made = Executor(options, configuration.settings(options), lines, spawn, theirs)
@@ -161,12 +163,14 @@ def a_log(folder: Path) -> Iterator[Log]:
 def test_after_sigterm_nothing_is_begun_and_the_next_one_closes_what_is_due(open_path: Path) -> None:
     older, newer = Trace.make(open_path, name="older"), Trace.make(open_path, name="newer")
     close = (str(older.script), "close")
-    due = cycles.Cycle(1, "192.0.2.7", close, {"PATH": "/usr/bin:/bin"}, "root", None, (), cycles.Moment.now(), 0)
-    cycles.Journal(open_path / "run" / "exec").write(due)
+    due = commands_journal.Cycle(
+        1, "192.0.2.7", close, {"PATH": "/usr/bin:/bin"}, "root", None, (), commands_journal.Moment.now(), 0
+    )
+    commands_journal.Journal(open_path / "run" / "exec").write(due)
     for is_told_to_end in (True, False):
         with executor(open_path, BASE + cycle(newer, seconds=1)) as made:
             (stanza,) = access.load(open_path / "access.conf").stanzas
-            made.listener.send(encode_order(Execute(allowed(seconds=1), mark(stanza))))
+            made.listener.send(ORDERS.encode(Execute(allowed(seconds=1), mark(stanza))))
             if is_told_to_end:
                 made.signals.send(bytes([signal.SIGTERM]))
             else:
@@ -190,8 +194,8 @@ class Started:
 
     def put(self, *argv: str) -> None:
         """Have a command run."""
-        user = commands.account("root")
-        job = self.tasks.job(argv, commands.clean(user), user)
+        user = arguments.account("root")
+        job = self.tasks.job(argv, arguments.clean(user), user)
         self.tasks.put(Task("command", (("stanza", "1"),), job, self.done.append))
 
     def of_one_batch(self) -> list[selectors.SelectorKey]:
@@ -209,7 +213,7 @@ class Started:
 
 @pytest.fixture
 def started(open_path: Path) -> Iterator[Started]:
-    with execution.spawning(()) as spawn, a_log(open_path) as lines, selectors.DefaultSelector() as selector:
+    with commands_process.spawning(()) as spawn, a_log(open_path) as lines, selectors.DefaultSelector() as selector:
         yield Started(Tasks(spawn, selector, lines, 10, lambda: None), selector)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from system.doorwardd import ACCESS, doorwardd, send
+from system.doorwardd import ACCESS, doorwardd, send, used_store
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def test_of_a_real_daemons_lines_only_what_no_stanza_accepted_counts(
 ) -> None:
     host, client = pair
     stanza = ACCESS.replace("SOURCE ANY", "SOURCE 10.77.0.0/16")
+    used_store(tmp_path)
     with doorwardd(host, tmp_path, stanza, "LOG_STYLE both;\n") as daemon:
         for reason, packet in knocks().items():
             send(client, packet, host.ipv4)

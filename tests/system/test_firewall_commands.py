@@ -11,20 +11,23 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward.client import host as host_commands
-from doorward.client.host import Host
+from doorward.commands.journal import Cycle, Journal, Moment
 from doorward.errors import ConfigError, FirewallError
 from doorward.firewall import ruleset
 from doorward.firewall.deadman import SystemdTimer
 from doorward.firewall.libnftables import Libnftables
 from doorward.firewall.nftables import Nftables
-from doorward.firewall.replacing import replace_file
+from doorward.firewall.standing import Word
+from doorward.host import commands as host_commands
+from doorward.host import here
+from doorward.host.here import Host
+from doorward.linux.files import replace_file
 from doorward.values import FirewallMode, Grant, Protocol, Service
 from system.process_timer import ProcessTimer
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from system.netns import Namespace
 
 SSH = Service(Protocol.TCP, 22)
+KNOCK = Service(Protocol.UDP, 62201)
 FALLBACK = "set fallback4 { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.168.0.0/16 }; };"
 CHAIN = "chain input { type filter hook input priority 0; policy %s; ip saddr @fallback4 accept; };"
 OLD = f"table inet doorward {{ {ruleset.SETS} {FALLBACK} {CHAIN % 'accept'} }}\n"
@@ -59,9 +63,9 @@ class Site:
         return self.folder / "doorwardd.pid"
 
     def run(self, *words: str) -> str:
-        """Run `doorward …` and return what it prints; the exit code is 0."""
+        """Run `doorward …` and return what it prints; the exit code is 0, of `status` 1 where no daemon runs."""
         code, text = self.run_code(*words)
-        assert code == 0
+        assert code in ((0, 1) if words[0] == "status" else (0,))
         return text
 
     def run_code(self, *words: str) -> tuple[int, str]:
@@ -277,7 +281,7 @@ def test_without_systemd_arming_is_refused(site: Site) -> None:
 def test_an_apply_that_fails_after_arming_leaves_the_old_table_and_no_timer(site: Site, name: str) -> None:
     site.ns.nft(OLD)
     before = site.table()
-    sabotaged(site, (site.folder / "fw" / f".{name}.new").mkdir)
+    sabotaged(site, (site.folder / "fw" / f".{name}.{os.getpid()}.new").mkdir)
     with pytest.raises(FirewallError, match=name):
         site.apply()
     assert site.table() == before
@@ -390,7 +394,7 @@ def test_a_folder_that_others_may_write_to_is_refused(site: Site) -> None:
 def test_a_table_that_somebody_replaced_meanwhile_is_not_confirmed(site: Site) -> None:
     token = site.apply()
     site.ns.nft(ruleset.swap(OLD))
-    with pytest.raises(FirewallError, match="replaced it meanwhile"):
+    with pytest.raises(FirewallError, match="it was replaced meanwhile"):
         site.run("firewall", "confirm", token)
     assert site.timer.armed()
     assert not site.persisted.exists()
@@ -411,7 +415,7 @@ def test_a_full_disk_leaves_the_old_file_whole(ns: Namespace, tmp_path: Path) ->
     script = (
         'mount -t tmpfs -o size=8k none "$1" && echo old > "$1/f" && '
         '(dd if=/dev/zero of="$1/fill" bs=1k count=99 2>/dev/null; :) && '
-        '"$0" -c \'import sys, pathlib; from doorward.firewall.replacing import replace_file;'
+        '"$0" -c \'import sys, pathlib; from doorward.linux.files import replace_file;'
         'replace_file(pathlib.Path(sys.argv[1]) / "f", bytes(5000))\' "$1"; echo code $?; cat "$1/f"'
     )
     done = ns.run(
@@ -522,11 +526,11 @@ def test_a_mistake_on_the_command_line_is_a_usage_error(site: Site, words: list[
     ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("8388608", 8388608)]
 )
 def test_a_duration_is_read_in_seconds_minutes_or_hours(text: str, seconds: int) -> None:
-    assert host_commands.duration(text) == seconds
+    assert here.duration(text) == seconds
 
 
 def test_whoever_is_not_root_gets_exit_code_4(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    assert site.run_code("status", "--json")[0] == 0
+    assert site.run_code("status", "--json")[0] == 1
     os.seteuid(65534)
     try:
         codes = [
@@ -561,6 +565,133 @@ def test_status_finds_the_running_daemon_by_its_lock(site: Site) -> None:
     with site.pid_file.open("r+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert (site.status()["running"], site.status()["pid"]) == (True, 4242)
+
+
+def causes(site: Site) -> list[str]:
+    """The words of the causes, which every form of `status` agrees on."""
+    code, text = site.run_code("status", "--json")
+    found = json.loads(text)
+    words = [str(one["word"]) for one in found["causes"]]
+    plain = site.run_code("status")
+    assert (found["well"], code, plain[0]) == (not words, bool(words), bool(words))
+    said = [line.split(": ")[1] for line in plain[1].splitlines() if line.startswith("NOT WELL: ")]
+    assert said == words
+    return words
+
+
+@pytest.fixture
+def running(site: Site) -> Iterator[Site]:
+    """A host on which a daemon seems to run."""
+    site.pid_file.write_text("4242\n")
+    with site.pid_file.open("r+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield site
+
+
+def close(site: Site) -> None:
+    """Close a host as one that was confirmed."""
+    site.persisted.parent.mkdir(exist_ok=True)
+    replace_file(site.persisted, ruleset.swap(NEW).encode())
+    site.ns.nft(ruleset.swap(NEW))
+
+
+def test_status_ends_with_0_only_where_the_host_is_closed_and_well(running: Site) -> None:
+    assert causes(running) == ["absent"]
+    running.ns.nft(NEW)
+    assert causes(running) == ["unknown"], "no file says what must be in it"
+    close(running)
+    assert causes(running) == []
+    running.run("open", "tcp/22", "--from", "192.0.2.7", "--for", "1h")
+    assert causes(running) == [], "a grant of one address is how it should be"
+    running.run("open", "tcp/22", "--for", "1h")
+    assert causes(running) == ["open"]
+    running.run("close")
+    assert causes(running) == []
+    running.ns.nft("add table inet other { chain in { type filter hook input priority 10; policy drop; }; }")
+    assert set(causes(running)) == {"foreign"}
+    running.ns.nft("delete table inet other")
+    running.run("firewall", "confirm", running.apply())
+    assert causes(running) == []
+    running.apply()
+    assert causes(running) == ["pending"]
+    running.run("firewall", "rollback")
+    running.ns.nft(ruleset.REMOVE + ruleset.guard([SSH]))
+    assert causes(running) == ["changed"]
+    running.ns.nft(ruleset.REMOVE + ruleset.observe())
+    assert causes(running) == ["changed"]
+    running.ns.nft("add table inet doorward { flags dormant; }")
+    assert causes(running) == ["dormant"]
+    running.ns.nft("delete table inet doorward")
+    assert causes(running) == ["absent"]
+    close(running)
+    running.ns.nft("add element inet doorward open4 { 192.0.2.7 . 6 . 22 timeout 0s }")
+    assert causes(running) == ["endless"]
+    running.persisted.unlink()
+    running.persisted.with_name("failure.nft").write_text(NEW)
+    running.run("close")
+    assert causes(running) == ["failure"]
+
+
+def test_a_host_that_was_never_confirmed_is_closed_by_a_guard_of_what_access_conf_names(running: Site) -> None:
+    running.ns.nft(ruleset.guard([SSH, KNOCK]))
+    assert causes(running) == ["unknown"], "access.conf is not there"
+    access = running.folder / "access.conf"
+    access.write_text(f"SOURCE ANY\nOPEN_PORTS tcp/22\nKEY {'k' * 16}\nHMAC_KEY {'h' * 16}\n")
+    access.chmod(0o600)
+    assert causes(running) == []
+    access.write_text(access.read_text().replace("tcp/22", "tcp/22, tcp/80"))
+    assert causes(running) == ["changed"], "tcp/80 is open"
+    running.ns.nft(ruleset.REMOVE + ruleset.observe())
+    assert causes(running) == ["changed"]
+    with running.host.configuration.open("a") as file:
+        file.write("FIREWALL_MODE observe;\n")
+    assert causes(running) == ["observe"]
+
+
+def test_a_daemon_that_does_not_run_is_a_cause(site: Site) -> None:
+    close(site)
+    assert causes(site) == ["down"]
+
+
+def test_ports_of_our_own_servers_are_no_cause_and_other_open_ones_are(running: Site) -> None:
+    with running.host.configuration.open("a") as file:
+        file.write("ENABLE_TCP_SERVER Y;\nTCPSERV_PORT 62201;\n")
+    close(running)
+    running.run("open", "tcp/62201", "--for", "5s")
+    assert causes(running) == []
+    running.run("open", "udp/62201", "--for", "1m")
+    assert causes(running) == ["open"]
+
+
+def test_a_command_cycle_that_could_not_be_closed_is_a_cause(running: Site) -> None:
+    close(running)
+    folder = running.folder / "exec"
+    with running.host.configuration.open("a") as file:
+        file.write(f"EXEC_DIR {folder};\n")
+    now = Moment.now()
+    cycle = Cycle(1, "192.0.2.7", ("/bin/false",), {}, "root", None, (), now, 60.0)
+    Journal(folder).write(cycle)
+    assert causes(running) == []
+    assert "nothing is open" not in running.run_code("status")[1]
+    Journal(folder).write(cycle.failed(now))
+    assert causes(running) == ["overdue"]
+    Journal(folder).write(replace(cycle, at=replace(now, steady=now.steady - 3600)))
+    assert causes(running) == ["overdue"]
+
+
+@pytest.mark.parametrize("text", ["", ruleset.observe()])
+def test_an_open_host_is_never_said_to_have_nothing_open(running: Site, text: str) -> None:
+    running.ns.nft(text)
+    assert "nothing is open" not in running.run_code("status")[1]
+    close(running)
+    assert "nothing is open" in running.run_code("status")[1]
+
+
+def test_the_help_of_status_names_every_cause(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        site_code(["status", "--help"])
+    shown = capsys.readouterr().out
+    assert [word.value for word in Word if f"  {word.value} " not in shown] == []
 
 
 def test_status_and_the_way_back_in_work_with_a_broken_configuration(site: Site) -> None:
@@ -599,8 +730,8 @@ def test_stop_under_a_running_daemon_stays_open_at_the_next_knock(site: Site) ->
 
 def test_the_commands_are_there_in_the_command_line(ns: Namespace) -> None:
     path = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
-    done = ns.run(sys.executable, "-m", "doorward", "status", "--json", env=path)
-    assert json.loads(done.stdout)["table"] == "absent"
+    done = ns.run(sys.executable, "-m", "doorward", "status", "--json", env=path, check=False)
+    assert (done.returncode, json.loads(done.stdout)["table"]) == (1, "absent")
     done = ns.run(sys.executable, "-m", "doorward", "firewall", "show", env=path, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert "there is no table" in done.stderr

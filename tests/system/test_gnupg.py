@@ -18,8 +18,7 @@ import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
-from doorward.crypto import openpgp
-from doorward.errors import AuthenticationError, OpenPgpError
+from doorward.linux import privileges
 from doorward.values import Secret, SymmetricKeys
 from doorward.wire import fwknop
 from gnupg_keys import PASSPHRASE, fingerprint_of, gpg, keyrings
@@ -101,6 +100,10 @@ class Knocker:
     def let_in(self) -> None:
         """Fail where a good knock of either kind is not granted."""
         assert self.reason(symmetric_payload(fresh(), KEYS)) == "granted"
+        self.let_in_by_gnupg()
+
+    def let_in_by_gnupg(self) -> None:
+        """Fail where a good GnuPG knock is not granted."""
         assert self.reason(self.good()) == "granted"
 
 
@@ -235,60 +238,6 @@ def test_stanzas_are_tried_in_their_order_and_the_first_that_fits_decides(
         assert " stanza=2 " in knocker.verdict(symmetric_payload(fresh(), KEYS))
 
 
-# ---- the client ------------------------------------------------------------------------------------------------------
-
-
-def test_whom_a_message_names_does_not_say_which_key_may_open_it(rings: Keyrings) -> None:
-    """Session keys are outside the signature: whoever sends a message can name anybody in one more of them."""
-    blob = rings.message(fwknop.serialize(message()), "--local-user", rings.fingerprints["alice"], "--sign")
-    locked = openpgp.Decryptor(rings.host, decrypt_id=rings.fingerprints["host-locked"])
-    length = 3 + int.from_bytes(blob[1:3], "big")  # of the first packet, a session key in the old form
-    for key_id in locked.key_ids:
-        forged = blob[:4] + bytes.fromhex(key_id) + blob[12:length] + blob
-        with pytest.raises(AuthenticationError, match="GPG_DECRYPT_ID does not name"):
-            locked.unseal(forged)
-        right = openpgp.Decryptor(rings.host, decrypt_id=rings.fingerprints["host"]).unseal(forged)
-        assert right.signature is not None, "what is refused above is a good message"
-
-
-def test_a_recipient_that_does_not_fit_the_format_is_named_with_the_reason(rings: Keyrings) -> None:
-    with pytest.raises(OpenPgpError, match="begins with 'hF'") as caught:
-        rings.payload(fresh(), recipient="ed25519")
-    assert rings.fingerprints["ed25519"] in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("recipient", "signer", "words"),
-    [
-        ("nobody", None, "gpg has no public key 'nobody'"),
-        ("host", "nobody", "gpg has no secret key 'nobody'"),
-        ("example.org", None, "fits 10 public keys; name one of"),
-        ("host", "locked", "gpg does not make the knock.*has the key a passphrase"),
-    ],
-)
-def test_a_key_that_cannot_be_used_is_an_error(rings: Keyrings, recipient: str, signer: str | None, words: str) -> None:
-    subprocess.run(["gpgconf", "--homedir", str(rings.client), "--kill", "gpg-agent"], check=True, timeout=30)
-    with pytest.raises(OpenPgpError, match=words):
-        openpgp.seal(b"x", _mail(recipient), signer=signer and _mail(signer), home=rings.client)
-
-
-def _mail(name: str) -> str:
-    return f"={name}@example.org" if name in {"host", "locked"} else name
-
-
-def test_a_knock_that_is_too_long_is_an_error(rings: Keyrings) -> None:
-    with pytest.raises(OpenPgpError, match=r"characters of 1500: use smaller RSA keys"):
-        openpgp.seal(_RANDOM.randbytes(1200), _mail("host"), home=rings.client)
-
-
-def test_what_is_missing_is_named(rings: Keyrings, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OpenPgpError, match="/missing/gpg cannot be used"):
-        openpgp.seal(b"x", "host", home=rings.client, exe=Path("/missing/gpg"))
-    monkeypatch.setitem(sys.modules, "gnupg", None)
-    with pytest.raises(OpenPgpError, match=r"need the Python package python-gnupg \(Debian: python3-gnupg\)"):
-        openpgp.seal(b"x", "host", home=rings.client)
-
-
 # ---- bombs -----------------------------------------------------------------------------------------------------------
 
 
@@ -416,7 +365,7 @@ def test_a_gpg_that_hangs_is_ended_with_all_it_started_and_nobody_waits_for_it(
         knocker.daemon.wait_for("reason=granted")
         assert not [line for line in knocker.daemon.verdicts if "gpg took longer" in line], "the good knock waited"
         (hanging.parent / "hang").unlink()
-        assert "reason=decryption" in knocker.daemon.wait_for("gpg took longer than 2 s")
+        assert "reason=decryption" in knocker.daemon.wait_for("gpg took longer than 10 s")
         knocker.daemon.wait_for("reason=granted", count=8)
         assert eventually(lambda: not sleeping())
 
@@ -462,7 +411,7 @@ def test_without_the_supervisor_other_knocks_go_on_and_the_log_says_it(
         knocker.daemon.signal(signal.SIGHUP)
         knocker.daemon.wait_for("the configuration was read again")
         assert knocker.reason(symmetric_payload(fresh(), KEYS)) != "granted"
-        assert any("until doorwardd is started anew" in line for line in knocker.daemon.lines)
+        assert any("until doorwardd is restarted" in line for line in knocker.daemon.lines)
     assert left in folders(), "nobody was there to remove it"
     with running(pair, rings, tmp_path, SYMMETRIC + access(rings)) as knocker:
         knocker.let_in()
@@ -497,7 +446,7 @@ def test_no_process_runs_where_no_stanza_needs_it(
         assert not children(listener)
         write(tmp_path / "access.conf", SYMMETRIC + access(rings))
         knocker.daemon.signal(signal.SIGHUP)
-        knocker.daemon.wait_for("doorwardd serves them once it is started anew")
+        knocker.daemon.wait_for("doorwardd serves them once it is restarted")
         knocker.daemon.wait_for("the configuration was read again")
         assert knocker.reason(symmetric_payload(fresh(), KEYS)) == "granted"
         assert knocker.reason(knocker.good()) == "busy"
@@ -543,7 +492,7 @@ def test_packets_under_way_at_a_reload_that_is_refused_have_their_verdicts(
         knocker.daemon.signal(signal.SIGHUP)
         knocker.daemon.wait_for("the configuration is refused, the old one stays")
         knocker.daemon.wait_for("reason=busy", count=2)
-        knocker.daemon.wait_for("gpg took longer than 2 s")
+        knocker.daemon.wait_for("gpg took longer than 10 s")
 
 
 def test_signers_whose_signatures_would_be_refused_are_named_at_the_start_and_at_a_reload(
@@ -576,6 +525,49 @@ def test_signers_whose_signatures_would_be_refused_are_named_at_the_start_and_at
         assert len(told) == len(doubted) + 1, "gpg's word does not matter there"
 
 
+@contextlib.contextmanager
+def a_busy_host() -> Iterator[None]:
+    """Keep every processor of this machine busy, twice over, for the duration of the block."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * (os.cpu_count() or 1))]
+    try:
+        yield
+        assert [loop.poll() for loop in loops] == [None] * len(loops), "the host was busy all the time"
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+@pytest.mark.parametrize("hmac", [False, True], ids=["without HMAC", "with HMAC"])
+def test_a_busy_host_grants_every_good_knock_to_a_key_with_a_passphrase(
+    pair: tuple[Namespace, Namespace],
+    rings: Keyrings,
+    tmp_path: Path,
+    hmac: bool,  # noqa: FBT001  a case
+) -> None:
+    text = access(rings, hmac=hmac, recipient="host-locked")
+    with running(pair, rings, tmp_path, text) as knocker:
+        key = {"hmac_key": HMAC} if hmac else {}
+        knocks = [knocker.good(recipient="host-locked", **key) for _ in range(12)]
+        stranger = knocker.good(recipient="host-locked", signer="stranger", **key)
+        with a_busy_host():
+            verdicts = [knocker.reason(one) for one in knocks]
+            assert knocker.reason(stranger) == "signature"
+        assert verdicts == 12 * ["granted"]
+
+
+def test_a_knock_without_hmac_from_before_a_restart_opens_nothing_after_it(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    """It may have been refused as busy, which no disk remembers."""
+    with running(pair, rings, tmp_path, access(rings)) as knocker:
+        missed = knocker.good()
+        knocker.let_in_by_gnupg()
+    with running(pair, rings, tmp_path, access(rings)) as knocker:
+        assert knocker.reason(missed) == "replay"
+        knocker.let_in_by_gnupg()
+
+
 def test_explain_looks_at_gnupg_packets_too(pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path) -> None:
     file = write(tmp_path / "access.conf", access(rings))
     words = ["explain", "--origin", "192.0.2.7", "-a", str(file), "-d", str(tmp_path / "none.db")]
@@ -583,6 +575,25 @@ def test_explain_looks_at_gnupg_packets_too(pair: tuple[Namespace, Namespace], r
         packet = rings.payload(fresh(), signer=signer).decode()
         done = pair[0].run(*command(*words), input=packet, env=environment(), check=False)
         assert said in done.stdout, done
+
+
+def test_explain_runs_gpg_on_no_packet_as_root(
+    pair: tuple[Namespace, Namespace], rings: Keyrings, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outer:  # pytest's own folder is root's alone
+        noted, gpg = Path(outer, "uids"), Path(outer, "gpg")
+        Path(outer).chmod(0o711)
+        noted.touch()
+        noted.chmod(0o666)
+        write(gpg, f'#!/bin/sh\ngrep Uid: /proc/self/status >>{noted}\nexec gpg "$@"\n').chmod(0o755)
+        file = write(tmp_path / "access.conf", access(rings).rstrip() + f"\nGPG_EXE {gpg}\n")
+        words = ["explain", "--origin", "192.0.2.7", "-a", str(file), "-d", str(tmp_path / "none.db")]
+        packet = rings.payload(fresh(), signer="alice").decode()
+        done = pair[0].run(*command(*words), input=packet, env=environment(), check=False)
+        assert "verdict=granted" in done.stdout, done
+        uids = {uid for line in noted.read_text().splitlines() for uid in line.split()[1:]}
+        assert uids == {str(privileges.account().pw_uid)}
+    assert not list(Path("/run").glob("tmp*/1")), "the copies of the keyring are gone"
 
 
 def test_a_capture_file_has_every_packet_looked_at_before_its_end(

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doorward import withdrawn
 from doorward.errors import FirewallError
-from doorward.firewall import deadman, ruleset
+from doorward.firewall import closed_by_hand, deadman, ruleset
+from doorward.firewall.kernel import read_table
 from doorward.firewall.needs import Needs
-from doorward.firewall.nftables import Nftables, read_table
+from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import Part
+from doorward.linux.netlink import Netlink
 from doorward.values import FirewallMode, Grant, IPAddress, LiveGrant, Nat, Service
 from doorward.wire.fwknop import WITH_TIMEOUT, MessageType
 from system import netns
@@ -126,16 +127,17 @@ def _ip(host: Namespace, *argv: str) -> None:
 
 
 @contextlib.contextmanager
-def firewall(
+def firewall(  # noqa: PLR0913  the inputs of a table, each named
     host: Namespace,
     guarded: tuple[Service, ...] = (SSH,),
     *,
     needs: Needs = NAT,
     mode: FirewallMode = FirewallMode.GUARD,
     file: Path = NO_FILE,
+    switch: Path | None = None,
 ) -> Iterator[Nftables]:
     with host.inside():
-        made = Nftables(file, mode, lambda: guarded, needs=needs)
+        made = Nftables(file, mode, lambda: guarded, needs=needs, switch=switch)
     made.prepare()
     yield made
     made.close()
@@ -379,6 +381,51 @@ def test_without_dnat_only_what_is_addressed_to_the_target_comes_through(site: S
 
 
 @FAMILIES
+@pytest.mark.parametrize("how", ["unchanged", "snat", "masquerade"])
+def test_everything_of_one_source_passes_to_everywhere(site: Site, how: str) -> None:
+    client, door = site.ip(site.client), site.address(site.gateway)
+    snat = site.inside if how == "snat" else None
+    nat = Nat.to_everywhere(client.version, snat=snat, masquerade=how == "masquerade")
+    with (
+        firewall(site.gateway) as made,
+        saying(site.gateway, 22, "ssh of the gateway"),
+        saying(site.inner, 22, "inner") as seen,
+        saying(site.inner, 80, "web"),
+    ):
+        site.gateway.nft(HIDING)
+        assert heard(site.client, site.target, 22) == "silence"
+        made.open(Grant(client, (SSH,), 60, nat))
+        assert [(live.source, live.service, live.nat) for live in made.grants()] == [(client, None, nat)]
+        assert [heard(site.client, site.target, port) for port in (22, 80)] == ["inner", "web"]
+        assert set(seen) == {site.address(site.client) if how == "unchanged" else str(site.inside)}
+        assert site.client.run("ping", "-c1", "-W2", str(site.target)).returncode == 0
+        assert heard(site.client, door, 22) == "silence"
+        assert heard(site.outsider, site.target, 22) == "silence"
+        made.reopen(made.grants())
+        assert made.withdraw(client) == 1
+        assert heard(site.client, site.target, 22) == "silence"
+
+
+@pytest.mark.parametrize("family", ["ipv4"])
+def test_everywhere_is_not_where_the_gateways_own_links_lead(site: Site) -> None:
+    inner = "169.254.7.7"
+    _ip(site.inner, "addr", "add", f"{inner}/32", "dev", "lo")
+    _ip(site.gateway, "route", "add", inner, "via", "10.78.0.2")
+    _ip(site.client, "route", "add", inner, "via", site.gateway.ipv4)
+    try:
+        with firewall(site.gateway) as made, saying(site.inner, 22, "metadata"):
+            assert heard(site.client, inner, 22) == "metadata", "the kernel routes it"
+            site.gateway.nft(HIDING)
+            made.open(Grant(site.ip(site.client), (SSH,), 60, Nat.to_everywhere(4)))
+            assert heard(site.client, site.target, 22) == "metadata"
+            assert heard(site.client, inner, 22) == "silence"
+    finally:
+        _ip(site.inner, "addr", "del", f"{inner}/32", "dev", "lo")
+        _ip(site.gateway, "route", "del", inner)
+        _ip(site.client, "route", "del", inner)
+
+
+@FAMILIES
 def test_what_only_passes_through_the_gateway_is_not_led_elsewhere(site: Site) -> None:
     with (
         firewall(site.gateway) as made,
@@ -490,7 +537,7 @@ def test_a_table_of_an_earlier_configuration_is_given_what_it_lacks_and_keeps_it
 
 def table_handle(ns: Namespace) -> int:
     with ns.inside():
-        table = read_table(Nftables(NO_FILE, FirewallMode.OBSERVE, tuple)._nft)  # noqa: SLF001  in this namespace
+        table = read_table(Netlink())
     assert table is not None
     return table.handle
 
@@ -501,7 +548,7 @@ def test_a_nat_chain_that_somebody_empties_is_loaded_again(ns: Namespace, lost: 
         made.open(Grant(ipaddress.ip_address("192.0.2.7"), (WEB,), 60, Nat(None, 22)))
         before = ns.nft("list table inet doorward")
         ns.nft(f"flush chain inet doorward {lost}")
-        assert "something was taken out of it" in (made.prepare() or "")
+        assert "parts of it were removed" in (made.prepare() or "")
         kept = [line for line in before.splitlines() if "elements" not in line and "192.0.2.7" not in line]
         after = [line for line in ns.nft("list table inet doorward").splitlines() if "elements" not in line]
         assert after == kept
@@ -519,6 +566,8 @@ def test_a_confirmed_table_without_nat_serves_plain_grants_and_refuses_others(ns
         assert [line.split(",")[0] for line in made.unserved()] == [
             "table inet doorward has nothing for grants with destination",
             "table inet doorward has nothing for grants with nat",
+            f"table inet doorward {PASSING}; run the role doorward.spa.firewall again",
+            f"table inet doorward {UNMARKED}; run the role doorward.spa.firewall again",
         ]
         made.open(Grant(source, (SSH,), 60))
         with pytest.raises(FirewallError, match="with nat, which are refused"):
@@ -533,9 +582,9 @@ def test_a_confirmed_table_without_nat_serves_plain_grants_and_refuses_others(ns
 def test_nothing_is_led_from_one_family_of_addresses_to_the_other(ns: Namespace) -> None:
     mapped, six = ipaddress.ip_address("::ffff:192.0.2.7"), ipaddress.ip_address("2001:db8::1")
     with firewall(ns) as made:
-        with pytest.raises(FirewallError, match="not of the family of addresses that the connection has"):
+        with pytest.raises(FirewallError, match="has another address family than the connection"):
             made.open(Grant(mapped, (WEB,), 60, Nat(six, 22)))
-        with pytest.raises(FirewallError, match="not of the family"):
+        with pytest.raises(FirewallError, match="another address family"):
             made.open(Grant(mapped, (WEB,), 60, destination=six))
         assert made.grants() == ()
 
@@ -543,9 +592,10 @@ def test_nothing_is_led_from_one_family_of_addresses_to_the_other(ns: Namespace)
 def test_a_drop_of_forwarded_packets_is_reported_where_something_is_forwarded(ns: Namespace) -> None:
     ns.nft("table inet filter { chain forward { type filter hook forward priority 0; policy drop; }; }")
     with firewall(ns) as made:
-        assert made.foreign_drops() == ("table inet filter, chain forward: policy drop",)
+        (line,) = made.foreign().findings()
+        assert line.startswith("table inet filter, chain forward can drop what a grant lets in")
     with firewall(ns, needs=Needs(frozenset({Part.NAT}))) as made:
-        assert made.foreign_drops() == ()
+        assert made.foreign().findings() == ()
 
 
 def test_a_host_that_does_not_forward_is_told_so(ns: Namespace) -> None:
@@ -564,11 +614,15 @@ PORTS = itertools.count()
 MANY_PORTS = ACCESS.replace("OPEN_PORTS tcp/22, udp/7777", "OPEN_PORTS tcp/22, tcp/80, tcp/110")
 
 
+PASSING = "does not close ports that other programs forward (Docker's published ports)"
+UNMARKED = "does not mark granted packets with 0x40000000 (FIREWALL_MARK) for other firewalls"
+
+
 def confirmed(folder: Path, needs: Needs = NAT) -> None:
     """Write the firewall file of a host whose table guards ssh alone, and hides what is behind it."""
     text = ruleset.guard([], needs.parts)
-    hidden = f"{ruleset.FORWARD_RULES}        ct state established accept\n        iifname eth0 drop\n"
-    text = text.replace("@guarded drop", "{ 6 . 22 } drop").replace(ruleset.FORWARD_RULES, hidden)
+    hidden = f"{ruleset.forward_rules()}        ct state established accept\n        iifname eth0 drop\n"
+    text = text.replace("@guarded drop", "{ 6 . 22 } drop").replace(ruleset.forward_rules(), hidden)
     text = text.replace("    set guarded { type inet_proto . inet_service; }\n", "")
     (folder / "firewall.nft").write_text(text)
 
@@ -614,6 +668,30 @@ def test_a_knock_at_a_gateway_leads_its_source_to_the_inner_host(site: Site, tmp
         assert seen == [str(site.inside)]
         assert heard(site.outsider, door, 110) == "refused"
         assert eventually(lambda: heard(site.client, door, 110) == "refused")
+
+
+@FAMILIES
+def test_a_knock_under_forward_all_lets_its_source_through_to_everywhere(site: Site, tmp_path: Path) -> None:
+    door = site.address(site.gateway)
+    confirmed(tmp_path)
+    access = f"{MANY_PORTS}FORWARD_ALL Y\nFORCE_MASQUERADE Y\nDISABLE_DNAT Y\n"
+    with (
+        doorwardd(site.gateway, tmp_path, access, KNOCKING) as daemon,
+        saying(site.gateway, 22, "ssh"),
+        saying(site.inner, 22, "inner") as seen,
+        saying(site.inner, 8080, "proxy"),
+    ):
+        assert heard(site.client, site.target, 8080) == "silence"
+        text = f"{site.address(site.client)},tcp/22"
+        made = message(type=MessageType.ACCESS_TIMEOUT, text=text, time=int(time.time()), timeout=2)
+        send(site.client, payload(made), door)
+        assert "nat=everywhere,*" in daemon.wait_for("verdict=granted")
+        assert heard(site.client, site.target, 8080) == "proxy"
+        assert heard(site.client, site.target, 22) == "inner"
+        assert set(seen) == {str(site.inside)}
+        assert heard(site.client, door, 22) == "silence"
+        assert heard(site.outsider, site.target, 22) == "silence"
+        assert eventually(lambda: heard(site.client, site.target, 22) == "silence")
 
 
 @pytest.mark.parametrize("family", ["ipv4"])
@@ -809,7 +887,7 @@ def test_grants_with_nat_outlive_the_daemon_and_the_loss_of_their_table_but_not_
             site.gateway.nft("flush ruleset")
             assert "with 2 live grants" in daemon.wait_for("OUR TABLE WAS REMOVED")
             assert (heard(site.client, door, 80), heard(site.client, door, 110)) == ("ssh", "inner")
-            withdrawn.record(tmp_path / "run", site.ip(site.client), time.monotonic())
+            closed_by_hand.record(tmp_path / "run", site.ip(site.client), time.monotonic())
             with firewall(site.gateway, file=tmp_path / "firewall.nft") as console:
                 assert console.withdraw(site.ip(site.client)) == 2
             assert (heard(site.client, door, 80), heard(site.client, door, 110)) == ("web", "refused")
@@ -846,14 +924,19 @@ def test_a_full_map_refuses_a_grant_whole(ns: Namespace) -> None:
         assert before.count("192.0.2.") == 4
 
 
-def test_a_table_of_the_roles_guard_mode_is_never_rewritten(ns: Namespace) -> None:
-    """While it waits for its confirmation there is no file that says whose table it is."""
+def test_a_table_of_the_roles_guard_mode_is_not_rewritten_while_it_waits(ns: Namespace, tmp_path: Path) -> None:
+    """While it waits for its confirmation there is no file that says whose table it is, but that of the switch."""
     text = ruleset.guard([]).replace("@guarded drop", "{ 6 . 22 } drop")
-    ns.nft(text.replace("    set guarded { type inet_proto . inet_service; }\n", ""))
+    text = text.replace("    set guarded { type inet_proto . inet_service; }\n", "")
+    ns.nft(text)
     before = ns.nft("list ruleset")
-    with firewall(ns) as made:
+    (tmp_path / "candidate.nft").write_text(ruleset.swap(text))
+    (tmp_path / "pending").write_text("token")
+    with firewall(ns, switch=tmp_path) as made:
         assert len(made.unserved()) == 1
-    assert ns.nft("list ruleset") == before
+        assert ns.nft("list ruleset") == before
+        (tmp_path / "pending").unlink()
+        assert "made the guard table" in (made.prepare() or ""), "nobody vouches for it any more"
 
 
 def test_what_root_put_into_the_maps_by_hand_disturbs_nobody(ns: Namespace) -> None:
@@ -952,7 +1035,7 @@ def test_a_stanza_for_one_operating_system_lets_in_that_one_only(
     [
         ("REQUIRE_OS Linux\n", "REQUIRE_OS needs the fingerprints in /etc/nftables/osf/pf.os"),
         ("REQUIRE_OS Linux\nFORCE_NAT 10.0.0.5 22\n", "REQUIRE_OS and FORCE_NAT or FORWARD_ALL do not go together"),
-        ("REQUIRE_OS Linux\nOPEN_PORTS udp/53\n", "access.conf:1: REQUIRE_OS: an operating system is told from"),
+        ("REQUIRE_OS Linux\nOPEN_PORTS udp/53\n", "access.conf:1: REQUIRE_OS: an operating system is recognised by"),
     ],
 )
 def test_what_cannot_be_had_with_an_operating_system_is_refused_at_start(

@@ -1,21 +1,27 @@
-"""What a listener that was taken over can do: nothing but what some stanza allows."""
+"""A taken-over listener can do nothing but what a stanza allows; a taken-over worker of gpg, nothing but its work."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
+import pwd
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.linux import privileges
 from system import netns
-from system.doorwardd import HMAC_KEY, KEY, doorwardd, environment, eventually, send, write
+from system.doorwardd import HMAC_KEY, KEY, command, doorwardd, environment, eventually, send, write
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from system.netns import Namespace
@@ -48,6 +54,13 @@ REFUSED = {
     "make a user namespace in a child": "PermissionError",
     "make one by clone3": "OSError",  # ENOSYS, so that threads are made another way
     "signal itself as any process of its user": "PermissionError",
+    "type into the terminal": "PermissionError",
+    "open the terminal": "OSError",  # ENXIO: its session has none
+    "have a process of its user signalled": "PermissionError",
+    "choose the signal": "PermissionError",
+    "set the limits of a process of its user": "PermissionError",
+    "make memory that is written and run": "PermissionError",
+    "be in a thread that was there before": "PermissionError",
     "leave its namespaces": "PermissionError",
     "use io_uring": "PermissionError",
     "read /etc/shadow": "PermissionError",
@@ -58,8 +71,52 @@ REFUSED = {
     "open for another network": "refused: no stanza allows it: source 198.51.100.1",
     "lead connections to another port": "refused: no stanza allows it: local NAT",
     "lead connections to another host": "refused: no stanza allows it: forwarding",
+    "have AUDIT_FILE opened where none is configured": "no AUDIT_FILE is configured",
     "send the helper nonsense": "it ended",
 }
+
+
+class Screen:
+    """A terminal's other end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def read(self) -> bytes:
+        """The next output, or b"" when no process has the terminal any more."""
+        try:
+            return os.read(self.descriptor, 65536)
+        except OSError:
+            return b""
+
+    def read_to(self, words: bytes) -> bytes:
+        """The output up to these words."""
+        shown = b""
+        while words not in shown:
+            more = self.read()
+            assert more, shown.decode()
+            shown += more
+        return shown
+
+
+@contextlib.contextmanager
+def terminal(host: Namespace, *argv: str) -> Iterator[tuple[subprocess.Popen[str], Screen]]:
+    """Run a program on a new terminal; yield its process and the terminal."""
+    ours, theirs = os.openpty()
+    standard = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    try:
+        with host.process("setsid", "--ctty", *argv, **standard, env=environment()) as process:
+            os.close(theirs)
+            yield process, Screen(ours)
+    finally:
+        os.close(ours)
+
+
+def report(shown: bytes) -> dict[str, str]:
+    """The outcomes that an intruder printed on its terminal."""
+    (line,) = (line for line in shown.decode().splitlines() if line.endswith("}"))
+    found: dict[str, str] = json.loads(line[line.index("{") :])  # after what it typed
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +128,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
         f"FIREWALL_FILE {folder}/none.nft;\nENABLE_UDP_SERVER Y\nUDPSERV_PORT 53\nPCAP_FILTER udp port 62201\n",
     )
     files = ("-c", str(folder / "doorwardd.conf"), "-a", str(folder / "access.conf"), "-r", str(folder / "run"))
-    with netns.network("host") as (host,):
-        ended = host.run(sys.executable, str(SCRIPT), "-f", *files, env=environment(), check=False)
-        yield json.loads(ended.stdout)
+    with netns.network("host") as (host,), terminal(host, sys.executable, str(SCRIPT), "-f", *files) as (_, screen):
+        yield report(b"".join(iter(screen.read, b"")))
 
 
 @pytest.mark.parametrize("attempt", REFUSED)
@@ -82,7 +138,7 @@ def test_a_listener_that_was_taken_over_cannot(outcomes: dict[str, str], attempt
 
 
 def test_the_attempts_would_have_been_seen_to_succeed(outcomes: dict[str, str]) -> None:
-    """The same program can do the one thing that is allowed, so a refusal is a refusal and not a broken program."""
+    """The same program can do what is allowed, so a refusal is a refusal and not a broken program."""
     assert outcomes["open what a stanza allows"] == outcomes["start a thread"] == "done"
     assert set(outcomes) == {*REFUSED, "open what a stanza allows", "start a thread"}
 
@@ -108,6 +164,24 @@ def test_the_listener_has_no_capability_and_the_helper_has_three(pair: Pair, tmp
     assert theirs["Groups"] == ""
 
 
+def test_a_process_of_another_user_reads_neither_keys_nor_store_nor_memory_and_signals_nobody(pair: Pair) -> None:
+    account = pwd.getpwnam("games")
+    assert account.pw_uid not in {0, privileges.account().pw_uid}
+    other = ("setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as outer:  # pytest's own folder is root's alone
+        folder = Path(outer)
+        folder.chmod(0o755)
+        with doorwardd(pair[0], folder) as daemon:
+            (listener,) = processes(daemon.process.pid)
+            pids = (daemon.process.pid, listener)
+            places = [folder / "access.conf", folder / "run/replay.db", *(f"/proc/{pid}/environ" for pid in pids)]
+            attempts = [("cat", str(place)) for place in places] + [("sh", "-c", f"kill -0 {pid}") for pid in pids]
+            as_root = [pair[0].run(*words, check=False, text=False).returncode for words in attempts]
+            as_other = [pair[0].run(*other, *words, check=False, text=False).returncode for words in attempts]
+    assert as_root == [0] * len(attempts)
+    assert 0 not in as_other, list(zip(attempts, as_other, strict=True))
+
+
 @pytest.mark.parametrize("which", ["helper", "listener"])
 def test_neither_process_outlives_the_other(pair: Pair, tmp_path: Path, which: str) -> None:
     host, client = pair
@@ -119,3 +193,110 @@ def test_neither_process_outlives_the_other(pair: Pair, tmp_path: Path, which: s
     with doorwardd(host, tmp_path) as daemon:
         send(client, payload(message(text="0.0.0.0,tcp/22", time=int(time.time())), KEYS), host.ipv4)
         daemon.wait_for("reason=granted")
+
+
+WORKER = Path(__file__).with_name("taken_over_worker.py")
+WORKERS_REFUSED = {
+    "type into the terminal": "PermissionError",
+    "open the terminal": "OSError",  # ENXIO: its session has none
+    "have a process of its user signalled": "PermissionError",
+    "choose the signal": "PermissionError",
+    "set the limits of its supervisor": "PermissionError",
+    "kill its supervisor": "PermissionError",
+    "kill all processes of its user": "PermissionError",
+    "trace its supervisor": "PermissionError",
+    "open an INET socket": "PermissionError",
+    "open an INET6 socket": "PermissionError",
+    "open a NETLINK socket": "PermissionError",
+    "leave its namespaces": "PermissionError",
+    "use io_uring": "PermissionError",
+    "load a program into the kernel": "PermissionError",
+}
+
+
+@pytest.fixture(scope="module")
+def workers_outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    folder = tmp_path_factory.mktemp("taken_over_worker")
+    with netns.namespace() as host, terminal(host, sys.executable, str(WORKER), str(folder)) as (_, screen):
+        yield report(b"".join(iter(screen.read, b"")))
+
+
+@pytest.mark.parametrize("attempt", WORKERS_REFUSED)
+def test_a_worker_of_gpg_that_was_taken_over_cannot(workers_outcomes: dict[str, str], attempt: str) -> None:
+    assert workers_outcomes[attempt] == WORKERS_REFUSED[attempt]
+
+
+def test_a_worker_of_gpg_can_do_its_work(workers_outcomes: dict[str, str]) -> None:
+    assert workers_outcomes["run a program"] == workers_outcomes["open a UNIX socket"] == "done"
+    assert set(workers_outcomes) == {*WORKERS_REFUSED, "run a program", "open a UNIX socket"}
+
+
+@pytest.fixture
+def on_a_terminal(pair: Pair, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Screen]]:
+    """A daemon in the foreground of a terminal, with listener and TCP reader."""
+    write(tmp_path / "access.conf", ACCESS)
+    write(tmp_path / "doorwardd.conf", f"FIREWALL_FILE {tmp_path}/none.nft;\nENABLE_TCP_SERVER Y\nTCPSERV_PORT 62201\n")
+    files = ("-c", str(tmp_path / "doorwardd.conf"), "-a", str(tmp_path / "access.conf"), "-r", str(tmp_path / "run"))
+    with terminal(pair[0], *command("-f", *files)) as (process, screen):
+        yield process, screen
+
+
+def test_no_process_that_reads_strangers_bytes_has_the_terminal(
+    on_a_terminal: tuple[subprocess.Popen[str], Screen],
+) -> None:
+    process, screen = on_a_terminal
+    screen.read_to(b"listening for knocks")  # through the pipe
+    readers = processes(process.pid)
+    assert len(readers) == 2
+    for pid in readers:
+        opened = [str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()]
+        assert "/dev/null" in opened
+        assert not [one for one in opened if one.startswith("/dev/pts")], opened
+        assert os.getsid(pid) == pid != os.getsid(process.pid)
+
+
+def test_ctrl_c_ends_every_process(on_a_terminal: tuple[subprocess.Popen[str], Screen]) -> None:
+    process, screen = on_a_terminal
+    screen.read_to(b"listening for knocks")
+    readers = processes(process.pid)
+    os.write(screen.descriptor, b"\x03")
+    shown = b"".join(iter(screen.read, b""))
+    assert process.wait(10) == 0
+    assert b"SIGINT: stopping" in shown
+    assert b"stopped after 0 packets" in shown  # the listener's last words
+    assert not [pid for pid in readers if Path(f"/proc/{pid}").exists()]
+
+
+def test_every_thread_of_the_listener_has_the_filter_and_every_thread_of_the_helper_its_three_capabilities(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with doorwardd(pair[0], tmp_path) as daemon:
+        (listener,) = processes(daemon.process.pid)
+        theirs, ours = threads(listener), threads(daemon.process.pid)
+    assert len(theirs) > 1
+    assert len(ours) > 1
+    assert {one["Seccomp"] for one in theirs} == {"2"}
+    assert {one["NoNewPrivs"] for one in (*theirs, *ours)} == {"1"}
+    assert {int(one[name], 16) for one in ours for name in ("CapEff", "CapBnd")} == {1 << 10 | 1 << 12 | 1 << 13}
+
+
+def threads(pid: int) -> list[dict[str, str]]:
+    return [status(int(one.name)) for one in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def test_without_libseccomp_nothing_starts_and_the_package_is_named(ns: Namespace, tmp_path: Path) -> None:
+    write(tmp_path / "access.conf", ACCESS)
+    write(tmp_path / "doorwardd.conf", f"FIREWALL_FILE {tmp_path}/none.nft;\n")
+    files = ("-c", str(tmp_path / "doorwardd.conf"), "-a", str(tmp_path / "access.conf"), "-r", str(tmp_path / "run"))
+    ctypes.CDLL("libseccomp.so.2")
+    library = next(path for path in Path("/proc/self/maps").read_text().split() if "libseccomp.so.2" in path)
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0"; exec "$@"', library)
+    for arguments in (("-f", *files), files, ("check", *files)):
+        ended = ns.run(*hidden, *command(*arguments), env=environment(), check=False)
+        assert ended.returncode == 1
+        assert ended.stderr == (
+            "doorwardd: libseccomp.so.2 is missing (Debian: package libseccomp2): "
+            "no process can be confined without it\n"
+        )
+    assert not (tmp_path / "run").exists()
+    assert not ns.nft("list ruleset")

@@ -71,7 +71,7 @@ def environment(host: Namespace, client: Namespace, folder: Path) -> dict[str, s
         "HOST": host.ipv4,
         "IP": client.ipv4,
         "OTHER": OTHER,
-        "CLOSE": " ".join(host.command("doorward", "close")),
+        "CLOSE": " ".join(host.command(f"{folder}/bin/doorward", "close")),
         "RECIPIENT": key_id(folder / "host", "host@example.org"),
         "SIGNER": key_id(folder / "home/.gnupg", "client@example.org"),
     }

@@ -21,15 +21,16 @@ def plugin(name: str) -> Any:
     return importlib.import_module(f"ansible_collections.doorward.spa.plugins.{name}")
 
 
-def ansible(folder: Path, program: str, *arguments: str, check: bool = True) -> str:
+def ansible(folder: Path, program: str, *arguments: str, check: bool = True, collections: Path = COLLECTIONS) -> str:
     """Run a program of ansible-core with nothing of the caller's settings and return all that it printed."""
     binaries = Path(sys.executable).parent
     environment = {
         "PATH": f"{binaries}:{os.environ['PATH']}",
+        "PYTHONPATH": str(COLLECTIONS.parent / "daemon"),  # where no archive was made the sources take its place
         "HOME": str(folder),
         "LC_ALL": "C.UTF-8",
         "ANSIBLE_HOME": str(folder / "ansible"),
-        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_COLLECTIONS_PATH": str(collections),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",

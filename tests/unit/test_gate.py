@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward import audit
 from doorward.config.stanza import Commands, Cycle
-from doorward.errors import FirewallError, ReplayError
+from doorward.crypto import sealing, symmetric
+from doorward.denials import Bug, CommandFailed, FirewallFailed, StoreFailed
+from doorward.errors import FirewallError, HelperError, ReplayError
 from doorward.gate import FUTURE_MAX, RECENT_MAX, Gate, Verdict
-from doorward.values import Execution, Networks, Reason, Service
+from doorward.record import line as record_line
+from doorward.replay import ReplayStore
+from doorward.values import EncryptionMode, Execution, Networks, Reason, Service
+from doorward.wire import fwknop
 from doorward.wire.fwknop import MessageType
 from unit.making import (
     KEYS,
@@ -28,8 +34,11 @@ from unit.making import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from doorward.config.stanza import Stanza
-    from doorward.values import Datagram
+    from doorward.values import Datagram, SymmetricKeys
     from doorward.wire.fwknop import Message
 
 SSH = Service.parse("tcp/22")
@@ -58,11 +67,70 @@ def test_a_good_knock_opens_what_it_asks_for() -> None:
     assert (str(grant.source), grant.services, grant.seconds) == ("192.0.2.7", (SSH,), 30)
 
 
+def test_every_verdict_of_a_stanza_has_its_name() -> None:
+    laptop, phone = stanza(name="laptop"), stanza(2, keys=OTHER_KEYS, name="phone")
+    cycle = Cycle("/bin/true", None, None)
+    once, sent = Memory(), knock()
+    given: list[tuple[Verdict, str, str]] = [
+        (judge(sent, laptop, phone, memory=once), "granted", "laptop"),
+        (judge(sent, laptop, phone, memory=once), "replay", "laptop"),
+        (judge(datagram(payload(message(), OTHER_KEYS)), laptop, phone), "granted", "phone"),
+        (judge(datagram(b"A" * 200), laptop, phone), "hmac", "laptop"),
+        (judge(knock(), replace(laptop, expires=1)), "expired", "laptop"),
+        (judge(knock(), replace(laptop, require_username="bob")), "username", "laptop"),
+        (
+            judge(datagram(payload(message(), replace(OTHER_KEYS, hmac_key=KEYS.hmac_key))), laptop),
+            "decryption",
+            "laptop",
+        ),
+    ]
+    assert [(str(verdict.reason), verdict.name) for verdict, *_ in given] == [tuple(wanted) for _, *wanted in given]
+    runs = Gate((replace(laptop, cycle=cycle),), Memory(), Door().open, 120, execute=lambda _: None)
+    assert runs.judge(knock(), NOW).name == "laptop"
+    assert judge(knock(), replace(laptop, source=ELSEWHERE)).name is None, "no stanza decided"
+    line = record_line.line(given[0][0])
+    assert " stanza=1 name=laptop user=alice " in line
+    assert "name=" not in record_line.line(judge(knock()))
+
+
+def test_a_packet_sent_again_after_a_reload_has_the_name_that_it_was_seen_under() -> None:
+    before, sent = Gate((stanza(name="laptop"),), Memory(), Door().open, 120), knock()
+    before.judge(sent, NOW)
+    after = Gate((stanza(name="phone"),), Memory(), Door().open, 120)
+    after.go_on_from(before)
+    verdict = after.judge(sent, NOW)
+    assert (verdict.reason, verdict.name) == (Reason.REPLAY, "laptop")
+
+
 def test_an_unspecified_source_means_the_origin_in_both_families() -> None:
     door = Door()
     for origin in (ORIGIN, ORIGIN6):
         judge(datagram(payload(message(text="0.0.0.0,tcp/22")), origin), door=door)
     assert [grant.source.packed for grant in door.grants] == [ORIGIN, ORIGIN6]
+
+
+def padded_with(padding: Callable[[int], bytes], count: int, keys: SymmetricKeys = KEYS) -> Datagram:
+    """A knock whose last block lacks `count` bytes, from a client that pads in another way."""
+    made = (
+        fwknop.serialize(message(user="u" * user, version=version)) for user in range(1, 20) for version in ("3", "30")
+    )
+    plaintext = next(one for one in made if -len(one) % 16 == count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sealing, "_pad", lambda text: text + padding(count))
+        return datagram(symmetric.seal(plaintext, keys, b"saltsalt"))
+
+
+@pytest.mark.parametrize("mode", list(EncryptionMode))
+def test_a_plaintext_that_fills_its_last_block_needs_no_padding(mode: EncryptionMode) -> None:
+    keys = replace(KEYS, mode=mode)
+    assert judge(padded_with(bytes, 0, keys), stanza(keys=keys)).granted
+
+
+@pytest.mark.parametrize("padding", [bytes, lambda count: bytes(count - 1) + bytes([count])], ids=["zeros", "X9.23"])
+@pytest.mark.parametrize("count", [2, 7, 15])
+def test_padding_of_another_kind_is_refused(padding: Callable[[int], bytes], count: int) -> None:
+    verdict = judge(padded_with(padding, count))
+    assert (verdict.reason, verdict.stanza) == (Reason.DECODE, 1)
 
 
 def test_an_ipv6_source_is_granted_as_it_is() -> None:
@@ -210,34 +278,54 @@ def test_the_refusal_that_came_furthest_is_reported() -> None:
 
 def test_without_the_store_nothing_opens() -> None:
     verdict = judge(knock(), memory=Memory(ReplayError("the disk is full")))
-    assert (verdict.reason, verdict.detail) == (Reason.STORE, "the disk is full")
+    assert verdict.denial == StoreFailed("the disk is full")
 
 
 def test_a_firewall_that_refuses_is_a_verdict_of_its_own() -> None:
     verdict = judge(knock(), door=Door(FirewallError("no such table")))
-    assert (verdict.reason, verdict.detail) == (Reason.FIREWALL, "no such table")
+    assert verdict.denial == FirewallFailed("no such table")
+
+
+def test_a_command_that_nobody_takes_is_a_verdict_of_its_own() -> None:
+    def gone(_: Execution) -> None:
+        msg = "doorward-exec does not keep up"
+        raise HelperError(msg)
+
+    runs = (stanza(cycle=Cycle("/bin/x $IP", None, 7)),)
+    assert Gate(runs, Memory(), Door().open, 120, execute=gone).judge(knock(), NOW).denial == CommandFailed(
+        "doorward-exec does not keep up"
+    )
+    verdict = Gate(runs, Memory(), Door().open, 120).judge(knock(), NOW)
+    assert verdict.denial == CommandFailed("nothing runs commands here, and stanza 1 needs it")
+    assert verdict.execution is not None
+    assert verdict.execution.seconds == 7
+
+
+def test_of_many_stanzas_whose_keys_do_not_fit_the_first_is_named() -> None:
+    verdict = judge(knock(), *(stanza(number, keys=OTHER_KEYS) for number in (3, 1, 2)))
+    assert (verdict.reason, verdict.stanza) == (Reason.HMAC, 3)
 
 
 def test_a_bug_becomes_a_verdict_and_opens_nothing() -> None:
     broken = Memory(RuntimeError("unforeseen"))  # type: ignore[arg-type]  # the point is an error nobody expects
     verdict = judge(knock(), memory=broken)
-    assert (verdict.reason, verdict.detail) == (Reason.INTERNAL, "RuntimeError: unforeseen")
+    assert verdict.denial == Bug("RuntimeError: unforeseen")
 
 
 def test_the_audit_line_of_a_grant_says_who_what_and_how_long() -> None:
-    assert audit.line(judge(knock())) == (
+    assert record_line.line(judge(knock())) == (
         "verdict=granted reason=granted origin=192.0.2.7 origin_port=40000 stanza=1 user=alice"
         " source=192.0.2.7 services=tcp/22 seconds=30"
     )
 
 
 def test_the_audit_line_of_a_stranger_says_where_it_came_from() -> None:
-    line = audit.line(judge(datagram(payload()), stanza(source=ELSEWHERE)))
+    line = record_line.line(judge(datagram(payload()), stanza(source=ELSEWHERE)))
     assert line == "verdict=denied reason=no_stanza origin=192.0.2.7 origin_port=40000"
 
 
 def test_the_audit_line_cannot_be_forged_from_inside() -> None:
-    line = audit.line(judge(knock(user="al verdict^granted'x"), stanza(require_username="bob")))
+    line = record_line.line(judge(knock(user="al verdict^granted'x"), stanza(require_username="bob")))
     assert line.startswith("verdict=denied reason=username origin=192.0.2.7 origin_port=40000 stanza=1 ")
     assert 'user="al verdict^granted\'x" ' in line
 
@@ -266,3 +354,17 @@ def test_a_packet_from_an_address_that_is_nobodys_runs_and_opens_nothing(nobody:
 def test_a_source_that_is_nobodys_is_refused_although_source_is_any(nobody: str) -> None:
     assert judge(knock(text=f"{nobody},tcp/22")).reason is Reason.SOURCE
     assert judge(knock(text="192.0.2.9,tcp/22")).granted
+
+
+def test_a_knock_that_the_store_could_not_take_is_granted_to_nobody_later(tmp_path: Path) -> None:
+    store, door, sent = ReplayStore(tmp_path / "replay.db"), Door(), knock(text="0.0.0.0,tcp/22")
+    gate = Gate((stanza(),), store, door.open, 120)
+    other = sqlite3.connect(tmp_path / "replay.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert gate.judge(sent, NOW).reason is Reason.STORE
+    other.execute("ROLLBACK")
+    assert gate.judge(sent._replace(origin=ORIGIN6), NOW + 1).reason is Reason.REPLAY
+    assert gate.judge(knock(), NOW + 1).granted
+    assert gate.judge(sent._replace(origin=ORIGIN6), NOW + 2).reason is Reason.REPLAY
+    other.close()
+    store.close()

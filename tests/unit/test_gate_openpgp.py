@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward import audit
 from doorward.config.stanza import OpenPgp
 from doorward.crypto.openpgp import Signature, Status, Unsealed
-from doorward.daemon import fwknop_log
+from doorward.denials import Fit, NotDecrypted, NotExamined
 from doorward.errors import ReplayError
 from doorward.gate import RECENT_MAX, STRANGERS_MAX, Gate
+from doorward.record import fwknop as record_fwknop
+from doorward.record import line as record_line
 from doorward.values import DigestType, Networks, Reason, Secret
 from doorward.wire import fwknop
 from unit.making import NOW, OTHER_KEYS, Door, Memory, datagram, message, payload, stanza
@@ -29,6 +30,7 @@ ELSEWHERE = Networks.of([ipaddress.ip_network("203.0.113.0/24")])
 ALICE, BOB = "A" * 40, "B" * 40
 HOW = OpenPgp("host", Path("/home"), fingerprints=frozenset({ALICE}))
 WITH_HMAC = replace(HOW, hmac_key=Secret(b"key"), hmac_digest=DigestType.SHA256)
+WRONG_KEY = NotDecrypted("wrong key")
 _NUMBERS = itertools.count()
 
 
@@ -50,10 +52,15 @@ class Scene:
     """A gate with all that it acts on."""
 
     def __init__(
-        self, *stanzas: Stanza, places: int = 8, memory: Memory | None = None, max_age: int | None = 120
+        self,
+        *stanzas: Stanza,
+        places: int = 8,
+        memory: Memory | None = None,
+        max_age: int | None = 120,
+        begun: int = -1,
     ) -> None:
         self.room, self.door, self.memory = Room(places), Door(), memory or Memory()
-        self.gate = Gate(stanzas or (openpgp(),), self.memory, self.door.open, max_age, unsealer=self.room)
+        self.gate = Gate(stanzas or (openpgp(),), self.memory, self.door.open, max_age, unsealer=self.room, begun=begun)
 
     def take(self, knock: Datagram) -> Verdict | None:
         return self.gate.take(knock, NOW)
@@ -68,9 +75,11 @@ def openpgp(number: int = 1, how: OpenPgp = HOW, **changes: Any) -> Stanza:
     return stanza(number, **{"keys": None, "openpgp": how, **changes})
 
 
+SESSION_KEY = b"\x85\x01\x0c\x03" + bytes(8) + b"\x01" + bytes(258)
+
+
 def blob() -> bytes:
-    session_key = b"\x85\x01\x0c\x03" + bytes(8) + b"\x01" + next(_NUMBERS).to_bytes(258, "big")
-    return session_key + b"\xd2\x64" + bytes(100)
+    return SESSION_KEY + b"\xd2\x64" + next(_NUMBERS).to_bytes(100, "big")
 
 
 def knock(content: bytes | None = None, hmac_key: bytes | None = None) -> Datagram:
@@ -89,7 +98,7 @@ def test_a_packet_waits_for_its_plaintext_and_then_opens() -> None:
     verdict = scene.answer()
     assert verdict is not None
     assert (verdict.reason, verdict.stanza, verdict.user) == (Reason.GRANTED, 1, "alice")
-    assert f" user=alice signer={ALICE} source=" in audit.line(verdict)
+    assert f" user=alice signer={ALICE} source=" in record_line.line(verdict)
     assert len(scene.door.grants) == 1
 
 
@@ -100,6 +109,20 @@ def test_symmetric_knocks_go_on_while_others_wait() -> None:
     assert verdict is not None
     assert verdict.granted
     assert (scene.answer(random="1" * 16) or verdict).stanza == 2
+
+
+@pytest.mark.parametrize("others", [[], [openpgp(1)], [openpgp(3)], [openpgp(1), openpgp(3)]])
+def test_the_reason_of_the_stanza_whose_key_the_packet_names_is_the_one_reported(others: list[Stanza]) -> None:
+    stanzas = sorted(
+        [stanza(9, keys=replace(OTHER_KEYS, hmac_key=None)), openpgp(2), *others], key=lambda one: one.number
+    )
+    scene, verdict = Scene(*stanzas), None
+    assert scene.take(knock()) is None
+    for number, one in enumerate([one for one in stanzas if one.openpgp], 1):
+        mine = NotDecrypted("gpg took longer than 2 s", Fit.KEY)
+        verdict = scene.gate.resume(number, mine if one.number == 2 else NotDecrypted("encrypted to B"))
+    assert verdict is not None
+    assert (verdict.stanza, verdict.denial) == (2, NotDecrypted("gpg took longer than 2 s", Fit.KEY))
 
 
 def test_where_a_key_is_set_only_its_packets_reach_gpg() -> None:
@@ -160,7 +183,7 @@ def test_the_next_stanza_is_asked_where_one_fails_and_the_furthest_refusal_is_re
         scene = Scene(openpgp(1), openpgp(2), openpgp(3))
         assert scene.take(knock()) is None
         assert scene.answer(BOB) is None
-        assert scene.gate.resume(2, "wrong key") is None
+        assert scene.gate.resume(2, WRONG_KEY) is None
         verdict = scene.answer(last)
         assert verdict is not None
         assert (verdict.reason, verdict.stanza) == (reason, number)
@@ -184,7 +207,7 @@ def test_the_same_packet_again_costs_no_second_run_of_gpg(key: bytes | None) -> 
         verdict = scene.take(sent)
         assert verdict is not None
         assert verdict.reason is Reason.REPLAY
-        scene.gate.resume(1, "wrong key")
+        scene.gate.resume(1, WRONG_KEY)
     assert len(scene.room.taken) == 1
 
 
@@ -208,13 +231,64 @@ def test_a_packet_for_which_there_was_no_room_opens_nothing_later(key: bytes | N
     scene.room.places = 2
     assert reason(scene.gate.take(sent, NOW + 0.02)) is Reason.REPLAY
     assert scene.take(missed) is None
-    assert reason(scene.gate.resume(1, None)) is Reason.BUSY
+    assert reason(scene.gate.resume(1, NotExamined())) is Reason.BUSY
     assert reason(scene.take(missed)) is Reason.REPLAY
     reloaded = Scene(openpgp(how=how))
     reloaded.gate.go_on_from(scene.gate)
     assert reason(reloaded.take(sent)) is Reason.REPLAY
     assert reloaded.take(knock(hmac_key=key)) is None
-    assert not scene.memory.kept
+    assert bool(scene.memory.kept) is (key is not None), "only authentic packets reach the memory"
+
+
+@pytest.mark.parametrize("key", [None, b"key"])
+def test_a_packet_for_which_there_was_no_room_opens_nothing_in_another_frame(key: bytes | None) -> None:
+    scene = Scene(openpgp(how=HOW if key is None else WITH_HMAC), places=0)
+    block = bytes(range(100))
+    assert reason(scene.take(knock(SESSION_KEY + b"\xd2\x64" + block, key))) is Reason.BUSY
+    scene.room.places = 8
+    for frame in (b"\xd2\xff\0\0\0\x64" + block, b"\xd2\xe5" + block[:32] + b"\x44" + block[32:]):
+        assert reason(scene.take(knock(SESSION_KEY + frame, key))) is Reason.REPLAY
+        assert reason(scene.take(knock(2 * SESSION_KEY + frame, key))) is Reason.REPLAY
+    assert not scene.room.taken
+    assert scene.take(knock(hmac_key=key)) is None
+
+
+@pytest.mark.parametrize("outcome", ["no room", "given up", "killed"])
+def test_an_authentic_packet_without_a_verdict_opens_nothing_after_a_restart(outcome: str) -> None:
+    scene, sent = Scene(openpgp(how=WITH_HMAC), places=0 if outcome == "no room" else 8), knock(hmac_key=b"key")
+    assert reason(scene.take(sent)) is (Reason.BUSY if outcome == "no room" else None)
+    assert outcome != "given up" or [reason(one) for one in scene.gate.give_up()] == [Reason.BUSY]
+    restarted = Scene(openpgp(how=WITH_HMAC), memory=scene.memory)
+    assert reason(restarted.take(sent)) is Reason.REPLAY
+    assert restarted.take(knock(hmac_key=b"key")) is None
+
+
+@pytest.mark.parametrize("max_age", [120, None])
+def test_what_anybody_can_make_opens_nothing_after_a_restart_unless_it_is_newer(max_age: int | None) -> None:
+    start = int(NOW)
+    scene = Scene(openpgp(), openpgp(2, WITH_HMAC), max_age=max_age, begun=start)
+    for made, outcome in ((start - 1, Reason.REPLAY), (start, Reason.REPLAY), (start + 1, Reason.GRANTED)):
+        assert scene.take(knock()) is None
+        assert reason(scene.answer(time=made, random=f"{made:016}")) is outcome
+    assert scene.take(knock(hmac_key=b"key")) is None
+    assert reason(scene.answer(time=start)) is Reason.GRANTED, "the store knows what an HMAC key made"
+    reloaded = Scene(openpgp(), max_age=max_age)
+    reloaded.gate.go_on_from(scene.gate)
+    assert reloaded.take(knock()) is None
+    assert reason(reloaded.answer(time=start)) is Reason.REPLAY
+
+
+def test_an_authentic_packet_that_cannot_be_remembered_does_not_reach_gpg() -> None:
+    scene = Scene(openpgp(how=WITH_HMAC), memory=Memory(ReplayError("locked")))
+    assert reason(scene.take(knock(hmac_key=b"key"))) is Reason.STORE
+    assert not scene.room.taken
+
+
+def test_a_packet_that_two_stanzas_with_one_hmac_key_open_is_asked_of_both() -> None:
+    scene = Scene(openpgp(1, WITH_HMAC), openpgp(2, WITH_HMAC))
+    assert scene.take(knock(hmac_key=b"key")) is None
+    assert scene.gate.resume(1, WRONG_KEY) is None
+    assert reason(scene.answer()) is Reason.GRANTED
 
 
 def test_what_a_symmetric_key_has_opened_is_judged_by_that_alone() -> None:
@@ -256,7 +330,7 @@ def test_what_still_waits_at_the_end_has_a_verdict_too() -> None:
         assert scene.take(one) is None
     given_up = list(scene.gate.give_up())
     assert [(one.reason, one.datagram) for one in given_up] == [(Reason.BUSY, one) for one in knocks]
-    assert scene.gate.resume(1, "late") is None, "it has its verdict"
+    assert scene.gate.resume(1, WRONG_KEY) is None, "it has its verdict"
 
 
 def test_without_an_unsealer_openpgp_packets_are_not_looked_at() -> None:
@@ -324,5 +398,5 @@ def test_fwknopds_line_names_the_signer(signer: str | None, changes: dict[str, A
     scene.take(knock())
     verdict = scene.answer(signer)
     assert verdict is not None
-    lines = [f"{one.severity} {one.text.partition(') ')[2]}" for one in fwknop_log.entries(verdict, NOW)]
+    lines = [f"{one.severity} {one.text.partition(') ')[2]}" for one in record_fwknop.entries(verdict, NOW)]
     assert any(said in line for line in lines), lines

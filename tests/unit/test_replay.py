@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.errors import ReplayError
-from doorward.replay import ReplayStore, acting_as_owner, rotate
+from doorward.replay import UNSAVED_MAX, Past, ReplayStore, ReplayView, acting_as_owner, lock_file, rotate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-ONE, TWO = b"\x01" * 32, b"\x02" * 32
+ONE, TWO, THREE = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
+
+
+def knows(path: Path, packet: bytes) -> bool:
+    with contextlib.closing(ReplayView(path)) as view:
+        return view.has(packet)
 
 
 def test_a_packet_is_new_once(tmp_path: Path) -> None:
@@ -29,8 +34,8 @@ def test_a_packet_is_new_once(tmp_path: Path) -> None:
         False,
         True,
     ]
-    assert store.has(ONE)
-    assert not store.has(b"\x03" * 32)
+    assert knows(tmp_path / "replay.db", ONE)
+    assert not knows(tmp_path / "replay.db", THREE)
     store.close()
 
 
@@ -69,7 +74,7 @@ def test_pruning_forgets_what_is_too_old_and_nothing_else(tmp_path: Path) -> Non
     store.remember(ONE, 50, 100)
     store.remember(TWO, 50, 101)
     assert store.prune(101.5) == 1
-    assert [store.has(ONE), store.has(TWO)] == [False, True]
+    assert [knows(tmp_path / "replay.db", one) for one in (ONE, TWO)] == [False, True]
     store.close()
 
 
@@ -90,7 +95,7 @@ def test_the_log_has_its_length_beforehand_and_begins_anew_with_each_pruning(tmp
     for number in range(200):
         store.remember((2000 + number).to_bytes(32, "big"), 50, 100)
     assert log_bytes(path) > length, "without a pruning it grows"
-    assert all(store.has(number.to_bytes(32, "big")) for number in (0, 999, 2199))
+    assert all(knows(path, number.to_bytes(32, "big")) for number in (0, 999, 2199))
     store.close()
 
 
@@ -110,7 +115,7 @@ def test_a_log_that_somebody_reads_keeps_its_packets_and_its_length(tmp_path: Pa
     store.close()
     again = ReplayStore(path)
     assert log_bytes(path) > 1 << 20
-    assert [again.has(ONE), again.has(TWO)] == [True, True]
+    assert [knows(path, ONE), knows(path, TWO)] == [True, True]
     again.close()
 
 
@@ -132,9 +137,9 @@ def test_a_full_store_refuses_and_forgets_nothing(tmp_path: Path) -> None:
     store.remember(ONE, 50, 100)
     with pytest.raises(ReplayError, match="full"):
         store.remember(TWO, 50, 100)
-    assert store.has(ONE)
+    assert knows(tmp_path / "replay.db", ONE)
     store.prune(1000)
-    assert store.remember(TWO, 51, 2000)
+    assert store.remember(THREE, 51, 2000)
     store.close()
 
 
@@ -171,7 +176,7 @@ def test_a_locked_store_refuses(tmp_path: Path) -> None:
     with pytest.raises(ReplayError, match="locked"):
         store.remember(ONE, 50, 100)
     other.execute("ROLLBACK")
-    assert store.remember(ONE, 50, 100)
+    assert store.remember(TWO, 50, 100)
     other.close()
     store.close()
 
@@ -205,11 +210,9 @@ def test_a_store_open_for_reading_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "replay.db"
     store = ReplayStore(path)
     store.remember(ONE, 50, 100)
-    view = ReplayStore(path, read_only=True)
-    assert view.has(ONE)
-    with pytest.raises(ReplayError, match="readonly"):
-        view.remember(TWO, 50, 100)
-    view.close()
+    with contextlib.closing(ReplayView(path)) as view:
+        assert [view.remember(ONE, 50, 100), view.remember(TWO, 50, 100), view.has(TWO)] == [False, True, False]
+    assert store.remember(TWO, 50, 100)
     store.close()
 
 
@@ -217,11 +220,7 @@ def test_a_closed_store_answers_no_question(tmp_path: Path) -> None:
     store = ReplayStore(tmp_path / "replay.db")
     store.close()
     with pytest.raises(ReplayError):
-        store.has(ONE)
-    with pytest.raises(ReplayError):
         store.prune(0)
-    with pytest.raises(ReplayError):
-        store.raise_floor(1)
     with pytest.raises(ReplayError):
         store.remember(ONE, 50, 1)
 
@@ -326,3 +325,220 @@ def test_what_was_forgotten_is_not_new_again_when_the_clock_steps_back(tmp_path:
     store = ReplayStore(path)
     assert not store.remember(b"p" * 32, 100, 340)
     store.close()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    yield
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def refused(store: ReplayStore, packet: bytes, made: int = 50) -> None:
+    with pytest.raises(ReplayError):
+        store.remember(packet, made, 100)
+
+
+@pytest.mark.parametrize("before", ["at once", "after another packet", "after a pruning", "after a restart"])
+def test_a_packet_that_could_not_be_written_is_never_new(before: str, tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    with locked(path):
+        refused(store, ONE)
+        assert not store.remember(ONE, 50, 100), "also while the store is locked"
+    if before == "after another packet":
+        assert store.remember(TWO, 50, 100)
+    if before == "after a pruning":
+        store.prune(60)
+    if before == "after a restart":
+        store.close()
+        store = ReplayStore(path)
+        assert store.past is Past.COMPLETE
+    assert not store.remember(ONE, 50, 100)
+    assert before == "at once" or knows(path, ONE)
+    store.close()
+
+
+def test_a_packet_that_was_refused_by_a_full_store_is_not_new_when_there_is_room(tmp_path: Path) -> None:
+    store = ReplayStore(tmp_path / "replay.db", rows_max=1)
+    store.remember(ONE, 50, 100)
+    refused(store, TWO, made=60)
+    store.prune(101)
+    assert not store.remember(TWO, 60, 300)
+    store.close()
+
+
+def test_a_packet_that_could_not_be_written_before_kill_9_raises_the_floor(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    code = (
+        "import os, pathlib, sqlite3, sys; from doorward.errors import ReplayError;"
+        "from doorward.replay import ReplayStore;"
+        f"store = ReplayStore(pathlib.Path({str(path)!r}));"
+        f"other = sqlite3.connect({str(path)!r}, isolation_level=None); other.execute('BEGIN EXCLUSIVE')\n"
+        f"try: store.remember({ONE!r}, 50, 100)\nexcept ReplayError: os.kill(os.getpid(), 9)"
+    )
+    assert ended(code) == -9
+    for _ in range(2):
+        store = ReplayStore(path, if_lost=5000)
+        assert [store.past, store.floor] == [Past.COMPLETE, 50]
+        assert not store.remember(ONE, 50, 100)
+        store.close()
+    store = ReplayStore(path)
+    assert store.remember(TWO, 51, 100)
+    store.close()
+
+
+def test_more_packets_than_can_be_kept_unwritten_raise_the_floor(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path, rows_max=0)
+    packets = [number.to_bytes(32, "big") for number in range(UNSAVED_MAX + 1)]
+    for number, packet in enumerate(packets):
+        refused(store, packet, made=number)
+    assert not any(store.remember(packet, number, 100) for number, packet in enumerate(packets))
+    store.close()
+    again = ReplayStore(path)
+    assert again.past is Past.COMPLETE
+    assert not any(again.remember(packet, number, 100) for number, packet in enumerate(packets))
+    assert again.remember(b"another", UNSAVED_MAX, 100)
+    again.close()
+
+
+def ended(code: str) -> int:
+    """Have another process run some code, and return its exit code."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode
+
+
+def empty(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.touch()
+
+
+def remove(path: Path) -> None:
+    for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        file.unlink()
+
+
+def remove_log(path: Path) -> None:
+    path.with_name(path.name + "-wal").unlink()
+    path.with_name(path.name + "-shm").unlink()
+
+
+def put(content: bytes) -> Callable[[Path], object]:
+    return lambda path: lock_file(path).write_bytes(content)
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "an empty file": empty,
+    "no file": remove,
+    "no write-ahead log": lambda path: path.with_name(path.name + "-wal").unlink(),
+    "neither log nor its index": remove_log,
+    "no lock file": lambda path: lock_file(path).unlink(),
+    "an empty lock file": lambda path: os.truncate(lock_file(path), 0),
+    "another store's lock file": put(os.urandom(16) + bytes(16)),
+    "a lock file of another format": put(b"17\n"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_store_that_may_have_forgotten_raises_its_floor(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    remember_one_and_die(path)
+    LOSSES[name](path)
+    for past in (Past.LOST, Past.COMPLETE):
+        store = ReplayStore(path, if_new=-1, if_lost=50)
+        assert store.past is past
+        assert not store.remember(ONE, 50, 100)
+        store.close()
+    store = ReplayStore(path)
+    assert store.remember(TWO, 51, 100)
+    store.close()
+
+
+def test_an_older_copy_of_the_store_has_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    ReplayStore(path).close()
+    copy = path.read_bytes()
+    store = ReplayStore(path)
+    store.remember(ONE, 50, 100)
+    store.close()
+    path.write_bytes(copy)
+    store = ReplayStore(path, if_lost=50)
+    assert store.past is Past.LOST
+    assert not store.remember(ONE, 50, 100)
+    store.close()
+
+
+def test_a_store_that_pruned_its_packets_has_forgotten_none(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    assert store.past is Past.NONE
+    store.remember(ONE, 50, 100)
+    store.prune(1000)
+    store.remember(TWO, 60, 2000)
+    store.close()
+    for _ in range(2):
+        store = ReplayStore(path, if_new=500, if_lost=500)
+        assert store.past is Past.COMPLETE
+        store.close()
+    store = ReplayStore(path)
+    assert store.remember(THREE, 61, 2000)
+    store.close()
+
+
+def test_a_new_store_takes_packets_of_before_its_beginning_for_seen(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path, if_new=50, if_lost=500)
+    assert store.past is Past.NONE
+    assert [store.remember(ONE, 50, 100), store.remember(TWO, 51, 100)] == [False, True]
+    store.close()
+    with contextlib.closing(ReplayView(path)) as view:
+        assert not view.remember(ONE, 50, 100), "explain says the same"
+
+
+ENDLESS = (
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT zeroblob(32) AS packet, i AS made FROM n"
+)
+HOSTILE = {
+    "a view in the place of the table": f"DROP TABLE seen; CREATE VIEW seen AS {ENDLESS}",
+    "a view in the place of the floor": f"DROP TABLE floor; CREATE VIEW floor AS SELECT made AS time FROM ({ENDLESS})",  # noqa: S608  the attack itself
+    "a computed column": "DROP TABLE floor; CREATE TABLE floor (x, time AS (length(hex(zeroblob(x)))));"
+    "INSERT INTO floor VALUES (4000)",
+    "a floor of many rows": f"INSERT INTO floor SELECT made FROM ({ENDLESS} LIMIT 200000)",  # noqa: S608  the attack itself
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_view_evaluates_nothing_that_the_stores_writer_left_there(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    ReplayStore(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.executescript(HOSTILE[name])
+    with pytest.raises(ReplayError, match="cannot be read"):
+        ReplayView(path)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_view_waits_for_no_pipe(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    ReplayStore(path).close()
+    place = path.with_name(path.name + suffix)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(ReplayError, match="is not a file"):
+        ReplayView(path)
+
+
+def test_root_reads_a_store_as_its_owner(anothers_folder: Path) -> None:
+    secret = anothers_folder.parent / "secret.db"
+    ReplayStore(secret).close()
+    (anothers_folder / "replay.db").symlink_to(secret)
+    with pytest.raises(ReplayError, match="unable to open"):
+        ReplayView(anothers_folder / "replay.db")
+    (anothers_folder / "replay.db").unlink()
+    rotate(anothers_folder / "replay.db", now=0, skew=0)
+    assert not knows(anothers_folder / "replay.db", ONE)
+    assert os.geteuid() == 0

@@ -24,6 +24,7 @@ from doorward.values import (
     Secret,
     Service,
     SymmetricKeys,
+    is_link_local,
     refuse_nobody,
     unmap,
 )
@@ -85,6 +86,24 @@ def test_an_address_that_is_nobodys_gets_no_grant_and_no_execution(text: str) ->
             Execution(1, source, origin, HOME, 30, 0, SSH)
     with pytest.raises(WireError, match="come from"):
         Grant(nobody, (SSH,), 30)
+
+
+@pytest.mark.parametrize("text", ["fe80::1", "febf:ffff::1", "169.254.0.1", "169.254.255.255", "fe80::1%lo"])
+def test_an_address_of_a_single_link_gets_no_grant_and_no_execution(text: str) -> None:
+    source = ipaddress.ip_address(text)
+    with pytest.raises(WireError, match="on each link"):
+        Grant(source, (SSH,), 30)
+    with pytest.raises(WireError, match="on each link"):
+        Execution(1, source, HOME, HOME, 30, 0, SSH)
+
+
+@given(st.ip_addresses())
+@example(ipaddress.ip_address("fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff"))
+@example(ipaddress.ip_address("fec0::"))
+@example(ipaddress.ip_address("169.253.255.255"))
+@example(ipaddress.ip_address("169.255.0.0"))
+def test_link_local_addresses_are_those_that_pythons_library_says(one: IPAddress) -> None:
+    assert is_link_local(one) is one.is_link_local
 
 
 @given(st.ip_addresses() | st.ip_addresses(v=4).map(lambda v4: ipaddress.IPv6Address(f"::ffff:{v4}")))

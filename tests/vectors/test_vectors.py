@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from doorward.config.stanza import Commands, Stanza
 from doorward.crypto import symmetric
 from doorward.gate import Gate, Verdict
-from doorward.policy import Abilities
 from doorward.replay import ReplayStore
-from doorward.values import ANYWHERE, Datagram, Grant, Reason, address
+from doorward.values import ANYWHERE, Datagram, Grant, Permissions, Reason, Service, address
 from doorward.wire import fwknop
 from vectors.packets import CLIENT, KEYS, VERDICTS, ClientPacket, DaemonVerdict
 
@@ -28,27 +28,35 @@ def judge(case: DaemonVerdict, store: Path, opened: list[Grant]) -> Verdict:
     serves = case.configuration == "nat+cmd"
     commands = Commands() if serves else None
     stanza = Stanza(1, "access.conf", 1, ANYWHERE, KEYS, fw_access_timeout=5, commands=commands)
-    abilities = Abilities(forwarding=serves, local_nat=serves)
+    permissions = Permissions(forwarding=serves, local_nat=serves)
     memory = ReplayStore(store)
     try:
-        gate = Gate((stanza,), memory, opened.append, max_age=None, abilities=abilities)
+        gate = Gate((stanza,), memory, opened.append, max_age=None, execute=lambda _: None, permissions=permissions)
         return gate.judge(Datagram(case.payload, ORIGIN, bytes(4), 40000, 62201), now=1795218740.0)
     finally:
         memory.close()
 
 
-def as_fwknopd_says(grant: Grant) -> str:
-    """Return a grant in the words of the recorded verdicts."""
-    services = ",".join(map(str, grant.services))
-    if grant.nat is None:
-        return f"accept: access for {grant.source} {services}"
-    first = "local NAT" if grant.nat.target is None else "FORWARD"
-    return f"accept: {first} for {grant.source} {services}; DNAT for {grant.source} {services}"
+class Meaning(NamedTuple):
+    """What a verdict lets happen: the kind of grant or command, and for whom; services without order and repetition."""
+
+    kind: str
+    source: str
+    services: frozenset[Service]
 
 
-def served(verdict: str) -> str:
-    """Return a recorded verdict with the service alone that takes effect: fwknopd logs all, and leads the first."""
-    return re.sub(r"(tcp/\d+),[^;]*", r"\1", verdict) if "NAT" in verdict else verdict
+def of_grant(grant: Grant) -> Meaning:
+    kind = "access" if grant.nat is None else "local NAT" if grant.nat.target is None else "FORWARD"
+    return Meaning(kind, str(grant.source), frozenset(grant.services))
+
+
+def of_recorded(verdict: str) -> Meaning:
+    """The meaning of a recorded verdict; fwknopd logs all services of a forwarding, and forwards the first."""
+    first = verdict.removeprefix("accept: ").partition("; DNAT for ")[0]
+    kind, _, rest = first.partition(" for ")
+    source, _, named = rest.partition(" ")
+    services = [Service.parse(word) for word in named.split(",")]
+    return Meaning(kind, source, frozenset(services[:1] if "NAT" in verdict else services))
 
 
 @pytest.mark.parametrize("packet", CLIENT, ids=lambda packet: packet.name)
@@ -69,14 +77,30 @@ def test_what_the_real_daemon_refuses_is_refused_and_what_it_opens_is_opened(
     opened: list[Grant] = []
     verdict = judge(case, tmp_path / "replay.db", opened)
     number, _, _ = case.name.partition("-")
-    if case.accepted and number not in STRICTER:
-        assert verdict.reason is Reason.GRANTED
-        assert opened == [verdict.grant]
-        assert as_fwknopd_says(opened[0]) == served(case.verdict)
-    else:
+    if not case.accepted or number in STRICTER:
         assert not opened
-        assert verdict.reason is (STRICTER[number][0] if case.accepted else verdict.reason)
         assert not verdict.granted
+        assert verdict.reason is (STRICTER[number][0] if case.accepted else verdict.reason)
+        return
+    assert verdict.reason is Reason.GRANTED
+    if verdict.execution is not None:
+        assert f"accept: command {verdict.execution.command}" == case.verdict
+        assert not opened
+    else:
+        assert opened == [verdict.grant]
+        assert of_grant(opened[0]) == of_recorded(case.verdict)
+
+
+def test_commands_and_grants_of_every_kind_are_among_the_accepted() -> None:
+    accepted = [case.verdict for case in VERDICTS if case.accepted]
+    kinds = {
+        kind for kind in ("access", "local NAT", "FORWARD", "command") if any(f": {kind} " in one for one in accepted)
+    }
+    assert kinds == {"access", "local NAT", "FORWARD", "command"}
+    assert of_recorded("accept: access for 127.0.0.2 tcp/022") == of_recorded(
+        "accept: access for 127.0.0.2 tcp/22,tcp/22"
+    )
+    assert of_recorded("accept: access for 127.0.0.2 tcp/22") != of_recorded("accept: access for 127.0.0.2 udp/22")
 
 
 def test_where_doorwardd_is_stricter_the_document_says_so() -> None:

@@ -1,6 +1,6 @@
-"""Cooked IP packets to datagrams. Pure, and the hot path of a flood: written out by hand, measured in bench/.
+"""Cooked IP packets to datagrams. Pure, and the hot path of a flood: unrolled, and measured in bench/.
 
-UDP comes first and alone; one segment of TCP and ICMP messages, which a knock may travel in as well, come after it.
+UDP comes first; TCP segments and ICMP messages, the other carriers of a knock, come after it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _IPV6_UDP: Final = 48  # bytes: an IPv6 header and a UDP or ICMPv6 header
 _ICMP_HEADER, _TCP_HEADER = 8, 20  # bytes, TCP's without options
 _FRAGMENT: Final = 0x3F  # RFC 791: the upper byte's part of More Fragments and offset
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-_new = tuple.__new__  # what Datagram() does, a sixth of the time of all this faster
+_new = tuple.__new__  # as Datagram(), and a sixth of parse()'s time faster
 
 
 def parse(packet: bytes) -> Datagram | None:
-    """Return the datagram that an IP packet, from its first header byte on, carries whole; else None.
+    """The datagram in an IP packet, from its first header byte on; None if it is not one whole datagram.
 
     Bytes behind the end that the IP header states are link padding and are left out. An IPv6 packet with a mapped IPv4
-    address is no datagram: the kernel drops such (ip6_rcv_core), and it would lend anybody an IPv4 origin.
+    address is refused: the kernel drops it too (ip6_rcv_core), and anybody could claim an IPv4 origin with it.
     """
     if len(packet) < _SHORTEST:
         return None
@@ -30,7 +30,7 @@ def parse(packet: bytes) -> Datagram | None:
 
 
 def _parse_ipv4(packet: bytes) -> Datagram | None:
-    """Return the datagram of an IPv4 packet of at least 28 bytes."""
+    """The datagram of an IPv4 packet of at least 28 bytes."""
     first = packet[0]
     start = (first & 15) << 2
     end = packet[2] << 8 | packet[3]
@@ -60,7 +60,7 @@ def _parse_ipv4(packet: bytes) -> Datagram | None:
 
 
 def _parse_ipv6(packet: bytes) -> Datagram | None:
-    """Return the datagram of an IPv6 packet without extension headers."""
+    """The datagram of an IPv6 packet without extension headers."""
     length = packet[4] << 8 | packet[5]
     end = length + 40
     if (
@@ -79,7 +79,7 @@ def _parse_ipv6(packet: bytes) -> Datagram | None:
 
 
 def _parse_other(packet: bytes, protocol: int, start: int, end: int) -> Datagram | None:
-    """Return what TCP or ICMP carries from `start` to `end`, at least 8 bytes that are all there."""
+    """The datagram of a TCP segment or ICMP message from `start` to `end`, which are at least 8 bytes apart."""
     v6 = packet[0] >= 0x60  # noqa: PLR2004  the version, in the upper half
     origin, destination = (packet[8:24], packet[24:40]) if v6 else (packet[12:16], packet[16:20])
     if protocol == (_ICMPV6 if v6 else _ICMP):

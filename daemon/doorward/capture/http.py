@@ -16,7 +16,7 @@ from doorward.values import unmap
 if TYPE_CHECKING:
     from doorward.values import Datagram, Networks
 
-REQUEST_MAX: Final = 8192  # bytes; what web servers take for a request's head by habit
+REQUEST_MAX: Final = 8192  # bytes; the usual limit of web servers for a request's head
 _METHOD: Final = b"GET /"
 _AGENT: Final = b"Fwknop"
 _BLANKS: Final = b" \t\n\v\f\r"
@@ -26,16 +26,16 @@ _HOPS_MAX: Final = 16  # proxies that one knock may pass
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Which requests count: only those of fwknop's own agent or any, and whose X-Forwarded-For is believed."""
+    """The requests that carry knocks: fwknop's agent alone or any; and the proxies whose X-Forwarded-For counts."""
 
     any_agent: bool = False
     proxies: Networks | None = None
 
 
 def read(datagram: Datagram, rules: Rules) -> Datagram:
-    """Return the knock that a request carries, or the datagram as it is where that is no request that counts.
+    """The knock in a request, or the datagram unchanged if it is no such request.
 
-    As it is, it is refused further on: no packet of any format has a blank.
+    The unchanged datagram is refused later: no packet of any format has a blank.
     """
     request = datagram.payload[:REQUEST_MAX]
     if request[: len(_METHOD)].upper() != _METHOD:
@@ -50,17 +50,17 @@ def read(datagram: Datagram, rules: Rules) -> Datagram:
 
 
 def is_whole(content: bytes) -> bool:
-    """Say whether the head of a request is there to its end; what is no request has none."""
+    """Whether the head of a request is complete; False if it is no request."""
     return content[: len(_METHOD)].upper() == _METHOD and (b"\r\n\r\n" in content or b"\n\n" in content)
 
 
 def _first_word(text: bytes) -> bytes:
-    """Return what stands before the first blank."""
+    """The text before the first blank."""
     return text.translate(bytes.maketrans(_BLANKS, b" " * len(_BLANKS))).partition(b" ")[0]
 
 
 def _fields(request: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the header fields, names in lower case; a last line that may have been cut is left out (RFC 9112, 5)."""
+    """The header fields, names in lower case; a last line that may have been cut is left out (RFC 9112, 5)."""
     head, _, _ = request.replace(b"\r\n", b"\n").partition(b"\n\n")
     lines = head.split(b"\n") if len(head) < len(request.replace(b"\r\n", b"\n")) else head.split(b"\n")[:-1]
     pairs = (line.partition(b":") for line in lines[1:])
@@ -68,9 +68,9 @@ def _fields(request: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _forwarded(fields: list[tuple[bytes, bytes]], proxies: Networks) -> bytes | None:
-    """Return the last address that no trusted proxy has, else the first: each proxy adds whom it has seen at the end.
+    """The last address that is no trusted proxy, else the first: each proxy appends its peer's address.
 
-    What stands before it was written by others, the client included.
+    The addresses before it were written by others, the client included.
     """
     values = b",".join(value for name, value in fields if name == b"x-forwarded-for")
     address = None

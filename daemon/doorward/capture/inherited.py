@@ -1,4 +1,4 @@
-"""Captures out of the descriptors that another process has opened and handed over; each says by itself what it is."""
+"""Captures of descriptors that another process has opened and handed over; the kind of each is read from itself."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from doorward.capture import Capture
     from doorward.values import Carriers
 
-Identity = tuple[int, ...]  # inodes: every socket has one of its own, whatever its descriptor's number
+Identity = tuple[int, ...]  # inodes: each socket has one of its own, independent of its descriptor's number
 
 
 def take_over(
     descriptors: Sequence[int], before: Mapping[Identity, Capture], file_carriers: Carriers | None
 ) -> dict[Identity, Capture]:
-    """Return the captures that the descriptors make, those of `before` where they are the same; all belong to it.
+    """The captures of the descriptors, which it owns from here on; those that are in `before` go on.
 
-    Captures of `before` that are not among them are closed. A capture file needs `file_carriers`, what of it may be a
-    knock; its reader is loaded before the process gives up its power, and cannot be loaded later.
+    Captures of `before` that are not among them are closed. A capture file needs `file_carriers`, the carriers of its
+    knocks; its reader is loaded before the process drops its privileges and cannot be loaded later.
 
     Raises:
-        CaptureError: a descriptor is nothing that packets come from.
+        CaptureError: a descriptor is no source of packets.
     """
     files = [one for one in descriptors if stat.S_ISREG(os.fstat(one).st_mode)]
     sockets = [socket.socket(fileno=one) for one in descriptors if one not in files]
@@ -64,10 +64,10 @@ def take_over(
 
 
 def _capture(group: list[socket.socket]) -> Capture:
-    """Return the capture that reads these sockets."""
+    """The capture that reads these sockets."""
     kind = _KINDS.get((group[0].family, group[0].type))
     if kind is None:
-        msg = f"{group[0]} is nothing that packets come from"
+        msg = f"{group[0]} is no source of packets"
         raise CaptureError(msg)
     return PacketCapture(group) if kind is PacketCapture else kind(group[0])
 

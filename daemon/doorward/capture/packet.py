@@ -1,8 +1,8 @@
-"""Passive capture: AF_PACKET sockets behind a BPF filter. Nothing listens, so no port scan can find a port.
+"""Passive capture: AF_PACKET sockets behind a BPF filter. No port is bound, so no port scan can find one.
 
-One socket for IPv4, one for IPv6 and one for frames with two VLAN tags, not one for everything: a tap for all protocols
-also clones whatever the host sends, and sees a packet once for the bridge port or VLAN's parent and once more for the
-interface above it. The kernel takes one tag off by itself, and both where the VLANs have interfaces here.
+One socket for IPv4, one for IPv6 and one for frames with two VLAN tags, not one for all: a tap for all protocols also
+gets the packets that the host sends, and gets a packet once for the bridge port or VLAN's parent and once more for the
+interface above it. The kernel removes one tag itself, and both where the VLANs have interfaces here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from doorward.capture import bpf, frames
+from doorward.capture import PASSED_OVER_MAX, Capture, bpf, frames
+from doorward.capture.room import Drops
 from doorward.errors import CaptureError
+from doorward.linux.bpf import INSTRUCTION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,26 +28,24 @@ if TYPE_CHECKING:
     from doorward.values import Carriers, Datagram
 
 RECEIVE_BUFFER: Final = 8 << 20  # bytes a socket; some 5 000 packets in the kernel's own counting
-PASSED_OVER_MAX: Final = 64  # frames that one receive() may skip before it lets the loop do something else
 TURN: Final = 64  # datagrams of one family before the other has its turn
 
 _ETH_P_8021Q: Final = 0x8100
-_ETH_P = (0x0800, 0x86DD, _ETH_P_8021Q)  # linux/if_ether.h: IP, IPv6, and what is left of two VLAN tags
+_ETH_P = (0x0800, 0x86DD, _ETH_P_8021Q)  # linux/if_ether.h: IP, IPv6, and the inner of two VLAN tags
 _SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
-_SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
+_SOL_PACKET: Final = 263  # linux/socket.h
 _PACKET_ADD_MEMBERSHIP, _PACKET_DROP_MEMBERSHIP, _PACKET_MR_PROMISC = 1, 2, 1
-_PACKET_MREQ: Final = struct.Struct("=iHH8x")  # interface, kind, length of an address that this kind has not
-_TPACKET_STATS: Final = struct.Struct("=II")  # packets, drops; reading resets them
+_PACKET_MREQ: Final = struct.Struct("=iHH8x")  # interface, kind, length of an address that this kind does not have
 _SOCKADDR_LL: Final = struct.Struct("=HHiHBB8s")
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_LONGEST: Final = 2048  # bytes: an IPv4 header with options and the longest payload fit
+LONGEST: Final = 2048  # bytes: an IPv4 header with options and the longest payload fit
 
 
 class Taps:
-    """The capture sockets and their filters: what needs power. Whoever reads them needs none.
+    """The capture sockets and their filters. Making them needs privileges, reading them does not.
 
-    Making them needs CAP_NET_RAW; more than net.core.rmem_max of buffer needs CAP_NET_ADMIN.
+    Making them needs CAP_NET_RAW; a buffer of more than net.core.rmem_max needs CAP_NET_ADMIN.
     """
 
     def __init__(
@@ -54,22 +54,19 @@ class Taps:
         interfaces: Sequence[str] = (),
         *,
         promiscuous: bool = False,
-        payload: tuple[int, int] = (bpf.PAYLOAD_MIN, bpf.PAYLOAD_MAX),
         receive_buffer: int = RECEIVE_BUFFER,
     ) -> None:
-        """Open the sockets. `interfaces` empty means all; one that is not there is waited for and named by refresh().
+        """Open the sockets. `interfaces` empty means all; refresh() waits for a missing one and names it.
 
-        `promiscuous` hears what is addressed to other hosts' hardware too, on interfaces that come later as well.
+        `promiscuous` also hears packets to other hardware addresses, on later interfaces too.
 
         Raises:
-            CaptureError: no capability, no AF_PACKET in this kernel, or a filter it does not take.
+            CaptureError: no capability, no AF_PACKET in this kernel, or a filter that it refuses.
         """
         self._carriers = carriers
         self._interfaces = tuple(interfaces)
         self._promiscuous = promiscuous
         self._overhearing: frozenset[int] = frozenset()
-        self._payload = payload
-        self._dropped = 0
         self._unreported = True
         self._indexes = self._resolve()
         programs = {kind: self._program(kind) for kind in _ETH_P}
@@ -88,7 +85,7 @@ class Taps:
         """Listen for other knocks or on other interfaces from now on; the sockets stay the same.
 
         Raises:
-            CaptureError: the kernel does not take the filter; the old one stays.
+            CaptureError: the kernel refuses the filter; the old one stays.
         """
         before = self._carriers, self._interfaces, self._indexes, self._promiscuous
         self._carriers, self._interfaces, self._promiscuous = carriers, tuple(interfaces), promiscuous
@@ -103,7 +100,7 @@ class Taps:
         self._unreported = True
 
     def listening(self) -> Callable[[], None]:
-        """Return what makes them listen again as they do now."""
+        """A function that restores the present state of listening."""
         return partial(self.listen, self._carriers, self._interfaces, promiscuous=self._promiscuous)
 
     def refresh(self) -> str | None:
@@ -121,30 +118,23 @@ class Taps:
         self._unreported = False
         return f"capture: {', '.join(changes)}" if changes else None
 
-    def dropped(self) -> int:
-        """Return how many packets the kernel dropped since the start because nobody fetched them in time."""
-        for opened in self.sockets:
-            statistics = opened.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _TPACKET_STATS.size)
-            self._dropped += int(_TPACKET_STATS.unpack(statistics)[1])
-        return self._dropped
-
     def close(self) -> None:
         """Give the sockets back."""
         for opened in self.sockets:
             opened.close()
 
     def _resolve(self) -> tuple[int, ...]:
-        """Return the index of every named interface, 0 where it is not there."""
+        """The index of every named interface, 0 for a missing one."""
         return tuple(map(_index, self._interfaces))
 
     def _program(self, kind: int) -> bytes:
-        """Return a socket's filter for the interfaces as they are now; without a name every interface is good."""
+        """A socket's filter for the present interfaces; without names it accepts every interface."""
         indexes = [index for index in self._indexes if index] if self._interfaces else None
         tagged = kind == _ETH_P_8021Q
-        return bpf.program(self._carriers, indexes, self._payload, promiscuous=self._promiscuous, tagged=tagged)
+        return bpf.program(self._carriers, indexes, promiscuous=self._promiscuous, tagged=tagged)
 
     def _overhear(self) -> None:
-        """Make exactly the interfaces promiscuous that are there and shall be; the kernel counts who wants it."""
+        """Make exactly the wanted interfaces promiscuous; the kernel counts the users of each."""
         there = {index for index, name in socket.if_nameindex() if name != "lo"}
         named = {index for index in self._indexes if index} if self._interfaces else there
         wanted = frozenset(named if self._promiscuous else ())
@@ -155,7 +145,7 @@ class Taps:
         self._overhearing = wanted
 
     def _membership(self, change: int, index: int) -> None:
-        """Change one interface; one that has just gone has nothing to change."""
+        """Change one interface; one that has just gone is ignored."""
         with contextlib.suppress(OSError):
             self.sockets[0].setsockopt(_SOL_PACKET, change, _PACKET_MREQ.pack(index, _PACKET_MR_PROMISC, 0))
 
@@ -170,13 +160,11 @@ class Taps:
             raise CaptureError(msg) from error
 
 
-class PacketCapture:
-    """See capture.Capture: reads the sockets of Taps, in whichever process, and does nothing else to them."""
-
-    ended = False
+class PacketCapture(Capture):
+    """See capture.Capture: reads the sockets of Taps, in any process, and changes nothing about them."""
 
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
-        """Read these non-blocking sockets, which belong to the capture from here on.
+        """Take over these non-blocking sockets.
 
         Raises:
             CaptureError: no epoll descriptor can be had.
@@ -186,6 +174,7 @@ class PacketCapture:
         self._read = self._waiting[0]
         self._turn = TURN
         try:
+            self._drops = tuple(map(Drops, sockets))
             self._epoll = select.epoll()
             for one in sockets:
                 self._epoll.register(one, select.EPOLLIN)
@@ -194,11 +183,11 @@ class PacketCapture:
             raise CaptureError(msg) from error
 
     def fileno(self) -> int:
-        """Return the epoll descriptor that stands for all sockets."""
+        """The epoll descriptor that stands for all sockets."""
         return self._epoll.fileno()
 
     def receive(self) -> Datagram | None:
-        """See capture.Capture. After PASSED_OVER_MAX frames that lie, None, though more may wait."""
+        """See capture.Capture. None also after PASSED_OVER_MAX malformed frames, though more may wait."""
         for _ in range(PASSED_OVER_MAX):
             packet = self._next_packet()
             if not packet:
@@ -208,6 +197,10 @@ class PacketCapture:
                 return datagram
         return None
 
+    def take_dropped(self) -> int:
+        """See capture.Capture."""
+        return sum(one.take() for one in self._drops)
+
     def close(self) -> None:
         """See capture.Capture."""
         self._epoll.close()
@@ -215,25 +208,15 @@ class PacketCapture:
             one.close()
 
     def _next_packet(self) -> bytes:
-        """Return the next packet of any socket, or nothing; the sockets take turns, so that none starves."""
+        """The next packet of any socket, or b""; the sockets take turns, so none starves."""
         self._turn -= 1
         if not self._turn:
             self._change_over()
-        try:
-            return self._read(_LONGEST)
-        except BlockingIOError:
-            return self._next_of_others()
-        except OSError as error:
-            raise CaptureError(str(error)) from error
-
-    def _next_of_others(self) -> bytes:
-        """Return the next packet where the current socket has none."""
-        for _ in self._sockets[1:]:
-            self._change_over()
+        for _ in self._sockets:
             try:
-                return self._read(_LONGEST)
-            except BlockingIOError:
-                continue
+                return self._read(LONGEST)
+            except BlockingIOError:  # noqa: PERF203  of three sockets
+                self._change_over()
             except OSError as error:
                 raise CaptureError(str(error)) from error
         return b""
@@ -246,14 +229,14 @@ class PacketCapture:
 
 
 def _reading(opened: socket.socket) -> Callable[[int], bytes]:
-    """Return what reads one packet of a socket, from the IP header on."""
+    """A function that reads one packet of a socket, from the IP header on."""
     if opened.getsockname()[1] != _ETH_P_8021Q:
         return opened.recv
     return lambda longest: opened.recv(longest)[bpf.VLAN_TAG :]
 
 
 def _index(interface: str) -> int:
-    """Return the index of an interface, 0 where there is none of this name."""
+    """The index of an interface, 0 if there is none of this name."""
     try:
         return socket.if_nametoindex(interface)
     except OSError:
@@ -261,9 +244,9 @@ def _index(interface: str) -> int:
 
 
 def _open(ethertype: int, program: bytes, receive_buffer: int) -> socket.socket:
-    """Return a cooked socket that has only ever seen what the filter lets through.
+    """A cooked socket that never received a packet without the filter.
 
-    Made for no protocol it receives nothing; the filter goes on before bind() names the protocol, for all interfaces.
+    Made for no protocol it receives nothing; bind() names the protocol after the filter is attached.
     """
     opened = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
     try:
@@ -277,7 +260,7 @@ def _open(ethertype: int, program: bytes, receive_buffer: int) -> socket.socket:
 
 
 def _bind(opened: socket.socket, ethertype: int) -> None:
-    """Bind to a protocol on every interface, which socket.bind() cannot say (packet(7), struct sockaddr_ll)."""
+    """Bind to a protocol on every interface, which socket.bind() cannot express (packet(7), struct sockaddr_ll)."""
     place = _SOCKADDR_LL.pack(socket.AF_PACKET, socket.htons(ethertype), 0, 0, 0, 0, b"")
     if _LIBC.bind(opened.fileno(), place, len(place)):
         error = ctypes.get_errno()
@@ -287,12 +270,12 @@ def _bind(opened: socket.socket, ethertype: int) -> None:
 def attach(opened: socket.socket, program: bytes) -> None:
     """Make `program` the socket's filter (struct sock_fprog: count, pointer; the kernel copies it)."""
     steps = ctypes.create_string_buffer(program, len(program))
-    count = len(program) // bpf.INSTRUCTION_BYTES
+    count = len(program) // INSTRUCTION_BYTES
     opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", count, ctypes.addressof(steps)))
 
 
 def enlarge(opened: socket.socket, receive_buffer: int) -> None:
-    """Ask for a large receive buffer: past net.core.rmem_max where that is allowed, else up to it."""
+    """Ask for a large receive buffer: beyond net.core.rmem_max if that is allowed, else up to it."""
     try:
         opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
     except PermissionError:

@@ -1,6 +1,6 @@
 """A capture file as a source of packets, read with scapy: pcap and pcapng, every link type that scapy brings to IP.
 
-Nothing of it is believed: it is read record by record, in the process without power.
+The file is not trusted: the unprivileged process reads it record by record.
 """
 
 from __future__ import annotations
@@ -10,34 +10,32 @@ import io
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward.capture import bpf, frames
+from doorward.capture import PASSED_OVER_MAX, Capture, bpf, frames
 from doorward.errors import CaptureError
 
 if TYPE_CHECKING:
     from doorward.values import Carriers, Datagram
 
 RECORD_MAX: Final = 1 << 18  # bytes; tcpdump's longest snapshot
-_PASSED_OVER_MAX: Final = 64  # records without a knock; then the loop may do something else
-_PCAP_HEADER: Final = 24  # bytes; what is shorter than this has no packet and is no capture file
+_PCAP_HEADER: Final = 24  # bytes; a shorter file has no packet and is no capture file
 _LAYERS: Final = ("utils", "config", "layers.l2", "layers.inet", "layers.inet6", "layers.ppp")
 
 
-class FileCapture:
+class FileCapture(Capture):
     """See capture.Capture: the knocks in a file, then `ended`."""
 
     def __init__(self, descriptor: int, carriers: Carriers) -> None:
-        """Read an open file, which belongs to the capture from here on; packets that no carrier fits are passed over.
+        """Take over an open file; packets that no carrier fits are skipped.
 
         Raises:
             CaptureError: scapy is not there, or this is no capture file.
         """
-        self.ended = False
         self._carriers = carriers
         self._scapy = _import_scapy()
-        self._ready = os.eventfd(1)  # a file is always readable, and epoll knows no files: this stands for it
+        self._ready = os.eventfd(1)  # epoll refuses files, which are always readable: this takes the file's place
         self._file = _Bounded(io.FileIO(descriptor))
         self._size = os.fstat(descriptor).st_size
-        self._known = 0  # bytes from the start that were read whole
+        self._known = 0  # bytes in complete records so far
         try:
             self._records = self._scapy["utils"].RawPcapReader(self._file)
         except Exception as error:
@@ -46,12 +44,12 @@ class FileCapture:
             raise CaptureError(msg) from error
 
     def fileno(self) -> int:
-        """Return a descriptor that is always readable."""
+        """A descriptor that is always readable."""
         return self._ready
 
     def receive(self) -> Datagram | None:
         """See capture.Capture; None and `ended` at the end of the file."""
-        for _ in range(_PASSED_OVER_MAX):
+        for _ in range(PASSED_OVER_MAX):
             packet = None if self.ended else self._next_packet()
             if packet is None:
                 return None
@@ -66,23 +64,23 @@ class FileCapture:
         os.close(self._ready)
 
     def _next_packet(self) -> bytes | None:
-        """Return the next record's IP packet, nothing where it has none, or None at the end of the file."""
+        """The next record's IP packet, b"" if it has none, or None at the end of the file."""
         try:
             content, about = next(self._records)
         except StopIteration:
             self._end()
             return None
-        except Exception as error:  # scapy's own, struct's, and whatever a damaged length leads to
+        except Exception as error:  # scapy's own, struct's, and others caused by a damaged length
             self.ended = True
             msg = f"the capture file is damaged after {self._known} bytes: {error}"
             raise CaptureError(msg) from error
-        if len(content) == getattr(about, "caplen", len(content)):  # else it was cut, and the file ends here
+        if len(content) == getattr(about, "caplen", len(content)):  # else the record is cut short
             self._known = self._file.tell()
         link = getattr(about, "linktype", None)
         return self._ip(content, self._records.linktype if link is None else link)
 
     def _end(self) -> None:
-        """Tell the end of the file from one that was cut."""
+        """Tell the end of a file from a file that is cut short."""
         self.ended = True
         is_pcap = type(self._records).__name__ == "RawPcapReader"  # pcapng ends with blocks that are no packets
         if is_pcap and self._size not in {self._known, _PCAP_HEADER}:
@@ -90,7 +88,7 @@ class FileCapture:
             raise CaptureError(msg)
 
     def _ip(self, content: bytes, link: int) -> bytes:
-        """Return the IP packet in a record, or nothing."""
+        """The IP packet in a record, or b""."""
         kind = self._scapy["config"].conf.l2types.num2layer.get(link)
         if kind is None:
             return b""
@@ -106,10 +104,10 @@ class FileCapture:
 
 
 class _Bounded(io.BufferedReader):
-    """A file that no lying length makes read into memory as a whole."""
+    """A file of which a wrong length never makes more than one record be read."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return so many bytes; more than a record can have is an error."""
+        """Read `size` bytes; more than a record can have is an error."""
         if size is None or not 0 <= size <= 2 * RECORD_MAX:
             msg = f"a record of {size} bytes"
             raise ValueError(msg)
@@ -117,7 +115,7 @@ class _Bounded(io.BufferedReader):
 
 
 def _import_scapy() -> dict[str, Any]:
-    """Return scapy's modules: loaded here alone, they take most of a second and 80 MB."""
+    """Scapy's modules: loaded here alone, since they take most of a second and 80 MB."""
     try:
         return {name: importlib.import_module(f"scapy.{name}") for name in _LAYERS}
     except ImportError as error:

@@ -1,19 +1,19 @@
-"""A UDP server: for hosts that have no packet sockets, or where only one socket shall hear knocks.
+"""A UDP server: for hosts without packet sockets, or where one socket alone should hear knocks.
 
-The socket is opened by whoever has the power, and can only be read where seccomp forbids connect(2) and sendto(2):
-without a peer, write(2) on it has nowhere to go.
+The helper opens the socket. In the listener, whose seccomp filter forbids connect(2) and sendto(2), it can only be
+read: without a peer write(2) sends nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
-from doorward.capture import bpf
-from doorward.capture.packet import RECEIVE_BUFFER, attach, enlarge
+from doorward.capture import PASSED_OVER_MAX, Capture, bpf, server
+from doorward.capture.packet import LONGEST, RECEIVE_BUFFER, attach, enlarge
+from doorward.capture.room import Drops
+from doorward.capture.server import ANYWHERE
 from doorward.errors import CaptureError
 from doorward.values import Datagram
 
@@ -25,50 +25,44 @@ _SO_LOCK_FILTER: Final = 44  # asm-generic/socket.h
 _PKTINFO4: Final = struct.Struct("=i4s4s")  # struct in_pktinfo: interface, local address, the header's destination
 _PKTINFO6: Final = struct.Struct("=16si")  # struct in6_pktinfo: destination, interface
 _ANCILLARY: Final = 128  # bytes, more than either needs
-_LONGEST: Final = 2048
-_PASSED_OVER_MAX: Final = 64  # what is no datagram for us; then the loop may do something else
+_LOOK: Final = 64  # datagrams between two looks at the drops, some hundredths of the buffer
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
-def serve(port: int, *, addresses: Sequence[str] = ("0.0.0.0", "::")) -> tuple[socket.socket, ...]:  # noqa: S104  every address of the host is meant
-    """Return non-blocking sockets bound to a port, one a family; a kernel without IPv6 gives one.
+def serve(port: int, *, addresses: Sequence[str] = ANYWHERE) -> tuple[socket.socket, ...]:
+    """Non-blocking sockets bound to a port, one a family; a kernel without IPv6 gives one.
 
     Raises:
-        CaptureError: the port is taken or may not be had.
+        CaptureError: the port is taken or forbidden.
     """
-    with contextlib.ExitStack() as stack:
-        opened = []
-        for address in addresses:
-            one = _open(address, port)
-            if one is not None:
-                opened.append(stack.enter_context(one))
-        if not opened:
-            msg = f"no UDP server on port {port}: this kernel has neither IPv4 nor IPv6"
-            raise CaptureError(msg)
-        stack.pop_all()
-    return tuple(opened)
+    return server.serve(socket.SOCK_DGRAM, port, addresses, _bind)
 
 
-class UdpCapture:
-    """See capture.Capture: reads the socket of serve(), in whichever process, and does nothing else to it."""
-
-    ended = False
+class UdpCapture(Capture):
+    """See capture.Capture: reads the socket of serve(), in any process, and changes nothing about it."""
 
     def __init__(self, opened: socket.socket) -> None:
-        """Read this non-blocking socket, which belongs to the capture from here on."""
+        """Take over this non-blocking socket."""
         self._socket = opened
         self._port = int(opened.getsockname()[1])
+        self._drops = Drops(opened, filtered=True)
+        self._unlooked = 0
 
     def fileno(self) -> int:
-        """Return the socket's descriptor."""
+        """The socket's descriptor."""
         return self._socket.fileno()
 
     def receive(self) -> Datagram | None:
-        """See capture.Capture; after many that are none of ours, None, though more may wait."""
-        for _ in range(_PASSED_OVER_MAX):
+        """See capture.Capture. None also after many datagrams that are not for us, though more may wait."""
+        self._unlooked -= 1
+        if self._unlooked < 0:
+            self._drops.look()
+            self._unlooked = _LOOK
+        for _ in range(PASSED_OVER_MAX):
             try:
-                payload, ancillary, flags, origin = self._socket.recvmsg(_LONGEST, _ANCILLARY)
+                payload, ancillary, flags, origin = self._socket.recvmsg(LONGEST, _ANCILLARY)
             except BlockingIOError:
+                self._unlooked = 0  # the next datagrams may be a burst that fills the buffer
                 return None
             except OSError as error:
                 raise CaptureError(str(error)) from error
@@ -79,13 +73,17 @@ class UdpCapture:
                     return Datagram(payload, sender, destination, origin[1], self._port)
         return None
 
+    def take_dropped(self) -> int:
+        """See capture.Capture."""
+        return self._drops.take()
+
     def close(self) -> None:
         """See capture.Capture."""
         self._socket.close()
 
 
 def _destination(ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
-    """Return the packed address that a datagram was sent to."""
+    """The packed address that a datagram was sent to."""
     for level, kind, packed in ancillary:
         if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO) and len(packed) == _PKTINFO4.size:
             return bytes(_PKTINFO4.unpack(packed)[2])
@@ -94,27 +92,13 @@ def _destination(ancillary: list[tuple[int, int, bytes]]) -> bytes | None:
     return None
 
 
-def _open(address: str, port: int) -> socket.socket | None:
-    """Return the bound socket of one family, its filter in place and locked, or None where there is no such family."""
-    v6 = ":" in address
-    try:
-        opened = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        attach(opened, bpf.datagrams())
-        opened.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
-        enlarge(opened, RECEIVE_BUFFER)
-        if v6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        else:
-            opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        opened.bind((address, port))
-    except OSError as error:
-        opened.close()
-        if v6 and error.errno == errno.EADDRNOTAVAIL:  # IPv6 is switched off
-            return None
-        msg = f"no UDP server on port {port}: {error.strerror}"
-        raise CaptureError(msg) from error
-    return opened
+def _bind(opened: socket.socket, place: tuple[str, int]) -> None:
+    """Bind a socket with its filter attached and locked."""
+    attach(opened, bpf.datagrams())
+    opened.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
+    enlarge(opened, RECEIVE_BUFFER)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    opened.bind(place)

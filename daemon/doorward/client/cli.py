@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
-import getpass
 import os
-import secrets
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward import __version__
-from doorward.client import options
-from doorward.client.outside import Outside, UnansweredError
+from doorward import portable, status_file
+from doorward.client import getopt
+from doorward.client.options import (
+    COMMANDS,
+    CONNECT,
+    DOCTOR,
+    FORWARD,
+    GENERATE,
+    IMPORT,
+    KNOCK,
+    LEARN,
+    MOSH,
+    SSH_CONFIG,
+    STATUS,
+)
+from doorward.client.surroundings import Outside, UnansweredError
 from doorward.errors import ConfigError, DoorwardError, RootError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+    from types import ModuleType, SimpleNamespace
 
+    from doorward.client.options import Command
+
+    AddMore = Callable[["Subparsers"], None]
     Subparsers = argparse._SubParsersAction[Any]  # noqa: SLF001  argparse gives this type no public name
 
 DONE: Final = 0
@@ -37,13 +52,24 @@ Single Packet Authorization: ask a hidden host to open a service for a while.
 _EXIT_CODES: Final = """\
 exit codes: 0 done, 1 failed, 2 usage, 3 mistake in a configuration file, 4 root is needed
 """
+_SUMMARIES: Final = {
+    "knock": "ask a host to open services",
+    "connect": "knock and connect: the ProxyCommand for ssh",
+    "doctor": "find out why a host does not open",
+    "learn": "remember the address at which a host sees this machine",
+    "import": "take the keys that `doorward init` made on a host",
+    "keys": "make keys",
+    "ssh-config": "print the lines that make every ssh knock",
+    "forward": "a port of this machine that leads to a hidden service",
+    "mosh": "knock for mosh and start it",
+}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one command and return the exit code."""
+def main(argv: list[str] | None = None, add_more: AddMore | None = None) -> int:
+    """Run one command and return the exit code; `add_more` adds commands that are not the client's."""
     outside = _outside()
     try:
-        code = _run(sys.argv[1:] if argv is None else argv, outside)
+        code = _run(sys.argv[1:] if argv is None else argv, outside, add_more)
         outside.out.flush()  # a full disk must not pass for success
     except SystemExit as end:  # argparse ends --help, --version and usage errors so
         return end.code if isinstance(end.code, int) else FAILED
@@ -54,15 +80,9 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-def _run(words: list[str], outside: Outside) -> int:
+def _run(words: list[str], outside: Outside, add_more: Callable[[Subparsers], None] | None) -> int:
     try:
-        knock = _knock_words(words)
-        if knock is not None:
-            from doorward.client import command  # noqa: PLC0415  each command loads only what it needs
-
-            return command.run(knock, outside, _FWKNOP if _is_fwknop() else "doorward knock")
-        arguments = _parse(words, outside)
-        return int(arguments.run(arguments))
+        return _command(words, outside, add_more)
     except RootError as error:
         outside.warn(str(error))
         return NOT_ROOT
@@ -75,23 +95,57 @@ def _run(words: list[str], outside: Outside) -> int:
         return FAILED
 
 
-def _is_fwknop() -> bool:
-    """Say whether the program was called by fwknop's name."""
-    return Path(sys.argv[0]).name == _FWKNOP
+def _command(words: list[str], outside: Outside, add_more: Callable[[Subparsers], None] | None) -> int:
+    command = _called(words)
+    if command is None:
+        return _other(words, add_more)
+    try:
+        return _carry_out(command, words, outside)
+    except getopt.UsageError as error:
+        outside.err.write(f"{_usage().line(command)}{command.name}: error: {error}\n")
+        if command is CONNECT:
+            status_file.leave(words, f"the helper does not take its options: {error}")
+        return USAGE
 
 
-def _knock_words(words: list[str]) -> list[str] | None:
-    """Return the words behind `knock`, which is also what fwknop's options without a command mean; None is another."""
-    if _is_fwknop():
-        return words
-    if words and words[0] == "knock":
-        return words[1:]
-    is_option = bool(words) and words[0].startswith("-") and words[0] not in {"-h", "--help", "-V", "--version"}
-    return words if is_option else None
+def _called(words: list[str]) -> Command | None:
+    """The client's command; options without a command mean knock, and so does fwknop's name for the program."""
+    if Path(sys.argv[0]).name == _FWKNOP:
+        return KNOCK._replace(name=_FWKNOP)
+    if words and words[0].startswith("-") and words[0] not in {"-h", "--help", "-V", "--version"}:
+        return KNOCK
+    if words[:1] == ["status"]:
+        return STATUS if _is_about_me(words) else None
+    return COMMANDS.get(words[0]) if words else None
+
+
+def _is_about_me(words: list[str]) -> bool:
+    """Whether `doorward status` is about this user; to root, or with files of a daemon, it is about the host."""
+    names_files = any(word.startswith(("-c", "-a", "-r", "--c", "--a", "--ru")) for word in words[1:])
+    return not portable.HOSTS_RUN_HERE or "--me" in words or not (portable.user() == 0 or names_files)
+
+
+def _carry_out(command: Command, words: list[str], outside: Outside) -> int:
+    if command.name not in _RUN:
+        from doorward.client.command import run as run_knock  # noqa: PLC0415  each command loads only what it needs
+
+        run_knock(words[words[:1] == ["knock"] :], outside, command)
+        return DONE
+    given = words[1:]
+    for inner in command.name.split()[2:]:  # generate, of keys
+        if given[:1] not in ([inner], ["-h"], ["--help"]):
+            msg = f"a command is required: {inner}"
+            raise getopt.UsageError(msg)
+        given = given[given[0] == inner :]
+    said = getopt.parse(command, given)
+    if said.help:
+        outside.out.write(_usage().page(command))
+        return DONE
+    return _RUN[command.name](said, outside) or DONE
 
 
 def _lost_output(error: OSError, outside: Outside) -> int:
-    """Give up on standard output, so that the interpreter does not try once more at its end."""
+    """Give up on standard output, so that the interpreter does not flush it again at exit."""
     if not isinstance(error, BrokenPipeError):
         outside.warn(str(error))
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -102,9 +156,9 @@ def _outside() -> Outside:
     return Outside(
         clock=time.time,
         monotonic=time.monotonic,
-        random_bytes=secrets.token_bytes,
+        random_bytes=os.urandom,
         environ=os.environ,
-        home=Path(os.environ.get("HOME") or "/"),
+        home=Path(os.environ.get("HOME") or os.environ.get("USERPROFILE") or "/"),
         ask=_ask,
         agree=_agree,
         out=sys.stdout,
@@ -113,7 +167,9 @@ def _outside() -> Outside:
 
 
 def _ask(prompt: str) -> str:
-    if not (sys.stdin.isatty() or _has_terminal()):
+    import getpass  # noqa: PLC0415  only where a person is asked
+
+    if not ((sys.stdin is not None and sys.stdin.isatty()) or _has_terminal()):
         msg = "there is no terminal to ask at"
         raise UnansweredError(msg)
     try:
@@ -124,9 +180,9 @@ def _ask(prompt: str) -> str:
 
 
 def _has_terminal() -> bool:
-    """Say whether there is a terminal to ask at, whatever standard input is."""
+    """Whether there is a terminal to ask at, independently of standard input."""
     try:
-        os.close(os.open(TERMINAL, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+        os.close(os.open(TERMINAL, os.O_RDWR | portable.flags("O_NOCTTY", "O_CLOEXEC")))
     except OSError:
         return False
     return True
@@ -135,96 +191,112 @@ def _has_terminal() -> bool:
 def _agree(question: str) -> bool:
     sys.stdout.write(question)
     sys.stdout.flush()
-    return sys.stdin.readline().startswith("y")
+    return sys.stdin is not None and sys.stdin.readline().startswith("y")
 
 
-def _parse(words: list[str], outside: Outside) -> argparse.Namespace:
-    """Return the arguments with `run` set. Only the parser of the named command is made: ssh waits for this."""
+def _connect(said: SimpleNamespace, outside: Outside) -> None:
+    more = {}
+    if said.follow_ssh:
+        from doorward.client.following import follower  # noqa: PLC0415  each command loads only what it needs
+
+        more["prepare"] = follower(os.getppid(), said)  # ssh answers while the rest is loaded
+    from doorward.client.proxy import run  # noqa: PLC0415  each command loads only what it needs
+
+    run(said, outside, stdin=0, stdout=1, **more)
+
+
+def _doctor(said: SimpleNamespace, outside: Outside) -> int:
+    from doorward.client import doctor  # noqa: PLC0415  each command loads only what it needs
+
+    return DONE if doctor.run(said, outside) else FAILED
+
+
+def _learn(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client.learn import run  # noqa: PLC0415  each command loads only what it needs
+
+    run(said, outside, sys.stdin)
+
+
+def _generate(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client import keys  # noqa: PLC0415  each command loads only what it needs
+
+    text = keys.new(outside.random_bytes, said.key_len, said.hmac_key_len)
+    if said.output is None:
+        outside.out.write(text)
+    else:
+        keys.write(text, said.output, force=bool(said.force))
+
+
+def _import(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client.importing import run  # noqa: PLC0415  each command loads only what it needs
+
+    run(said, outside, None if sys.stdin is None else sys.stdin.buffer)
+
+
+def _status(said: SimpleNamespace, outside: Outside) -> int:
+    from doorward.client import me  # noqa: PLC0415  each command loads only what it needs
+
+    return me.report(said, outside)
+
+
+def _ssh_config(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client import ssh_config  # noqa: PLC0415  each command loads only what it needs
+
+    program = ssh_config.program(sys.orig_argv, sys.argv[1:], sys.executable)
+    command = [*program, "connect", *ssh_config.route_words(said), "--follow-ssh"]
+    outside.out.write(ssh_config.block(said.hosts, command, fdpass=not said.no_fdpass))
+
+
+def _forward(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client.forward import run  # noqa: PLC0415  each command loads only what it needs
+
+    said.status, said.client_first = None, True
+    run(said, outside)
+
+
+def _mosh(said: SimpleNamespace, _outside: Outside) -> None:
+    from doorward.client.mosh import run  # noqa: PLC0415  each command loads only what it needs
+
+    run(said)
+
+
+_RUN: Final[dict[str, Callable[[SimpleNamespace, Outside], int | None]]] = {
+    CONNECT.name: _connect,
+    DOCTOR.name: _doctor,
+    LEARN.name: _learn,
+    IMPORT.name: _import,
+    STATUS.name: _status,
+    GENERATE.name: _generate,
+    SSH_CONFIG.name: _ssh_config,
+    FORWARD.name: _forward,
+    MOSH.name: _mosh,
+}
+
+
+def _usage() -> ModuleType:
+    from doorward.client import usage  # noqa: PLC0415  only for help, completion and mistakes
+
+    return usage
+
+
+def _other(words: list[str], add_more: Callable[[Subparsers], None] | None) -> int:
+    """Run a command that is not the client's, or list all commands."""
+    import argparse  # noqa: PLC0415  10 ms that `doorward connect` need not wait for
+
+    from doorward import __version__  # noqa: PLC0415  each command loads only what it needs
+
     parser = argparse.ArgumentParser(
         "doorward", description=_TOP, epilog=_EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-V", "--version", action="version", version=f"doorward {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    adders = _adders(outside)
-    if words and words[0] in adders:
-        adders[words[0]](commands)
-    else:
-        for add in adders.values():
-            add(commands)
-        _add_host_commands(commands)
-    return parser.parse_args(words)
+    add_commands(parser.add_subparsers(metavar="COMMAND", required=True), add_more)
+    arguments = parser.parse_args(words)
+    return int(arguments.run(arguments))
 
 
-def _adders(outside: Outside) -> dict[str, Callable[[Subparsers], None]]:
-    return {
-        "knock": lambda commands: commands.add_parser("knock", help="ask a host to open services"),
-        "connect": lambda commands: _add_connect(commands, outside),
-        "keys": lambda commands: _add_keys(commands, outside),
-        "ssh-config": lambda commands: _add_ssh_config(commands, outside),
-    }
-
-
-def _add_host_commands(commands: Subparsers) -> None:
-    from doorward.client import audit_file, host  # noqa: PLC0415  what runs before every ssh must not load these
-
-    host.add_commands(commands)
-    audit_file.add_commands(commands)
-
-
-def _add_connect(commands: Subparsers, outside: Outside) -> None:
-    parser = commands.add_parser("connect", help="knock and connect: the ProxyCommand for ssh")
-    options.add_connect(parser)
-    parser.set_defaults(run=lambda arguments: _connect(arguments, outside))
-
-
-def _connect(arguments: argparse.Namespace, outside: Outside) -> int:
-    from doorward.client.proxy import Order, run  # noqa: PLC0415
-
-    order = Order(
-        host=arguments.host,
-        port=arguments.dial_port,
-        timeout=arguments.seconds,
-        said=options.profile(arguments),
-        rc_file=arguments.rc_file,
-        stanza=arguments.stanza,
-        status=arguments.status,
-    )
-    run(order, outside, stdin=0, stdout=1)
-    return DONE
-
-
-def _add_keys(commands: Subparsers, outside: Outside) -> None:
-    parser = commands.add_parser("keys", help="make keys")
-    inner = parser.add_subparsers(metavar="COMMAND", required=True)
-    generate = inner.add_parser("generate", help="make a new pair of keys")
-    options.add_generate(generate)
-    generate.set_defaults(run=lambda arguments: _generate(arguments, outside, arguments.output))
-
-
-def _generate(arguments: argparse.Namespace, outside: Outside, output: Path | None) -> int:
-    from doorward.client import keys  # noqa: PLC0415
-
-    text = keys.new(outside.random_bytes, arguments.key_len, arguments.hmac_key_len)
-    if output is None:
-        outside.out.write(text)
-    else:
-        keys.write(text, output, force=arguments.force)
-    return DONE
-
-
-def _add_ssh_config(commands: Subparsers, outside: Outside) -> None:
-    parser = commands.add_parser("ssh-config", help="print the lines that make every ssh knock")
-    options.add_route(parser)
-    parser.add_argument("hosts", nargs="+", metavar="HOST", help="names or patterns as ssh_config takes them")
-    parser.set_defaults(run=lambda arguments: _ssh_config(arguments, outside))
-
-
-def _ssh_config(arguments: argparse.Namespace, outside: Outside) -> int:
-    from doorward.client.ssh_config import stanza  # noqa: PLC0415
-
-    outside.out.write(stanza(arguments.hosts, ["doorward", "connect", *options.route_words(arguments)]))
-    return DONE
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def add_commands(commands: Subparsers, add_more: Callable[[Subparsers], None] | None) -> None:
+    """Add the client's commands, to be listed, and those that are not the client's."""
+    for name, summary in _SUMMARIES.items():
+        commands.add_parser(name, help=summary)
+    if add_more is not None:
+        add_more(commands)

@@ -1,4 +1,4 @@
-"""Knock and dial until the door opens: what stands under every ssh connection.
+"""Knock and dial until the port opens: the base of every ssh connection.
 
 A SYN that comes before the grant is dropped, and the kernel repeats it only after a second; so fresh sockets are
 dialled on a schedule of our own. The first that connects wins, and the others are closed at once, before the host's
@@ -8,11 +8,10 @@ answer to them can make a connection that nobody uses (sshd counts those against
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.errors import ClientError
 
@@ -20,115 +19,127 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from doorward.client.address import Endpoint
+    from doorward.client.sources import Sources
 
 FIRST_DIALS: Final = (0.003, 0.01, 0.03, 0.1)  # seconds after a knock
 DIAL_EVERY: Final = 0.25
+KNOCK_AGAIN: Final = 1.5  # seconds after the first knock, which may have been lost or asked for an old address
 KNOCK_EVERY: Final = 2.5
+WORD_AFTER: Final = 2.0  # seconds without an answer, after which the user hears of it
 NEXT_ADDRESS_AFTER: Final = 0.25  # RFC 8305's connection attempt delay
-PATIENCE: Final = 1.0  # how long after the first knock a refusal may still come from before the grant
-HALF_OPEN_MAX: Final = 5  # a lane; the oldest then had over a second
-LANES_MAX: Final = 4
+PATIENCE: Final = 1.0  # during this time after the first knock a refusal may predate the grant
+HALF_OPEN_MAX: Final = 5  # per address; the oldest has then had over a second
+ADDRESSES_MAX: Final = 4
 
+_UNDER_WAY: Final = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK})  # the last one is Windows'
 _AT_ONCE_HOPELESS: Final = frozenset(
     {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM, errno.EINVAL}
 )
-_WORDS: Final = {
-    errno.ECONNREFUSED: "refused: the host answers, but nothing listens on this port",
-    errno.EHOSTUNREACH: "no route to the host: it is down, or a router or firewall on the way says no",
-    errno.ENETUNREACH: "no route: this machine has no way to that network",
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One address to dial; `knock` sends one fresh packet for it and may raise OSError; None dials without knocking.
+class NotConnectedError(ClientError):
+    """No address opened; reasons.py finds the words, which nobody needs while connections come up."""
 
-    `keyless` says why there is no knock.
+    def __init__(self, attempts: Sequence[DialAttempts]) -> None:
+        """Keep the attempts at each address."""
+        super().__init__("no connection")
+        self.attempts = attempts
+
+
+class Route(NamedTuple):
+    """One address to dial; `knock` sends fresh packets for it and may raise OSError; None dials without knocking.
+
+    `knock` returns the number of packets, one for each of `sources` at the time. `keyless` is the reason for not
+    knocking. `door` is where the packets go. `senders` are the sockets of those that were sent: a refusal that the
+    network answered with is in them.
     """
 
     dial: Endpoint
-    knock: Callable[[], None] | None
+    knock: Callable[[], int] | None
     keyless: str = "no key for this host to knock with"
+    sources: Sources | None = None
+    door: Endpoint | None = None
+    senders: Sequence[socket.socket] = ()
 
 
-class ClosedError(ClientError):
-    """No connection: the text says why, in one line."""
+def connect(
+    routes: Sequence[Route],
+    deadline: float,
+    monotonic: Callable[[], float],
+    tell: Callable[[Sequence[DialAttempts]], None] = lambda _: None,
+) -> socket.socket:
+    """A connected socket for the first route that opens; `deadline` in `monotonic`'s seconds.
 
-
-def connect(routes: Sequence[Route], deadline: float, monotonic: Callable[[], float]) -> socket.socket:
-    """Return a connected socket for the first route that opens; `deadline` in `monotonic`'s seconds.
+    `tell` hears once that there was no answer yet.
 
     Raises:
-        ClosedError: nothing opened in time, or every address refused.
+        NotConnectedError: no address opened in time, or every address refused.
     """
     start = monotonic()
-    lanes = [Lane(route, start + i * NEXT_ADDRESS_AFTER) for i, route in enumerate(routes[:LANES_MAX])]
+    attempts = [DialAttempts(route, start + i * NEXT_ADDRESS_AFTER) for i, route in enumerate(routes[:ADDRESSES_MAX])]
+    word_due = start + WORD_AFTER
     try:
-        while monotonic() < deadline and any(not lane.end for lane in lanes):
-            for lane in lanes:
-                lane.step(monotonic())
-            due = min([deadline, *(lane.due for lane in lanes if not lane.end)])
-            connection = _first_open(lanes, due - monotonic(), monotonic)
+        while monotonic() < deadline and any(not each.end for each in attempts):
+            for each in attempts:
+                each.step(monotonic())
+            if monotonic() >= word_due:
+                tell(attempts)
+                word_due = float("inf")
+            due = min([deadline, *(each.due for each in attempts if not each.end)])
+            connection = _first_open(attempts, due - monotonic(), monotonic)
             if connection is not None:
                 return connection
     finally:
-        for lane in lanes:
-            lane.close()
-    raise ClosedError(_reason(lanes))
+        for each in attempts:
+            each.close()
+    raise NotConnectedError(attempts)
 
 
-@dataclass(slots=True)
-class Lane:
-    """The attempts at one address. `end` says why there will be no more; empty while there will."""
+class DialAttempts:
+    """The attempts at one address. `end` is the errno for giving up; 0 until then."""
 
-    route: Route
-    begin: float
-    knocks: int = 0
-    end: str = ""
-    unsent: str = ""
-    sockets: list[socket.socket] = field(default_factory=list)
-    _next_knock: float = 0.0
-    _next_dial: float = 0.0
-    _dials: Iterator[float] = field(default_factory=lambda: iter(()))
-
-    def __post_init__(self) -> None:
-        """Plan the first step."""
-        self._next_knock = self._next_dial = self.begin
+    def __init__(self, route: Route, begin: float) -> None:
+        """Plan the first step for `begin`."""
+        self.route, self.begin = route, begin
+        self.knocks = 0
+        self.end, self.unsent = 0, ""
+        self.sockets: list[socket.socket] = []
+        self._next_knock = self._next_dial = begin
+        self._dials: Iterator[float] = iter(())
 
     @property
     def due(self) -> float:
-        """The next moment at which step() has something to do."""
+        """The next time at which step() acts."""
         return min(self._next_knock, self._next_dial)
 
     def step(self, now: float) -> None:
-        """Knock and dial if their time has come."""
-        if not self.end and now >= self._next_knock:
+        """Knock and dial if their time has come; a new address to ask for does not wait."""
+        sources = self.route.sources
+        if not self.end and (now >= self._next_knock or (sources is not None and sources.has_news)):
             self._knock(now)
         if not self.end and now >= self._next_dial:
             self._dial(now)
 
     def failed(self, number: int, now: float) -> None:
-        """Take notice of a failed dial; a refusal may stem from before the grant, so it ends nothing at once."""
+        """Record a failed dial. A refusal may predate the grant, so it does not end the attempts at once."""
         hopeful = self.route.knock is not None and now - self.begin < PATIENCE
         if number in _AT_ONCE_HOPELESS or not (hopeful or number == errno.ETIMEDOUT):
-            self.end = _WORDS.get(number) or os.strerror(number)
+            self.end = number
 
     def close(self) -> None:
-        """Close every dialled socket that is still ours."""
+        """Close every dialled socket that is still open."""
         while self.sockets:
             self.sockets.pop().close()
 
     def _knock(self, now: float) -> None:
-        self._next_knock = now + KNOCK_EVERY
+        self._next_knock = now + (KNOCK_EVERY if self.knocks else KNOCK_AGAIN)
         if self.route.knock is None:
             self._next_knock, self._dials, self._next_dial = float("inf"), iter(()), now
             return
         try:
-            self.route.knock()
+            self.knocks += self.route.knock() > 0
         except OSError as error:
             self.unsent = error.strerror or str(error)
-        else:
-            self.knocks += 1
         self._dials = _schedule(now)
         self._next_dial = next(self._dials)
 
@@ -136,9 +147,14 @@ class Lane:
         self._next_dial = next((moment for moment in self._dials if moment > now), float("inf"))
         if len(self.sockets) >= HALF_OPEN_MAX:
             self.sockets.pop(0).close()
-        fresh = socket.socket(self.route.dial.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            fresh = self.route.dial.open(socket.SOCK_STREAM)
+        except OSError as error:
+            self.failed(error.errno or errno.EADDRNOTAVAIL, now)
+            return
+        fresh.settimeout(0)
         number = fresh.connect_ex(self.route.dial.sockaddr)
-        if number in {0, errno.EINPROGRESS}:
+        if number in _UNDER_WAY:
             self.sockets.append(fresh)
             return
         fresh.close()
@@ -146,7 +162,7 @@ class Lane:
 
 
 def _schedule(knocked: float) -> Iterator[float]:
-    """Yield the moments to dial after a knock, without end."""
+    """The endless series of times to dial after a knock."""
     yield from (knocked + offset for offset in FIRST_DIALS)
     moment = knocked + FIRST_DIALS[-1]
     while True:
@@ -154,28 +170,40 @@ def _schedule(knocked: float) -> Iterator[float]:
         yield moment
 
 
-def _first_open(lanes: Sequence[Lane], seconds: float, monotonic: Callable[[], float]) -> socket.socket | None:
-    """Wait until a socket is decided, at most `seconds`; return the first that connected."""
-    poller = select.poll()
-    for lane in lanes:
-        for dialled in lane.sockets:
-            poller.register(dialled, select.POLLOUT)
-    decided = {descriptor for descriptor, _ in poller.poll(max(seconds, 0) * 1000)}
-    for lane in lanes:
-        for dialled in [each for each in lane.sockets if each.fileno() in decided]:
-            lane.sockets.remove(dialled)
+def _first_open(
+    attempts: Sequence[DialAttempts], seconds: float, monotonic: Callable[[], float]
+) -> socket.socket | None:
+    """Wait until a connect succeeds or fails, at most `seconds`; return the first that succeeded."""
+    decided = _decided([dialled for each in attempts for dialled in each.sockets], max(seconds, 0))
+    for each in attempts:
+        for dialled in [each for each in each.sockets if each.fileno() in decided]:
+            each.sockets.remove(dialled)
             number = _outcome(dialled)
             if number == 0:
                 return dialled
             dialled.close()
-            lane.failed(number, monotonic())
+            each.failed(number, monotonic())
     return None
 
 
-def _outcome(dialled: socket.socket) -> int:
-    """Return the errno of a decided connect, 0 for success.
+def _decided(dialled: Sequence[socket.socket], seconds: float) -> set[int]:
+    """The descriptors of the dials that have ended, waiting at most `seconds` for one."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        for each in dialled:
+            poller.register(each, select.POLLOUT)
+        return {descriptor for descriptor, _ in poller.poll(seconds * 1000)}
+    if not dialled:  # Windows, which waits for nothing without a socket
+        time.sleep(seconds)
+        return set()
+    _, succeeded, failed = select.select([], dialled, dialled, seconds)
+    return {each.fileno() for each in (*succeeded, *failed)}
 
-    A dial to a free local port can meet itself (TCP's simultaneous open): nobody else is there, so it is a refusal.
+
+def _outcome(dialled: socket.socket) -> int:
+    """The errno of a finished connect, 0 for success.
+
+    A dial to a free local port can connect to itself (TCP's simultaneous open): it counts as a refusal.
     """
     number = dialled.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
@@ -184,14 +212,3 @@ def _outcome(dialled: socket.socket) -> int:
         return errno.ECONNREFUSED if dialled.getsockname() == dialled.getpeername() else 0
     except OSError as error:
         return error.errno or errno.ECONNREFUSED
-
-
-def _reason(lanes: Sequence[Lane]) -> str:
-    ends = list(dict.fromkeys(lane.end for lane in lanes if lane.end))
-    if ends and all(lane.end for lane in lanes):
-        return "; ".join(ends)
-    knocks = sum(lane.knocks for lane in lanes)
-    if knocks:
-        return f"closed after {knocks} knock{'s' * (knocks > 1)}: key? clock? source behind NAT?"
-    unsent = next((lane.unsent for lane in lanes if lane.unsent), "")
-    return f"closed, and no knock could be sent: {unsent}" if unsent else f"no answer, and {lanes[0].route.keyless}"

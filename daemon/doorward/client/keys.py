@@ -1,12 +1,12 @@
-"""`doorward keys generate`: a new pair of keys, printed or put into a file that nobody else can read."""
+"""`doorward keys generate`: a new pair of keys, printed or written to a file of mode 0600."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from doorward.client.files import create, replace_file
 from doorward.crypto.keys import HMAC_KEY_BYTES, KEY_BYTES, generate
 from doorward.errors import ClientError
+from doorward.linux.files import create, replace_file
 from doorward.values import DigestType
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def new(
     hmac_bytes: int | None = None,
     hmac_digest: DigestType | None = None,
 ) -> str:
-    """Return the two lines that `fwknop --key-gen` prints; without a length the HMAC key is as long as fwknop's.
+    """The two lines that `fwknop --key-gen` prints; by default the HMAC key is as long as fwknop's.
 
     Raises:
         WireError: a length that fwknop cannot use.
@@ -33,9 +33,9 @@ def new(
 
 
 def write(text: str, path: Path, *, force: bool = False, instead: str = "--force replaces it") -> None:
-    """Write a key text to a new file of mode 0600; with `force` replace what stands there in one step.
+    """Write a key text to a new file of mode 0600; with `force` replace an old file in one step.
 
-    `instead` says for the error what would replace it.
+    `instead` is the error's advice on how to replace the file.
 
     Raises:
         ClientError: the file exists, or cannot be written.
@@ -47,7 +47,7 @@ def write(text: str, path: Path, *, force: bool = False, instead: str = "--force
         else:
             create(path, content)
     except FileExistsError as error:
-        msg = f"{path}: exists, and keys are never overwritten unasked: name another file ({instead})"
+        msg = f"{path}: exists, and keys are not overwritten by default: name another file ({instead})"
         raise ClientError(msg) from error
     except OSError as error:
         msg = f"{path}: cannot be written: {error.strerror or error}"

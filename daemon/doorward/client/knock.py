@@ -5,110 +5,116 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
-from doorward.client import nat, show
-from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve, source_to_ask
-from doorward.client.packet import build
+from doorward import portable
+from doorward.client import nat, seen
+from doorward.client.address import Endpoint, own_address, resolve
+from doorward.client.packet import build, parts
+from doorward.client.profile import Carrier, SourceRule
 from doorward.client.request import PORT, KeySearch, Saved, request
-from doorward.client.send import USER_AGENT, Transport, http_request, send, unsent
-from doorward.config.profile import Carrier, SourceRule
+from doorward.client.send import http_request, send, unsent
+from doorward.client.sources import Candidates, Named
 from doorward.errors import ClientError, RootError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from types import SimpleNamespace
 
-    from doorward.client.outside import Outside
     from doorward.client.packet import Packet, Request
-    from doorward.config.profile import Profile
+    from doorward.client.profile import Profile
+    from doorward.client.surroundings import Outside
     from doorward.values import IPAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one run does with its packets: with `test` nothing is sent; `packet_file` gets them, a line each."""
-
-    family: int = ANY_FAMILY
-    test: bool = False
-    packet_file: Path | None = None
-    append: bool = False
-
-
-def knock(profile: Profile, outside: Outside, order: Run | None = None, saved: Saved | None = None) -> None:
+def knock(
+    profile: Profile, outside: Outside, arguments: SimpleNamespace, saved: Saved, ready: Callable[[], None]
+) -> None:
     """Send a packet to the first reachable address of each family of the host; in a test show and send nothing.
 
-    Both families, because whoever connects afterwards may use either, and the packet names one source. `saved` is what
-    the profile was read from.
+    Both families, because the connection afterwards may use either, and a packet names one source. `arguments`
+    has the command line's test, save_packet and save_packet_append; `saved` is the file's part of the profile.
+    `ready` is called once nothing is missing for a packet, and before one is sent.
 
     Raises:
-        ClientError: something is missing, or nothing could be sent.
+        ClientError: a setting is missing, or no packet could be sent.
     """
-    order = order or Run()
-    check(profile, test=order.test)
-    led = nat.Led(()) if profile.command is not None else nat.lead(profile, profile.access or (), outside.random_bytes)
-    search = KeySearch(profile.server or "", outside.ask, saved or Saved())
-    asked = request(profile, led, search, outside.environ)
+    check(profile, test=arguments.test)
+    none = profile.command is not None
+    wanted = nat.NatRequest(()) if none else nat.request(profile, profile.access or (), outside.random_bytes)
+    search = KeySearch(profile.server or "", outside.ask, saved)
+    asked = request(profile, wanted, search, outside.environ)
+    ready()
     if asked.keys.hmac_key is None:
         outside.warn("warning: no HMAC key: the packet is not authenticated")
-    if led.random_port is not None:
-        outside.say(f"[+] {_random(asked, led.random_port)}")
-    failures = []
-    for number, way in enumerate(ways(profile, order.family, outside, test=order.test)):
-        run = order if number == 0 else replace(order, append=True)
-        failures.append(_to_one(way, asked, profile, outside, run))
+    if wanted.random_port is not None:
+        outside.say(f"[+] {_random(wanted)}")
+    if arguments.jump and not arguments.test:
+        from doorward.client import jump  # noqa: PLC0415  a jump needs programs that nothing else here needs
+
+        jump.knock(asked, arguments, outside)
+        return
+    failures = [_to_one(way, asked, outside, arguments) for way in ways(profile, outside, test=arguments.test)]
     if None not in failures:
         raise ClientError("; ".join(text for text in failures if text))
 
 
 def check(profile: Profile, *, test: bool) -> None:
-    """Refuse a profile that does not say what to open, or where.
+    """Refuse a profile without a service or a host.
 
     Raises:
-        ClientError: what is missing.
+        ClientError: the missing setting.
     """
     if profile.access is None and profile.command is None:
-        msg = "name what to open: -A tcp/22 (ACCESS in a stanza, which -n names)"
+        msg = "name a service to open: -A tcp/22 (ACCESS in the section of -n)"
         raise ClientError(msg)
     if profile.server is None and not test:
-        msg = "name the host to knock at: -D HOST (SPA_SERVER in a stanza, which -n names)"
+        msg = "name the host to knock at: -D HOST (SPA_SERVER in the section of -n)"
         raise ClientError(msg)
 
 
-def _random(asked: Request, port: int) -> str:
-    """Return fwknop's line about the port that was drawn; nobody could use it otherwise."""
-    services = ",".join(map(str, asked.services))
-    target = f" will grant access to: '{asked.nat}'" if asked.nat is not None else ""
-    return f"Randomly assigned port '{port}' on: '{services}'{target}"
+def _random(wanted: nat.NatRequest) -> str:
+    """The line of fwknop's that names the random port, which the user needs to connect."""
+    services = ",".join(map(str, wanted.services))
+    target = f" will grant access to: '{wanted.target}'" if wanted.target is not None else ""
+    return f"Randomly assigned port '{wanted.random_port}' on: '{services}'{target}"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Where a packet goes: `host` is whom it asks, `to` whom it is sent to, a proxy perhaps. None is not known."""
+class Way(NamedTuple):
+    """A packet's destination: `host` is asked, `to` receives the packet (a proxy or the host). None is unknown."""
 
     host: Endpoint | None
     to: Endpoint | None
     port: int = PORT
 
 
-def ways(profile: Profile, family: int, outside: Outside, *, test: bool = False) -> list[Way]:
-    """Return the endpoints to knock at: of each family the first, of an explicit source's family if there is one.
+def ways(profile: Profile, outside: Outside, *, test: bool) -> list[Way]:
+    """The endpoints to knock at: the first of each family, or of an explicit source's family.
 
     Raises:
         ClientError: a name has no address.
     """
-    port = nat.random_port(outside.random_bytes) if profile.rand_port else profile.port or PORT
-    if profile.server is None or (test and profile.source not in {None, SourceRule.AUTO, SourceRule.RESOLVE}):
-        return [Way(None, None, port)]  # nothing is sent, and the source is known
+    port = spa_port(profile, outside)
+    if profile.server is None or (
+        test and profile.source not in {None, SourceRule.AUTO, SourceRule.NAMED, SourceRule.RESOLVE}
+    ):
+        return [Way(None, None, port)]  # a test sends nothing, and the source is known
     proxy = profile.http_proxy
-    passing = resolve(proxy.host, proxy.port or port, family=family) if proxy is not None and not test else ()
+    passing = resolve(proxy.host, proxy.port or port, family=profile.family) if proxy is not None and not test else ()
     try:
-        hosts = _firsts(resolve(profile.server, port, family=family), profile)
+        hosts = _firsts(resolve(profile.server, port, family=profile.family), profile)
     except ClientError:
         if not passing and not test:
             raise
         hosts = [None]  # the proxy may know the name, and a test sends nothing
     return [Way(host, passing[0] if passing else host, port) for host in hosts]
+
+
+def spa_port(profile: Profile, outside: Outside) -> int:
+    """The port to knock at; a random one is another one at each call."""
+    return nat.random_port(outside.random_bytes) if profile.rand_port else profile.port or PORT
 
 
 def _firsts(endpoints: tuple[Endpoint, ...], profile: Profile) -> list[Endpoint | None]:
@@ -119,98 +125,103 @@ def _firsts(endpoints: tuple[Endpoint, ...], profile: Profile) -> list[Endpoint 
     return [endpoint for endpoint in endpoints if firsts[endpoint.host.version] is endpoint]
 
 
-def transport(profile: Profile) -> Transport:
-    """Return how a profile's packets travel."""
-    return Transport(
-        carrier=profile.carrier or Carrier.UDP,
-        source_port=profile.source_port,
-        spoofed=profile.spoofed,
-        icmp_type=profile.icmp_type,
-        icmp_code=profile.icmp_code or 0,
-        user_agent=profile.user_agent or USER_AGENT,
-        server=profile.server or "",
-        proxy=profile.http_proxy.host if profile.http_proxy is not None else None,
-    )
-
-
-def _to_one(way: Way, asked: Request, profile: Profile, outside: Outside, order: Run) -> str | None:
-    """Knock at one endpoint; return why it did not work, or None."""
-    how = transport(profile)
+def _to_one(way: Way, asked: Request, outside: Outside, arguments: SimpleNamespace) -> str | None:
+    """Knock at one endpoint, for each source; return the reason of a failure, or None."""
     try:
-        packet = build(asked, source(profile, way, outside), outside.clock(), outside.random_bytes)
-        if profile.verbose or order.test:
-            outside.say(f"{show.dump(packet)}\n{show.destination(way.to, way.port, how)}")
-        if order.packet_file is not None:
-            save(packet, order.packet_file, append=order.append)
-        if order.test or way.to is None:
-            _end_test(packet, how, profile, outside)
-            return None
-        sent = _sent(packet, way.to, how)
+        asking = sources(asked.profile, source_rule(asked.profile), way, outside)
+        for source in asking.at_once() if isinstance(asking, Candidates) else asking.next_round():
+            for part in parts(asked, source):
+                _ask_for(source, way, part, outside, arguments)
+                arguments.save_packet_append = True  # the next packet goes to the same file
     except RootError:
         raise
     except ClientError as error:
         return str(error)
     except OSError as error:
-        return f"{way.host.host if way.host else profile.server}: {error.strerror or error}"
-    if profile.verbose:
-        outside.say(f"send_spa_packet: bytes sent: {sent}")
+        return f"{way.host.host if way.host else asked.profile.server}: {error.strerror or error}"
     return None
 
 
-def _sent(packet: Packet, to: Endpoint, how: Transport) -> int:
+def _ask_for(source: IPAddress | None, way: Way, asked: Request, outside: Outside, arguments: SimpleNamespace) -> None:
+    """Send one packet; in a test show it."""
+    profile = asked.profile
+    packet = build(asked, source, outside.clock(), outside.random_bytes)
+    if profile.verbose or arguments.test:
+        from doorward.client import describe_packet  # noqa: PLC0415  `doorward connect` never shows packets
+
+        outside.say(f"{describe_packet.dump(packet)}\n{describe_packet.destination(way.to, way.port, profile)}")
+    if arguments.save_packet is not None:
+        save(packet, arguments.save_packet, append=arguments.save_packet_append)
+    if arguments.test or way.to is None:
+        _end_test(packet, profile, outside)
+        return
+    sent = _sent(packet, way.to, profile)
+    if profile.verbose:
+        outside.say(f"send_spa_packet: bytes sent: {sent}")
+
+
+def _sent(packet: Packet, to: Endpoint, profile: Profile) -> int:
     try:
-        return send(packet.payload, to, how)
+        return send(packet.payload, to, profile)
     except OSError as error:
-        raise ClientError(unsent(error, to, how)) from error
+        raise ClientError(unsent(error, to, profile)) from error
 
 
-def _end_test(packet: Packet, how: Transport, profile: Profile, outside: Outside) -> None:
-    if how.carrier is Carrier.HTTP and profile.verbose:
-        outside.say(http_request(packet.payload, how).decode("ascii").replace("\r", ""))
+def _end_test(packet: Packet, profile: Profile, outside: Outside) -> None:
+    if profile.transport is Carrier.HTTP and profile.verbose:
+        outside.say(http_request(packet.payload, profile).decode("ascii").replace("\r", ""))
     outside.say("test mode enabled, SPA packet not actually sent.")
 
 
 def source_rule(profile: Profile) -> SourceRule | IPAddress:
-    """Return how the source is found; naming somebody to ask is asking, unless an address is named."""
+    """The rule for the source; naming a site or a server to ask implies RESOLVE, unless a source is named."""
     if profile.source is not None:
         return profile.source
     return SourceRule.RESOLVE if profile.resolve_urls or profile.resolve_dns else SourceRule.AUTO
 
 
-def source(profile: Profile, way: Way, outside: Outside) -> IPAddress | None:
-    """Return the source to ask for; None is the packet's origin.
+def sources(profile: Profile, rule: SourceRule | IPAddress, way: Way, outside: Outside) -> Named | Candidates:
+    """The sources to ask for.
 
     Raises:
-        ClientError: nobody outside says which it is.
         OSError: there is no route.
     """
-    rule = source_rule(profile)
     if not isinstance(rule, SourceRule):
-        return rule
+        return Named(lambda: rule)
     if rule is SourceRule.RESOLVE:
-        from doorward.client import seen  # noqa: PLC0415  TLS and HTTP, only for who asks outside
+        return Named(partial(_ask_outside, profile, way, outside))
+    if way.host is None or rule is SourceRule.PACKET:
+        return Named(lambda: None)
+    own, host, now = own_address(way.host), way.host.host, outside.clock()
+    entries, complaint = seen.load(seen.path(outside.environ, outside.home))
+    known = [each for each in seen.known(entries, seen.way(own, host), host, now) if each.address != own]
+    found = Candidates(own, host, known, now, leaves_open=rule is SourceRule.AUTO)
+    found.note(complaint)
+    if profile.resolve_urls or profile.resolve_dns:
+        found.may_ask(partial(_ask_outside, profile, way, outside))
+    return found
 
-        return seen.address(profile, way.host, outside)
-    return (
-        None
-        if way.host is None or rule is SourceRule.PACKET
-        else source_to_ask(rule, own_address(way.host), way.host.host)
-    )
+
+def _ask_outside(profile: Profile, way: Way, outside: Outside) -> IPAddress:
+    from doorward.client import external_address  # noqa: PLC0415  TLS and HTTP, only where a site is asked
+
+    return external_address.address(profile, way.host, outside)
 
 
 def save(packet: Packet, path: Path, *, append: bool) -> None:
-    """Write a packet's payload as a line of a file that nobody else can read: whoever sends it first is let in.
+    """Write a packet's payload as a line of a file of mode 0600: the first to send it is let in.
 
     Raises:
         ClientError: it cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_APPEND if append else os.O_TRUNC)
+    where = os.O_APPEND if append else os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | where | portable.flags("O_CLOEXEC", "O_NOFOLLOW")
     try:
         with os.fdopen(os.open(path, flags, 0o600), "wb") as stream:
-            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and hasattr(os, "fchmod"):
                 os.fchmod(stream.fileno(), 0o600)
             stream.write(packet.payload + b"\n")
     except OSError as error:
-        why = "it is a link, which is not followed" if error.errno == errno.ELOOP else error.strerror or error
+        why = "it is a link, and links are not followed" if error.errno == errno.ELOOP else error.strerror or error
         msg = f"{path}: the packet cannot be saved: {why}"
         raise ClientError(msg) from error

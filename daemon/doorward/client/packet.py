@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from doorward.crypto import symmetric
-from doorward.errors import WireError
-from doorward.values import DigestType, Secret, SymmetricKeys
+from doorward.crypto import sealing
+from doorward.errors import ClientError, WireError
+from doorward.values import COMMAND_MAX, DigestType, Secret, SymmetricKeys
 from doorward.wire.fwknop import RANDOM_DIGITS, VERSION, Message, MessageType, serialize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from doorward.client.nat import NatRequest
+    from doorward.client.profile import Profile
     from doorward.values import IPAddress, Service
 
+PACKETS_MAX: Final = 4  # of one request; some fifty services
+_PLAINTEXT_MAX: Final = 271  # bytes; sealed they have fewer characters than SYMMETRIC_MAX
+_FIXED: Final = 45  # characters of digits, time, version, type, timeout, and the colons between all
 ORIGIN: Final = "0.0.0.0"  # noqa: S104  fwknop's word for the packet's origin, nothing is bound
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPgpKeys:
-    """The keys of gpg's keyring to encrypt to and to sign with, and an HMAC key of ours on top.
+class OpenPgpKeys(NamedTuple):
+    """The keys of gpg's keyring to encrypt to and to sign with, and an HMAC key for the message as a whole.
 
     `signer` None signs nothing; `agent` leaves asking for the passphrase to gpg-agent.
     """
@@ -44,39 +47,29 @@ class OpenPgpKeys:
 Keys = SymmetricKeys | OpenPgpKeys
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What every packet of one run has in common. `timeout` and `time_offset` in seconds.
+class Request(NamedTuple):
+    """The common part of all packets of one run; `nat` has the services, unless the profile has a command."""
 
-    `nat` is where connections are to be led, as the message writes it (`host,port`); with `local` that is the host
-    itself. A `command` is asked for instead of services.
-    """
-
-    services: tuple[Service, ...]
-    user: str
+    profile: Profile
+    nat: NatRequest
     keys: Keys
-    digest: DigestType = DigestType.SHA256
-    timeout: int = 0  # 0 leaves the window to the daemon
-    time_offset: int = 0
-    nat: str | None = None
-    local: bool = False
-    command: str | None = None
+    user: str
 
     @property
     def type(self) -> MessageType:
         """The message type, as fwknop's client takes it (set_message_type(), client/fwknop.c)."""
-        if self.command is not None:
+        timeout = self.profile.timeout
+        if self.profile.command is not None:
             return MessageType.COMMAND
-        if self.nat is None:
-            return MessageType.ACCESS_TIMEOUT if self.timeout else MessageType.ACCESS
-        if self.local:
-            return MessageType.LOCAL_NAT_TIMEOUT if self.timeout else MessageType.LOCAL_NAT
-        return MessageType.NAT_TIMEOUT if self.timeout else MessageType.NAT
+        if self.nat.target is None:
+            return MessageType.ACCESS_TIMEOUT if timeout else MessageType.ACCESS
+        if self.profile.nat_local:
+            return MessageType.LOCAL_NAT_TIMEOUT if timeout else MessageType.LOCAL_NAT
+        return MessageType.NAT_TIMEOUT if timeout else MessageType.NAT
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
-    """One packet with what it was made of; `payload` goes on the wire, once."""
+class Packet(NamedTuple):
+    """One packet and its parts; `payload` goes on the wire, once."""
 
     message: Message
     plaintext: bytes
@@ -84,26 +77,58 @@ class Packet:
     keys: Keys
 
 
+def parts(request: Request, source: IPAddress | None) -> list[Request]:
+    """The request as several, a packet each, where its services are more than a message holds.
+
+    Raises:
+        ClientError: they are more than a run sends.
+    """
+    services = request.nat.services
+    room = left = _room(request) - len(str(source or ORIGIN))
+    chunks: list[list[Service]] = [[]]
+    for service in services if request.profile.command is None else ():
+        size = len(f",{service}")
+        if size > left:
+            chunks.append([])
+            left = room
+        chunks[-1].append(service)
+        left -= size
+    if len(chunks) == 1:
+        return [request]
+    if len(chunks) > PACKETS_MAX:
+        msg = f"{len(services)} services need {len(chunks)} packets, and {PACKETS_MAX} are sent: ask for fewer"
+        raise ClientError(msg)
+    return [request._replace(nat=request.nat._replace(services=tuple(chunk))) for chunk in chunks]
+
+
+def _room(request: Request) -> int:
+    """The bytes of a message's text, which is in base64 beside the user's name and the digest."""
+    name = -(-len(request.user.encode()) * 4 // 3)
+    digest = request.profile.digest or DigestType.SHA256
+    return min((_PLAINTEXT_MAX - _FIXED - name - digest.text_length) * 3 // 4, COMMAND_MAX)
+
+
 def build(request: Request, source: IPAddress | None, now: float, random_bytes: Callable[[int], bytes]) -> Packet:
-    """Return a fresh packet that asks for `source`; None is the packet's origin.
+    """A fresh packet that asks for `source`; None is the packet's origin.
 
     Raises:
         WireError: the request does not fit into the format.
-        OpenPgpError: gpg does not make it.
+        OpenPgpError: gpg fails.
     """
-    wanted = ",".join(map(str, request.services)) if request.command is None else request.command
+    profile, nat = request.profile, request.nat
+    wanted = ",".join(map(str, nat.services)) if profile.command is None else profile.command
     text = f"{ORIGIN if source is None else source},{wanted}"
     try:
         message = Message(
             random=_digits(random_bytes),
             user=request.user,
-            time=int(now) + request.time_offset,
+            time=int(now) + (profile.time_offset or 0),
             version=VERSION,
             type=request.type,
             text=text,
-            nat_access=request.nat if request.command is None else None,
-            timeout=request.timeout if request.timeout and request.command is None else None,
-            digest=request.digest,
+            nat_access=nat.target if profile.command is None else None,
+            timeout=profile.timeout or None if profile.command is None else None,
+            digest=profile.digest or DigestType.SHA256,
         )
         plaintext = serialize(message)
     except WireError as error:
@@ -114,22 +139,12 @@ def build(request: Request, source: IPAddress | None, now: float, random_bytes: 
 
 def _seal(plaintext: bytes, keys: Keys, random_bytes: Callable[[int], bytes]) -> bytes:
     if isinstance(keys, SymmetricKeys):
-        return symmetric.seal(plaintext, keys, random_bytes(symmetric.SALT_BYTES))
-    from doorward.crypto import openpgp  # noqa: PLC0415  gpg's wrapper is loaded only where it is needed
+        return sealing.seal(plaintext, keys, random_bytes(sealing.SALT_BYTES))
+    from doorward.crypto import openpgp  # noqa: PLC0415  gpg's wrapper is loaded only for gpg's keys
 
-    return openpgp.seal(
-        plaintext,
-        keys.recipient,
-        signer=keys.signer,
-        password=keys.password,
-        agent=keys.agent,
-        home=keys.home,
-        exe=keys.exe,
-        hmac_key=keys.hmac_key,
-        hmac_digest=keys.hmac_digest,
-    )
+    return openpgp.seal(plaintext, **keys._asdict())
 
 
 def _digits(random_bytes: Callable[[int], bytes]) -> str:
-    """Return 16 decimal digits; 128 random bits leave no bias that matters."""
+    """16 decimal digits; with 128 random bits the bias is negligible."""
     return f"{int.from_bytes(random_bytes(16), 'big') % 10**RANDOM_DIGITS:0{RANDOM_DIGITS}d}"

@@ -1,175 +1,213 @@
-"""`doorward connect`: the ProxyCommand. Knock, dial, hand the connection over, or say in one line why not."""
+"""`doorward connect`: the ProxyCommand. Knock, dial, hand the connection over; or report the reason in one line."""
 
 from __future__ import annotations
 
-import os
-import socket
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from doorward.client import deliver, nat
-from doorward.client.address import ANY_FAMILY, Endpoint, own_address, resolve
-from doorward.client.connect import ClosedError, Route, connect
-from doorward.client.knock import Way, source, source_rule, transport
-from doorward.client.packet import build
-from doorward.client.request import ENCRYPTION, PORT, KeySearch, request, saved_profile
+from doorward import status_file
+from doorward.client import fdpass, nat, seen
+from doorward.client.address import from_here, own_address, resolve
+from doorward.client.connect import NotConnectedError, Route, connect
+from doorward.client.knock import Way, sources, spa_port
+from doorward.client.options import TIMEOUT_DEFAULT
+from doorward.client.packet import build, parts
+from doorward.client.profile import Profile, SourceRule
+from doorward.client.request import ENCRYPTION, KeySearch, request, saved_profile
 from doorward.client.send import send, unsent
-from doorward.config.profile import Profile, SourceRule
+from doorward.client.sources import Candidates
 from doorward.errors import ClientError, ConfigError, DoorwardError
 from doorward.values import Protocol, Service
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+ASK_HOST: Final = "seen?"  # of the status file: the host at this address has not said lately where it sees us
 
-    from doorward.client.outside import Outside
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from doorward.client.address import Endpoint
+    from doorward.client.connect import DialAttempts
     from doorward.client.packet import Request
+    from doorward.client.reasons import Explanation
+    from doorward.client.sources import Sources
+    from doorward.client.surroundings import Outside
     from doorward.values import IPAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be reached, and what the command line says about the knock. `timeout` in seconds, for all of it."""
+def run(
+    said: SimpleNamespace, outside: Outside, stdin: int, stdout: int, prepare: Callable[[], None] = lambda: None
+) -> None:
+    """Connect as a command line says; the reason of a failure also goes to the status file.
 
-    host: str
-    port: int
-    timeout: float
-    said: Profile
-    rc_file: Path | None = None
-    stanza: str | None = None
-    status: Path | None = None
-
-
-def run(order: Order, outside: Outside, stdin: int, stdout: int) -> None:
-    """Carry out an order; the reason of a failure also goes into the status file.
+    `prepare` completes what was said.
 
     Raises:
-        DoorwardError: why there is no connection.
+        DoorwardError: there is no connection; the text is the reason.
     """
     try:
-        connection = _connection(order, outside)
-        if deliver.wants_descriptor(stdin, stdout):
-            deliver.pass_descriptor(connection, stdout)
+        prepare()
+        connection = connected(said, outside)
+        if fdpass.wants_descriptor(stdin, stdout):
+            fdpass.pass_descriptor(connection, stdout)
         else:
-            deliver.relay(connection, stdin, stdout)
+            fdpass.relay(connection, stdin, stdout)
     except ConfigError as error:
-        _leave(str(error), order.status, outside)
+        _leave(str(error), said.status, outside)
         raise
     except (DoorwardError, OSError) as error:
-        _leave(str(error), order.status, outside)
-        msg = f"{order.host} port {order.port}: {error}"
+        _leave(str(error), said.status, outside)
+        msg = f"{said.host} port {said.dial_port}: {error}"
         raise ClientError(msg) from error
 
 
 def _leave(reason: str, status: Path | None, outside: Outside) -> None:
-    """Write the reason where another program can read it: ssh hides a ProxyCommand's stderr under ControlPersist."""
+    """Write the reason to the status file, nothing where there is a connection."""
     if status is None:
         return
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(status, flags, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(" ".join(reason.split()) + "\n")
+        status_file.write(str(status), reason)
     except OSError as error:
         outside.warn(f"{status}: {error.strerror or error}")
 
 
-def _connection(order: Order, outside: Outside) -> socket.socket:
-    deadline = outside.monotonic() + order.timeout
-    wanted = Service(Protocol.TCP, order.port)
-    saved = saved_profile(outside, order.rc_file, order.stanza, order.host, wanted)
-    profile = order.said.over(saved.profile)
-    services = profile.access or (wanted,)
-    led = nat.lead(profile, services, outside.random_bytes) if profile.can_seal else nat.Led(services)
-    port = led.services[0].port if profile.nat_port or led.random_port else order.port
-    endpoints = resolve(order.host, port, family=_family(profile), seconds=order.timeout)
-    reachable, complaint = _reachable(_of_the_source(endpoints, profile.source))
+def connected(said: SimpleNamespace, outside: Outside) -> socket.socket:
+    """The connection that a command line wants, knocked for where there is a key.
+
+    Raises:
+        DoorwardError: there is none; the text is the reason.
+    """
+    if said.jump:
+        from doorward.client.jump import connection  # noqa: PLC0415  a jump needs programs that nothing else here needs
+
+        through = connection(said, outside)
+        _leave("", said.status, outside)
+        return through
+    seconds = said.patience or TIMEOUT_DEFAULT
+    deadline = outside.monotonic() + seconds
+    service = Service(Protocol.TCP, said.dial_port)
+    saved = saved_profile(outside, said.rc_file, said.section, said.host, service)
+    profile = Profile.of(said).over(saved.profile)
+    services = profile.access or (service,)
+    wanted = nat.request(profile, services, outside.random_bytes) if profile.can_seal else nat.NatRequest(services)
+    port = wanted.services[0].port if profile.nat_port or wanted.random_port else said.dial_port
+    endpoints = resolve(said.host, port, family=profile.family, seconds=seconds)
+    endpoints = from_here(endpoints, said.bind_address, said.bind_interface, seconds)
+    complaints = {each: no_route(each) for each in of_the_source(endpoints, profile.source)}
+    reachable = [endpoint for endpoint, complaint in complaints.items() if not complaint]
     if not reachable:
-        raise ClosedError(complaint)
+        raise ClientError(complaints.popitem()[1])
     left = max(deadline - outside.monotonic(), 0)
     if not profile.can_seal:
-        keyless = f"no {_missing(profile)} to knock with: {saved.lacks(ENCRYPTION)}"
+        missing = "GPG_RECIPIENT" if profile.use_gpg else ENCRYPTION.what
+        keyless = f"no {missing} to knock with: {saved.lacks(ENCRYPTION)}"
         if profile.verbose:
-            outside.warn(f"{order.host}: dialling without a knock: {keyless}")
-        return connect([Route(dial, None, keyless) for dial in reachable], deadline, outside.monotonic)
-    profile = replace(profile, server=profile.server or order.host, command=None)
-    asked = request(profile, led, KeySearch(profile.server or "", None, saved), outside.environ)
-    knockers = _knockers(order.host, profile, asked, reachable, left, outside)
-    return connect([Route(*pair) for pair in zip(reachable, knockers, strict=True)], deadline, outside.monotonic)
+            outside.warn(f"{said.host}: dialling without a knock: {keyless}")
+        return _connected([Route(dial, None, keyless) for dial in reachable], deadline, said, outside)
+    profile = profile._replace(server=profile.server or said.host, command=None)
+    begun = outside.monotonic()
+    asked = request(profile, wanted, KeySearch(profile.server or "", None, saved), outside.environ)
+    deadline += outside.monotonic() - begun  # a person may have typed a PIN for KEY_COMMAND
+    ways = list(routes(said.host, asked, reachable, left, outside))
+    opened = _connected(ways, deadline, said, outside)
+    _remember(ways, opened, said, outside)
+    return opened
 
 
-def _missing(profile: Profile) -> str:
-    """Return what a profile that cannot seal lacks."""
-    return "GPG_RECIPIENT" if profile.use_gpg else ENCRYPTION.what
+def _connected(routes: list[Route], deadline: float, said: SimpleNamespace, outside: Outside) -> socket.socket:
+    """The connection; the status file, which has the text for an end by a signal, is empty from here on."""
+    begun: list[Explanation] = []
+
+    def tell(attempts: Sequence[DialAttempts]) -> None:
+        begun.append(_explanation(said, outside))
+        _tell(begun[0].begin(attempts), said, outside)
+
+    try:
+        connection = connect(routes, deadline, outside.monotonic, tell)
+    except NotConnectedError as error:
+        explanation = begun[0] if begun else _explanation(said, outside)
+        raise ClientError(explanation.reason(error.attempts)) from error
+    finally:
+        for sender in (sender for route in routes for sender in route.senders):
+            sender.close()
+    _leave("", said.status, outside)
+    return connection
 
 
-def _of_the_source(endpoints: tuple[Endpoint, ...], rule: SourceRule | IPAddress | None) -> tuple[Endpoint, ...]:
-    """Return the endpoints that an explicit source can reach: those of its family, if there are any."""
+def _explanation(said: SimpleNamespace, outside: Outside) -> Explanation:
+    from doorward.client.reasons import Explanation  # noqa: PLC0415  only where no connection comes up
+
+    return Explanation(said.host, outside)
+
+
+def _tell(text: str, said: SimpleNamespace, outside: Outside) -> None:
+    """Tell one who waits; who reads the status file does so at the end, which may be one by a signal."""
+    if said.status is None:
+        outside.warn(f"{said.host}: {text}")
+    else:
+        _leave(f"{text}, when a signal ended the helper", said.status, outside)
+
+
+def _remember(routes: list[Route], connection: socket.socket, said: SimpleNamespace, outside: Outside) -> None:
+    """Keep the address that a site told; ask the reader of the status file for the one that the host sees."""
+    peer = connection.getpeername()[0].partition("%")[0]
+    for route in routes:
+        if str(route.dial.host) != peer or not isinstance(route.sources, Candidates):
+            continue
+        if route.sources.told is not None:
+            seen.remember(route.dial, seen.SITE, route.sources.told, outside)
+        if said.status is not None and route.sources.is_unsure(route.dial.host):
+            _leave(f"{ASK_HOST} {peer}", said.status, outside)
+
+
+def of_the_source(endpoints: tuple[Endpoint, ...], rule: SourceRule | IPAddress | None) -> tuple[Endpoint, ...]:
+    """The endpoints of an explicit source's family, or all if there are none."""
     if rule is None or isinstance(rule, SourceRule):
         return endpoints
     return tuple(each for each in endpoints if each.host.version == rule.version) or endpoints
 
 
-def _reachable(endpoints: tuple[Endpoint, ...]) -> tuple[list[Endpoint], str]:
-    """Return the endpoints this machine has a route to, and why the last one without has none."""
-    reachable, complaint = [], ""
-    for endpoint in endpoints:
-        failure = _no_route(endpoint)
-        if failure is None:
-            reachable.append(endpoint)
-        else:
-            complaint = f"no route to {endpoint.host}: {failure}"
-    return reachable, complaint
-
-
-def _no_route(endpoint: Endpoint) -> str | None:
+def no_route(endpoint: Endpoint) -> str:
+    """The reason why this machine has no route to an endpoint; empty where it has one."""
     try:
         own_address(endpoint)
     except OSError as error:
-        return error.strerror or str(error)
-    return None
+        return f"no route to {endpoint.host}: {error.strerror or error}"
+    return ""
 
 
-def _knockers(  # noqa: PLR0913, PLR0917  what one connection is made of
-    host: str, profile: Profile, asked: Request, dials: list[Endpoint], seconds: float, outside: Outside
-) -> list[Callable[[], None]]:
-    """Return for each address of the host what knocks for it."""
-    door = profile.http_proxy.host if profile.http_proxy is not None else profile.server
-    port = _door_port(profile, outside)
-    if door == host:
-        return [_knocker(asked, profile, dial, dial._replace(port=port), outside) for dial in dials]
-    doors = resolve(door or "", port, family=_family(profile), seconds=seconds)
-    return [_knocker(asked, profile, dial, _door(dial, doors), outside) for dial in dials]
+def routes(host: str, asked: Request, dials: list[Endpoint], seconds: float, outside: Outside) -> Iterator[Route]:
+    """The addresses of the host, each with the call that knocks for it: in its own family, if the door has that."""
+    profile = asked.profile
+    door, port = profile.http_proxy or (profile.server, None)
+    port = port or spa_port(profile, outside)
+    doors = () if door == host else resolve(door or "", port, family=profile.family, seconds=seconds)
+    for dial in dials:
+        of_its_family = (each for each in doors if each.family is dial.family)
+        to = next(of_its_family, doors[0])._replace(here=dial.here) if doors else dial._replace(port=port)
+        way = Way(dial, to)
+        # standard output may be the connection
+        asking = sources(profile, profile.source or SourceRule.AUTO, way, outside._replace(out=outside.err))
+        senders: list[socket.socket] = []
+        knock = _knocker(asked, to, asking, senders, outside)
+        yield Route(dial, knock, sources=asking, door=to, senders=senders)
 
 
-def _door_port(profile: Profile, outside: Outside) -> int:
-    if profile.http_proxy is not None and profile.http_proxy.port is not None:
-        return profile.http_proxy.port
-    return nat.random_port(outside.random_bytes) if profile.rand_port else profile.port or PORT
+def _knocker(
+    asked: Request, door: Endpoint, asking: Sources, senders: list[socket.socket], outside: Outside
+) -> Callable[[], int]:
+    profile = asked.profile
 
-
-def _family(profile: Profile) -> int:
-    return socket.AF_INET if profile.ipv4_only else ANY_FAMILY
-
-
-def _door(dial: Endpoint, doors: tuple[Endpoint, ...]) -> Endpoint:
-    """Return where to knock for an address: at one of the same family, if there is one."""
-    return next((door for door in doors if door.family is dial.family), doors[0])
-
-
-def _knocker(asked: Request, profile: Profile, dial: Endpoint, door: Endpoint, outside: Outside) -> Callable[[], None]:
-    way = Way(dial, door)
-    asks_outside = source_rule(profile) is SourceRule.RESOLVE
-    known: list[IPAddress | None] = []  # who had to ask somebody for it asks once
-
-    def knock() -> None:
-        if not (known and asks_outside):
-            known[:] = [source(profile, way, outside)]
-        packet = build(asked, known[0], outside.clock(), outside.random_bytes)
-        try:
-            send(packet.payload, door, transport(profile))
-        except OSError as error:
-            raise OSError(error.errno, unsent(error, door, transport(profile))) from error
-        if profile.verbose:
-            outside.warn(f"knocked at {door.host} port {door.port} for {packet.message.text}")
+    def knock() -> int:
+        wanted = asking.next_round()
+        for part, named in [(part, each) for each in wanted for part in parts(asked, each)]:
+            packet = build(part, named, outside.clock(), outside.random_bytes)
+            try:
+                send(packet.payload, door, profile, senders)
+            except OSError as error:
+                raise OSError(error.errno, unsent(error, door, profile)) from error
+            if profile.verbose:
+                outside.warn(f"knocked at {door.host} port {door.port} for {packet.message.text}")
+        return len(wanted)
 
     return knock

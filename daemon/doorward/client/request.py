@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from doorward.client.outside import UnansweredError
+from doorward import portable
+from doorward.client import fwknoprc
 from doorward.client.packet import OpenPgpKeys, Request
-from doorward.config import fwknoprc
-from doorward.config.profile import PASSPHRASE_MAX, Carrier, OpenPgpMode, Profile, bounded_text
+from doorward.client.profile import PASSPHRASE_MAX, Carrier, OpenPgpMode, Profile, bounded_text
+from doorward.client.surroundings import UnansweredError
 from doorward.errors import ClientError, ConfigError, Problem
 from doorward.values import HMAC_KEY_MAX, KEY_MAX, DigestType, EncryptionMode, SymmetricKeys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
-    from doorward.client.nat import Led
-    from doorward.client.outside import Outside
+    from doorward.client.nat import NatRequest
+    from doorward.client.surroundings import Outside
     from doorward.values import Secret, Service
 
 PORT: Final = 62201  # fwknop's default
 _NO_USER: Final = "NO_USER"
-_FILLING: Final = " \t="  # what a key file may have around host and key (client/getpasswd.c)
+_FILLING: Final = " \t="  # characters around host and key in a key file (client/getpasswd.c)
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What the client's file says, and where that was read; `path` None stands for no file.
+class Saved(NamedTuple):
+    """The client's file's settings and where they were read; `path` None stands for no file.
 
-    `stanzas` has those that were read, the first over the others; none where there is no such file. `unread` is the
-    stanza of the host's name where nobody asked for it. `asked` has the kinds of keys that are not looked for.
+    `sections` were read, the first over the others; empty where the file is missing. `unread` is the section of the
+    host's name that was not asked for. `asked` are the kinds of keys to ask for, even where the file has them.
     """
 
-    profile: Profile = field(default_factory=Profile)
+    profile: Profile = Profile()
     path: Path | None = None
-    stanzas: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
     unread: str | None = None
     asked: frozenset[KeyKind] = frozenset()
 
     def lacks(self, kind: KeyKind) -> str:
-        """Return the words for where a key was looked for in vain."""
+        """The places that were searched for a key, in words."""
         if kind in self.asked:
-            return f"it was to be asked for ({kind.asking})"
+            return f"{kind.asking} asks for it"
         if self.path is None:
             return "no file was read"
-        if not self.stanzas:
+        if not self.sections:
             return f"there is no {self.path}"
-        has = "has" if len(self.stanzas) == 1 else "have"
-        return f"{' and '.join(f'[{name}]' for name in self.stanzas)} of {self.path} {has} none"
+        has = "has" if len(self.sections) == 1 else "have"
+        return f"{' and '.join(f'[{name}]' for name in self.sections)} of {self.path} {has} none"
 
     def remedy(self, kind: KeyKind, *, by_options: bool) -> str:
-        """Return what helps; `by_options` where the command has fwknop's options."""
+        """The remedy for a missing key; `by_options` where the command has fwknop's options."""
         if kind in self.asked:
-            return "hand it over with --fd or --stdin"
+            return "pass it with --fd or --stdin"
         if self.unread is not None:
-            return f"that file has a stanza [{self.unread}]: read it with -n {self.unread}"
+            return f"that file has a section [{self.unread}]: read it with -n {self.unread}"
         if self.path is None:
             return kind.option
-        place = f"[{self.stanzas[0]}]" if self.stanzas else "it"
+        place = f"[{self.sections[0]}]" if self.sections else "it"
         return f"write {kind.name} into {place}{kind.source}" + (f", or {kind.option}" if by_options else "")
 
 
 def client_file(outside: Outside, path: Path) -> fwknoprc.ClientFile:
-    """Return the client's file, and warn of what is odd about it.
+    """The client's file; its oddities become warnings.
 
     Raises:
         ConfigError: it is missing or wrong.
@@ -78,103 +75,82 @@ def client_file(outside: Outside, path: Path) -> fwknoprc.ClientFile:
 
 def saved_profile(
     outside: Outside,
-    rc_file: Path | None,
-    stanza: str | None,
+    rc_file: Path | fwknoprc.ClientFile | None,
+    section: str | None,
     host: str | None = None,
     service: Service | None = None,
 ) -> Saved:
-    """Return what the client's file says: the named stanza, or the one for host and service, or `[default]`.
+    """The settings of the client's file: the named section, or the one for host and service, or `[default]`.
 
-    Without `rc_file` it is ~/.fwknoprc, which need not exist unless a stanza is asked for. Without `service` the host's
-    stanza has to be asked for, as in fwknop.
+    Without `rc_file` it is ~/.fwknoprc; a ClientFile was read already. A file may be missing unless a section is named,
+    as in fwknop, but a named file not where `service` is given: a misspelt one would mean no knock. Without `service`
+    the host's section must be named, as in fwknop.
 
     Raises:
-        ConfigError: the file is missing or wrong, or has no such stanza.
+        ConfigError: the file is missing or wrong, or has no such section.
     """
-    path = rc_file or outside.home / ".fwknoprc"
-    if rc_file is None and stanza is None and _is_absent(path):
-        return Saved(path=path)
-    found = client_file(outside, path)
-    if stanza is None and host is not None and service is not None:
-        stanza = found.named_for(host, service)
-    read = tuple(dict.fromkeys((stanza or fwknoprc.DEFAULT, fwknoprc.DEFAULT)))
-    unread = host if stanza is None and host is not None and found.has(host) else None
+    if isinstance(rc_file, fwknoprc.ClientFile):
+        path, found = Path(rc_file.path), rc_file
+    else:
+        path = rc_file or outside.home / ".fwknoprc"
+        if (rc_file is None or service is None) and section is None and _is_absent(path):
+            return Saved(path=path)
+        found = client_file(outside, path)
+    if section is None and host is not None and service is not None:
+        section = found.named_for(host, service)
+    read = tuple(dict.fromkeys((section or fwknoprc.DEFAULT, fwknoprc.DEFAULT)))
+    unread = host if section is None and host is not None and found.has(host) else None
     return Saved(found.profile(read[0]), path, read, unread)
 
 
 def _is_absent(path: Path) -> bool:
-    """Say whether there surely is no such file; one that merely cannot be reached is left for load() to complain of."""
+    """Whether the file is certainly missing; load() complains about one that cannot be reached."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
     return False
 
 
-def request(
-    profile: Profile,
-    led: Led,
-    search: KeySearch,
-    environ: Mapping[str, str],
-) -> Request:
-    """Return what to knock with.
+def request(profile: Profile, nat: NatRequest, search: KeySearch, environ: Mapping[str, str]) -> Request:
+    """The request of a profile.
 
     Raises:
         ClientError: no key, or modes that exclude one another.
         ConfigError: a key file is wrong.
     """
     _check(profile)
-    return Request(
-        services=led.services,
-        user=profile.user or user_name(environ, _login()),
-        keys=_openpgp_keys(profile, search) if profile.use_gpg else _symmetric_keys(profile, search),
-        digest=profile.digest or DigestType.SHA256,
-        timeout=profile.timeout or 0,
-        time_offset=profile.time_offset or 0,
-        nat=led.target,
-        local=led.local,
-        command=profile.command,
-    )
+    if profile.key_command is not None or profile.hmac_key_command is not None:
+        from doorward.client import key_command  # noqa: PLC0415  it starts programs
+
+        profile = key_command.with_printed_keys(profile)
+    keys = _openpgp_keys(profile, search) if profile.use_gpg else _symmetric_keys(profile, search)
+    return Request(profile, nat, keys, profile.user or user_name(environ, portable.login()))
 
 
 def _check(profile: Profile) -> None:
     """Refuse what fwknop refuses (validate_options(), client/config_init.c)."""
-    carrier = profile.carrier or Carrier.UDP
-    for wrong, msg in (
-        (
-            profile.use_gpg and profile.gpg_recipient is None,
-            "GnuPG needs a recipient: --gpg-recipient-key KEY (GPG_RECIPIENT)",
-        ),
-        (
-            profile.mode is OpenPgpMode.ASYMMETRIC and not profile.use_gpg,
-            "mode Asymmetric is GnuPG: name its keys with --gpg-recipient-key and --gpg-signer-key",
-        ),
-        (profile.spoofed is not None and not carrier.is_raw, "a spoofed source needs -P udpraw, tcpraw or icmp"),
-        (
-            profile.http_proxy is not None and carrier is not Carrier.HTTP,
-            f"a proxy needs -P http, and this knock has -P {carrier.value}",
-        ),
-    ):
-        if wrong:
-            raise ClientError(msg)
+    if profile.use_gpg and profile.gpg_recipient is None:
+        msg = "GnuPG needs a recipient: --gpg-recipient-key KEY (GPG_RECIPIENT)"
+        raise ClientError(msg)
+    if profile.mode is OpenPgpMode.ASYMMETRIC and not profile.use_gpg:
+        msg = "mode Asymmetric is GnuPG: name its keys with --gpg-recipient-key and --gpg-signer-key"
+        raise ClientError(msg)
+    if profile.spoofed is not None and not profile.transport.is_raw:
+        msg = "a spoofed source needs -P udpraw, tcpraw or icmp"
+        raise ClientError(msg)
+    if profile.http_proxy is not None and profile.transport is not Carrier.HTTP:
+        msg = f"a proxy needs -P http, and this knock has -P {profile.transport.value}"
+        raise ClientError(msg)
 
 
 def user_name(environ: Mapping[str, str], login: str | None) -> str:
-    """Return the name that the message carries where none is configured (lib/fko_user.c).
+    """The user name for the message where none is configured (lib/fko_user.c).
 
     `login` is the name of this process's user in the system's accounts, for cron and units that set no variable.
     """
     named = (environ.get("SPOOF_USER"), environ.get("LOGNAME"), login, environ.get("USER"))
     return next((name for name in named if name), _NO_USER)
-
-
-def _login() -> str | None:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return None
 
 
 def _symmetric_keys(profile: Profile, search: KeySearch) -> SymmetricKeys:
@@ -191,7 +167,7 @@ def _symmetric_keys(profile: Profile, search: KeySearch) -> SymmetricKeys:
 
 
 def _openpgp_keys(profile: Profile, search: KeySearch) -> OpenPgpKeys:
-    """Return gpg's keys; a passphrase comes from where fwknop takes it, the encryption key's places included."""
+    """The keys for gpg; the passphrase comes from fwknop's places for it, those of the encryption key included."""
     password = None
     if profile.gpg_signer is not None:
         given = profile.gpg_password or profile.key
@@ -215,11 +191,10 @@ def _hmac_key(profile: Profile, search: KeySearch) -> Secret | None:
     return search.find(HMAC, profile.hmac_key, profile.hmac_key_file)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyKind:
-    """A kind of key in the words of messages. `limit` in bytes; `option` is what names one, `asking` what asks for it.
+class KeyKind(NamedTuple):
+    """A kind of key in the words of messages. `limit` in bytes; `name` is the file's.
 
-    `name` is the file's, `source` says where a new one comes from.
+    `option` is the option that gives the key, `asking` the option that asks for it, `source` the source of a new key.
     """
 
     what: str
@@ -243,51 +218,45 @@ PASSPHRASE: Final = KeyKind(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeySearch:
-    """Where the keys for a host may come from. `ask` gets one from a person; None where nobody is there to ask."""
+class KeySearch(NamedTuple):
+    """The places where a host's keys may be. `ask` asks the user; None where no question may be asked."""
 
     host: str
     ask: Callable[[str], str] | None
-    saved: Saved = field(default_factory=Saved)
+    saved: Saved = Saved()
 
     def find(self, kind: KeyKind, given: Secret | None, file: Path | None) -> Secret:
-        """Return the key that was given, or the file's for this host, or what a person types."""
+        """The given key, or the file's for this host, or the one that the user types."""
         if given is not None:
             return given
         if file is not None:
             return key_from_file(file, self.host, kind)
         try:
-            return _typed(self._answer(kind), kind)
+            return bounded_text(kind.limit)(self._answer(kind))
         except UnansweredError as error:
             remedy = self.saved.remedy(kind, by_options=self.ask is not None)
             msg = f"no {kind.what}: {self.saved.lacks(kind)}, and {error}; {remedy}"
             raise ClientError(msg) from error
+        except ValueError as error:
+            msg = f"{kind.what}: {error}"
+            raise ClientError(msg) from error
 
     def _answer(self, kind: KeyKind) -> str:
         if self.ask is None:
-            msg = "`doorward connect` asks nobody"
+            msg = "`doorward connect` asks no questions"
             raise UnansweredError(msg)
         return self.ask(f"Enter {kind.what}: ")
 
 
-def _typed(text: str, kind: KeyKind) -> Secret:
-    try:
-        return bounded_text(kind.limit)(text)
-    except ValueError as error:
-        msg = f"{kind.what}: {error}"
-        raise ClientError(msg) from error
-
-
 def key_from_file(path: Path, host: str, kind: KeyKind) -> Secret:
-    """Return the key on the line `host: key`; the last such line counts, as in fwknop.
+    """The key on the line `host: key`; the last such line counts, as in fwknop.
 
     Raises:
         ClientError: no host is named.
         ConfigError: the file cannot be read, or has no good key for this host.
     """
     if not host:
-        msg = f"{path} has a key a host: name the host with -D, so that its {kind.what} can be found"
+        msg = f"{path} has one key per host: name the host with -D to find its {kind.what}"
         raise ClientError(msg)
     found: Secret | None = None
     for number, row in enumerate(fwknoprc.rows(path), 1):

@@ -1,241 +1,174 @@
-"""This machine's address as others see it: a web site says it, over TLS, or a name server, or the user's own wget.
+"""The addresses at which hosts have seen this machine behind NAT, and those that sites told: a file in its user's home.
 
-Whoever answers chooses whom the host lets in, so: TLS is verified, nothing but one plain address counts, and it must be
-of the family, and as public, as the host that is knocked at.
+A line is `WAY BY ADDRESS TIME`. WAY is the way out of this machine (way() says how); BY is the address of the host
+that saw it, or `site`; TIME in Unix seconds. What a host saw is asked for at that host alone: a host that was taken
+over must not choose whom the others let in.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
+import contextlib
 import ipaddress
 import os
-import select
-import shlex
-import socket
-import ssl
-import subprocess
-from functools import partial
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urljoin, urlsplit
 
-from doorward.client import dns
-from doorward.client.address import resolve
-from doorward.client.send import USER_AGENT
-from doorward.config import profile as words
-from doorward.errors import ClientError
+from doorward import portable
+from doorward.client.address import own_address, plausible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from doorward.client.address import Endpoint
-    from doorward.client.outside import Outside
-    from doorward.config.profile import Profile
+    from doorward.client.surroundings import Outside
     from doorward.values import IPAddress
 
-SITES: Final = ("https://icanhazip.com/", "https://api64.ipify.org/", "https://www.cipherdyne.org/cgi-bin/myip")
-PLAIN_SITES: Final = ("http://icanhazip.com/", "http://www.cipherdyne.org/cgi-bin/myip")
-SECONDS: Final = 10.0  # for one site or server, all of it
-ANSWER_MAX: Final = 16 * 1024  # bytes of head and body
-REDIRECTS_MAX: Final = 3
-_ADDRESS_MAX: Final = 60  # characters
-_PORTS: Final = {"https": 443, "http": 80}
+SITE: Final = "site"
+DAY: Final = 86_400  # seconds
+AGE_MAX: Final = 90 * DAY  # seconds; a provider has given the address to others long since
+AHEAD_MAX: Final = DAY  # of a clock that was set back
+FILE_MAX: Final = 1 << 16  # bytes
+LINES_MAX: Final = 400
+EACH_MAX: Final = 3  # a way and a witness: the addresses of a carrier's pool
+
+_GATEWAYS: Final = Path("/proc/net/route")  # of Linux; elsewhere the own network alone names the way
+_NETWORK_BYTES: Final = {4: 3, 6: 8}  # /24 and /64: leases change within
+_WORDS: Final = 4
+_GATEWAY_FLAG: Final = 2  # RTF_GATEWAY, linux/route.h
 
 
-class Site(NamedTuple):
-    """Whom to ask: a name for messages, and the question."""
+class Seen(NamedTuple):
+    """One address under which this machine was seen."""
 
-    name: str
-    ask: Callable[[], str]
-
-
-def address(profile: Profile, host: Endpoint | None, outside: Outside) -> IPAddress:
-    """Return the address that the first of the profile's sites says; `host` is who is going to be knocked at.
-
-    Raises:
-        ClientError: none of them says a usable address; the text has the reason of each.
-    """
-    failures = []
-    for site in _sites(profile, socket.AF_INET if host is None else host.family, outside):
-        try:
-            found = plain_address(site.ask())
-            check(found, host)
-        except (ClientError, OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{site.name}: {getattr(error, 'strerror', None) or error}")
-            continue
-        if profile.verbose:
-            outside.say(f"[+] Resolved external IP (via '{site.name}') as: {found}")
-        return found
-    msg = f"nobody says which address this machine has, so name it with -a: {'; '.join(failures)}"
-    raise ClientError(msg)
+    way: str
+    by: str
+    address: IPAddress
+    time: int
 
 
-def plain_address(text: str) -> IPAddress:
-    """Return the address that is all of an answer.
+def path(environ: Mapping[str, str], home: Path) -> Path:
+    """The file, in the folder for state of the XDG base directory specification."""
+    state = environ.get("XDG_STATE_HOME") or ""
+    return (Path(state) if state.startswith("/") else home / ".local/state") / "doorward/seen"
 
-    Raises:
-        ClientError: it is something else.
-    """
+
+def way(own: IPAddress, host: IPAddress, gateways: Path = _GATEWAYS) -> str:
+    """The way out to a host: public or private, the network of our own address, the default gateway if it is known."""
+    kept = _NETWORK_BYTES[own.version]
+    network = own.packed[:kept].hex()
+    return f"{'public' if host.is_global else 'private'},{network},{_gateway(gateways) if own.version == 4 else '-'}"  # noqa: PLR2004  IPv4
+
+
+def _gateway(table: Path) -> str:
+    """The default gateway of the lowest metric, as the kernel prints it."""
     try:
-        return ipaddress.ip_address(text.strip() if len(text) <= _ADDRESS_MAX else "")
-    except ValueError:
-        shown = "".join(char if char.isprintable() else "?" for char in text.strip()[:40])
-        msg = f"answers {shown!r}, not one plain address"
-        raise ClientError(msg) from None
+        rows = [row.split() for row in table.read_text(encoding="ascii").splitlines()[1:]]
+        found = [(int(row[6]), row[2]) for row in rows if row[1] == "00000000" and int(row[3], 16) & _GATEWAY_FLAG]
+    except (OSError, ValueError, IndexError):
+        return "-"
+    return min(found, default=(0, "-"))[1]
 
 
-def check(found: IPAddress, host: Endpoint | None) -> None:
-    """Refuse an address that the host cannot see this machine under.
+def load(file: Path) -> tuple[list[Seen], str]:
+    """The lines of the file, and a complaint; one that others can write counts for nothing."""
+    try:
+        content = _content(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], ""
+    except (OSError, ValueError) as error:
+        return [], f"{file} is not used: {getattr(error, 'strerror', None) or error}"
+    rows = content.decode("ascii", "replace").splitlines()
+    found = [each for each in map(_seen, rows) if each is not None]
+    damaged = len(rows) - len(found)
+    return found, f"{damaged} of the lines of {file} are damaged and not used" if damaged else ""
+
+
+def known(entries: Iterable[Seen], out: str, host: IPAddress, now: float) -> list[Seen]:
+    """The entries for a way out that count at a host, the newest first, each address once."""
+    fit = [
+        each for each in entries if each.way == out and each.by in {SITE, str(host)} and plausible(each.address, host)
+    ]
+    fresh = [each for each in fit if -AHEAD_MAX < now - each.time < AGE_MAX]
+    newest = sorted(fresh, key=lambda each: -each.time)
+    return list({each.address: each for each in reversed(newest)}.values())[::-1][:EACH_MAX]
+
+
+def learn(file: Path, entry: Seen) -> None:
+    """Put an entry into the file, which is replaced as a whole; what is old or damaged goes.
 
     Raises:
-        ClientError: why it cannot be.
+        OSError: it cannot be written, or its folder is another user's.
     """
-    odd = found.is_unspecified or found.is_loopback or found.is_multicast or found.is_link_local
-    if odd or (found.version == 6 and (found.scope_id or found.ipv4_mapped)):  # noqa: PLR2004  IPv6
-        msg = f"answers {found}, which no packet comes from"
-        raise ClientError(msg)
-    if host is None:
-        return
-    if found.version != host.host.version:
-        msg = f"answers {found}, but {host.host} is knocked at"
-        raise ClientError(msg)
-    if host.host.is_global and not found.is_global:
-        msg = f"answers {found}, a private address, but {host.host} is public"
-        raise ClientError(msg)
+    entries, _ = load(file)
+    kept = [each for each in entries if 0 <= entry.time - each.time < AGE_MAX]
+    others = [each for each in kept if each[:3] != entry[:3]]
+    same = [each for each in others if each[:2] == entry[:2]][: EACH_MAX - 1]
+    rest = [each for each in others if each[:2] != entry[:2]]
+    _replace(file, [entry, *same, *rest][:LINES_MAX])
 
 
-def _sites(profile: Profile, family: socket.AddressFamily, outside: Outside) -> Iterator[Site]:
-    """Yield whom to ask, in order: what the profile names, or our own list."""
-    agent = profile.user_agent or USER_AGENT
-    plain = bool(profile.resolve_http_only)
-    sites = profile.resolve_urls or (() if profile.resolve_dns else PLAIN_SITES if plain else SITES)
-    for url in sites:
-        if profile.wget is not None and not plain:
-            yield Site(url, partial(_by_wget, url, profile, agent, family))
-            continue
-        if url.startswith("http:") and not plain:
-            outside.warn(f"warning: {url}: without TLS whoever is on the way can answer")
-        yield Site(url, partial(fetch, url, agent, family, outside.monotonic))
-    for question in profile.resolve_dns or ():
-        name = f"{question.name}@{question.server.host}"
-        yield Site(name, partial(dns.ask, question, family, outside.monotonic, outside.random_bytes))
-
-
-def fetch(url: str, agent: str, family: socket.AddressFamily, monotonic: Callable[[], float]) -> str:
-    """Return the body that a web address answers with.
-
-    Raises:
-        ClientError: no answer of 200 within size and time, or a redirection that is not followed.
-        OSError: no connection, or its certificate is not good.
-    """
-    deadline = monotonic() + SECONDS
-    for _ in range(REDIRECTS_MAX + 1):
-        answer = _parsed(_exchange(url, agent, family, deadline, monotonic))
-        if answer.status == http.HTTPStatus.OK:
-            return answer.read(ANSWER_MAX).decode("ascii", "replace")
-        url = _next(url, answer)
-    msg = f"redirects more than {REDIRECTS_MAX} times"
-    raise ClientError(msg)
-
-
-def _next(url: str, answer: http.client.HTTPResponse) -> str:
-    """Return where a redirection leads: never away from TLS, never to anything but the web."""
-    location = answer.getheader("Location")
-    if answer.status not in {301, 302, 303, 307, 308} or location is None:
-        msg = f"answers with status {answer.status}"
-        raise ClientError(msg)
+def remember(host: Endpoint, by: str, address: IPAddress, outside: Outside) -> str:
+    """Keep an address of this machine; return the reason why it is not kept, or nothing. It is never needed."""
     try:
-        (target,) = words.urls(urljoin(url, location))
-    except ValueError:
-        msg = "redirects to something that is no web address"
-        raise ClientError(msg) from None
-    if url.startswith("https:") and not target.startswith("https:"):
-        msg = "redirects to an address without TLS"
-        raise ClientError(msg)
-    return target
-
-
-def _exchange(
-    url: str, agent: str, family: socket.AddressFamily, deadline: float, monotonic: Callable[[], float]
-) -> bytes:
-    """Return all bytes of an answer, at most ANSWER_MAX, at the deadline at the latest."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    left = deadline - monotonic()
-    endpoints = resolve(host, parts.port or _PORTS[parts.scheme], family=family, seconds=max(left, 0.1))
-    request = f"GET {parts.path} HTTP/1.1\r\nUser-Agent: {agent}\r\nAccept: */*\r\nHost: {parts.netloc}\r\n"
-    with socket.socket(endpoints[0].family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as plain:
-        plain.settimeout(max(deadline - monotonic(), 0.1))
-        plain.connect(endpoints[0].sockaddr)
-        if parts.scheme == "http":
-            return _talk(plain, request, deadline, monotonic)
-        with ssl.create_default_context().wrap_socket(plain, server_hostname=host) as sealed:
-            return _talk(sealed, request, deadline, monotonic)
-
-
-def _talk(connection: socket.socket, request: str, deadline: float, monotonic: Callable[[], float]) -> bytes:
-    connection.sendall(f"{request}Connection: close\r\n\r\n".encode("ascii"))
-    content = b""
-    while len(content) <= ANSWER_MAX:
-        left = deadline - monotonic()
-        if left <= 0:
-            msg = f"answers too slowly: {SECONDS:g} s are over"
-            raise ClientError(msg)
-        connection.settimeout(left)
-        chunk = connection.recv(4096)
-        if not chunk:
-            return content
-        content += chunk
-    msg = f"answers with more than {ANSWER_MAX} bytes"
-    raise ClientError(msg)
-
-
-class _Content:
-    """What HTTPResponse takes for a connection: bytes that have all arrived."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._content)
-
-
-def _parsed(content: bytes) -> http.client.HTTPResponse:
-    answer = http.client.HTTPResponse(_Content(content))  # type: ignore[arg-type]  # makefile() is all it calls
-    answer.begin()
-    return answer
-
-
-def _by_wget(url: str, profile: Profile, agent: str, family: socket.AddressFamily) -> str:
-    """Return what the user's wget prints, run as fwknop runs it (client/http_resolve_host.c); no shell reads it."""
-    command = shlex.split(profile.wget or "wget")
-    if not profile.wget_user_agent:
-        command += ["-U", agent]
-    command += ["-4" if family is socket.AF_INET else "-6", "--secure-protocol=auto", "--quiet", "-O", "-", url]
-    try:
-        program = subprocess.Popen(  # noqa: S603  the user's own command
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        entry = Seen(way(own_address(host), host.host), by, address, int(outside.clock()))
+        learn(path(outside.environ, outside.home), entry)
     except OSError as error:
-        msg = f"{command[0]} (-w, WGET_CMD) cannot be run: {error.strerror}"
-        raise ClientError(msg) from error
-    with program:
-        try:
-            return _output(program)
-        finally:
-            program.kill()
+        return f"{path(outside.environ, outside.home)}: {error.strerror or error}"
+    return ""
 
 
-def _output(program: subprocess.Popen[bytes]) -> str:
-    content = b""
-    assert program.stdout is not None  # noqa: S101  it was asked for
-    while len(content) <= ANSWER_MAX:
-        if not select.select([program.stdout], [], [], SECONDS)[0]:
-            msg = f"says nothing within {SECONDS:g} s"
-            raise ClientError(msg)
-        chunk = os.read(program.stdout.fileno(), 4096)
-        if not chunk:
-            return content.decode("ascii", "replace")
-        content += chunk
-    msg = f"prints more than {ANSWER_MAX} bytes"
-    raise ClientError(msg)
+def _replace(file: Path, entries: Sequence[Seen]) -> None:
+    folder = file.parent
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if not portable.is_own(status) or portable.mode(status) & 0o022:
+        msg = "others can write the folder"
+        raise PermissionError(0, msg)
+    draft = folder / f".seen.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        draft.unlink()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | portable.flags("O_CLOEXEC")
+    with os.fdopen(os.open(draft, flags, 0o600), "w") as stream:
+        stream.writelines(f"{each.way} {each.by} {each.address} {each.time}\n" for each in entries)
+    draft.replace(file)
+
+
+def _content(file: Path) -> bytes:
+    flags = os.O_RDONLY | portable.flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
+    with os.fdopen(os.open(file, flags), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        complaint = "".join(_complaints(status))
+        if complaint:
+            raise ValueError(complaint)
+        return stream.read(FILE_MAX)
+
+
+def _complaints(status: os.stat_result) -> Iterator[str]:
+    if not stat.S_ISREG(status.st_mode):
+        yield "it is no file"
+    elif not portable.is_own(status):
+        yield "it is another user's"
+    elif portable.mode(status) & 0o022:
+        yield f"others can write it (mode {stat.S_IMODE(status.st_mode):04o})"
+    elif status.st_size > FILE_MAX:
+        yield f"it exceeds {FILE_MAX} bytes"
+
+
+def _seen(row: str) -> Seen | None:
+    words = row.split(" ")
+    try:
+        out, by, address, moment = words
+        if by != SITE:
+            ipaddress.ip_address(by)
+        return Seen(out, by, ipaddress.ip_address(address), int(moment))
+    except ValueError:
+        return None
+
+
+def age(seconds: float) -> str:
+    """The time since something, in one unit."""
+    for unit, length in (("d", DAY), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit} ago"
+    return "just now"

@@ -8,25 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.config import convert, reader
-from doorward.config.daemon import DaemonSettings
 from doorward.config.files import Disk, Files
 from doorward.config.reader import Line, Setting
+from doorward.config.settings import DaemonSettings
 from doorward.config.stanza import Commands, Cycle, Forwarding, OpenPgp, Stanza, Target
 from doorward.errors import ConfigError, Problem, WireError
-from doorward.values import DigestType, EncryptionMode, SymmetricKeys
+from doorward.values import DigestType, EncryptionMode, SymmetricKeys, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from doorward.config.files import Source
+    from doorward.config.files import Answers
     from doorward.values import Secret
 
-DEPTH_MAX: Final = 3  # files within files, the first one counted; fwknop's MAX_DEPTH
-INCLUDES_MAX: Final = 10_000  # files, each as often as it is included
-NEVER: Final = "NONE"  # CMD_CYCLE_CLOSE: nothing closes
+DEPTH_MAX: Final = 3  # nesting of files, the first one included; fwknop's MAX_DEPTH
+INCLUDES_MAX: Final = 10_000  # includes; a file counts each time
+NEVER: Final = "NONE"  # CMD_CYCLE_CLOSE: never close
 ASYMMETRIC: Final = "asymmetric"
-LEGACY_KEY: Final = 16  # bytes of a key that count in legacy mode
+LEGACY_KEY: Final = 16  # bytes of a key that legacy mode uses
 NO_FILES: Final = Files()
+
+
+_SERVICES: Final = "lower case only, no service twice; ranges (`udp/60000-60010`) are doorward's own"
 
 
 def _services(text: str) -> frozenset[Any]:
@@ -38,28 +41,18 @@ def _mode(text: str) -> EncryptionMode | None:
     return None if text.lower() == ASYMMETRIC else convert.encryption_mode(text)
 
 
-def _collect_mode(text: str) -> str:
-    """Read how fwknop 1.9 got its packets; sequences of ports are no packets."""
-    if text.upper() not in {"PCAP", "FILE_PCAP", "ULOG_PCAP"}:
-        msg = f"{text[:40]!r} is none of PCAP, FILE_PCAP, ULOG_PCAP: no sequences of ports here"
-        raise ValueError(msg)
-    return text.upper()
-
-
-def _folder(text: str) -> Path:
-    path = Path(convert.text(text))
-    if not path.is_absolute():
-        msg = f"{text[:60]!r} is not an absolute path"
-        raise ValueError(msg)
-    return path
+_collect_mode = convert.one_of(  # fwknop 1.9's ways of capture
+    dict.fromkeys(("pcap", "file_pcap", "ulog_pcap")), "is none of PCAP, FILE_PCAP, ULOG_PCAP: no port sequences here"
+)
 
 
 SETTINGS: Final[dict[str, Setting[Any]]] = {
     "SOURCE": Setting("source", convert.networks, "IPv6 too; /0 is refused (write ANY)"),
+    "NAME": Setting("name", check_name),
     "DESTINATION": Setting("destination", convert.networks, "IPv6 too"),
-    "OPEN_PORTS": Setting("open_ports", _services, "lower case only, no service twice, no ranges"),
-    "RESTRICT_PORTS": Setting("restrict_ports", _services, "lower case only, no service twice, no ranges"),
-    "KEY": Setting("key", convert.key_text, "longer than 32 bytes is refused: fwknopd takes it and never decrypts"),
+    "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
+    "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
+    "KEY": Setting("key", convert.key_text, "longer than 32 bytes is refused: fwknopd accepts it and never decrypts"),
     "KEY_BASE64": Setting("key", convert.key_base64, "canonical base64 only"),
     "HMAC_KEY": Setting("hmac_key", convert.key_text),
     "HMAC_KEY_BASE64": Setting("hmac_key", convert.key_base64, "canonical base64 only"),
@@ -74,8 +67,8 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
         "expires", convert.expiry_date, "the day begins in UTC; a date that does not exist is refused"
     ),
     "ACCESS_EXPIRE_EPOCH": Setting("expires", convert.number(1, 10**12 - 1)),
-    "GPG_HOME_DIR": Setting("gpg_home", _folder, "gpg works on a copy of the keyring; gpg.conf in it is not read"),
-    "GPG_EXE": Setting("gpg_exe", _folder),
+    "GPG_HOME_DIR": Setting("gpg_home", convert.path, "gpg works on a copy of the keyring; gpg.conf in it is not read"),
+    "GPG_EXE": Setting("gpg_exe", convert.path),
     "GPG_DECRYPT_ID": Setting("gpg_decrypt_id", convert.text),
     "GPG_DECRYPT_PW": Setting("gpg_password", convert.key_text),
     "GPG_ALLOW_NO_PW": Setting("gpg_no_password", convert.boolean),
@@ -86,13 +79,13 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "GPG_FINGERPRINT_ID": Setting("gpg_fingerprints", convert.fingerprints),
     "ENABLE_CMD_EXEC": Setting("command", convert.boolean, "run without a shell, unless CMD_EXEC_SHELL is Y"),
     "CMD_EXEC_USER": Setting("command_user", convert.account, "without it the least privileged account, not root"),
-    "CMD_EXEC_GROUP": Setting("command_group", convert.account, "a group's name; fwknopd takes it for a user's"),
+    "CMD_EXEC_GROUP": Setting("command_group", convert.account, "a group's name; fwknopd reads it as a user's"),
     "CMD_EXEC_SHELL": Setting("command_shell", convert.boolean),
     "ENABLE_CMD_SUDO_EXEC": Setting("sudo", convert.boolean),
     "CMD_SUDO_EXEC_USER": Setting("sudo_user", convert.account),
-    "CMD_SUDO_EXEC_GROUP": Setting("sudo_group", convert.account, "a group's name; fwknopd takes it for a user's"),
+    "CMD_SUDO_EXEC_GROUP": Setting("sudo_group", convert.account, "a group's name; fwknopd reads it as a user's"),
     "CMD_CYCLE_OPEN": Setting(
-        "cycle_open", convert.text, "OPEN_PORTS, RESTRICT_PORTS and MAX_FW_TIMEOUT hold for it too"
+        "cycle_open", convert.text, "OPEN_PORTS, RESTRICT_PORTS and MAX_FW_TIMEOUT apply to it too"
     ),
     "CMD_CYCLE_CLOSE": Setting("cycle_close", convert.text),
     "CMD_CYCLE_TIMER": Setting("cycle_seconds", convert.window),
@@ -106,17 +99,10 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "PERMIT_CLIENT_PORTS": Setting("any_ports", convert.boolean),
     "ENABLE_FORWARD_ACCESS": Setting("forward_only", convert.boolean),
     "DATA_COLLECT_MODE": Setting(
-        "collect_mode", _collect_mode, "read and not used: doorwardd.conf says how packets come"
+        "collect_mode", _collect_mode, "read and not used: doorwardd.conf says how packets are captured"
     ),
 }
-OURS: Final = frozenset({"NAT_TARGETS", "CMD_EXEC_SHELL"})  # names that fwknop does not have
-OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})  # of 1.9
-DIRECTIVES: Final[dict[str, str]] = {
-    "%include": "relative to the including file; a loop is refused",
-    "%include_folder": "sorted by name; only names that end in .conf",
-    "%include_keys": "only KEY*, HMAC_KEY* and GPG_*: anything else, and a file that cannot be used, is refused",
-}
-REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, and what says the same here
+REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, with their replacement here
     "INTERNAL_NET_ACCESS": "write NAT_TARGETS",
     "GPG_PATH": "write GPG_EXE",
     "EXTERNAL_CMD_OPEN": "write CMD_CYCLE_OPEN",
@@ -131,7 +117,7 @@ REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, and what says the sam
     "CMD_REGEX": "write CMD_CYCLE_OPEN: a client's own command is not matched against a pattern",
     "RESTRICT_INTF": "write DESTINATION",
     "DISABLE_FW_ACCESS": "write CMD_CYCLE_OPEN",
-    "ENABLE_OUTPUT_ACCESS": "replies are let out by the packet filter's own state",
+    "ENABLE_OUTPUT_ACCESS": "replies pass by the packet filter's connection tracking",
     "ENCRYPT_SEQUENCE": "sequences of ports are not served",
     "SHARED_SEQUENCE": "sequences of ports are not served",
     "PORT_OFFSET": "sequences of ports are not served",
@@ -144,14 +130,18 @@ REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, and what says the sam
     "GPG_NO_REQUIRE_PREFIX": "the prefix is always put back",
     "GPG_PREFIX": "the prefix is always hQ",
 }
+PLAIN: Final = (  # fields that a stanza has as they are written
+    "source", "destination", "open_ports", "restrict_ports", "fw_access_timeout", "max_fw_timeout",
+    "require_username", "require_source_address", "expires", "require_os", "any_ports", "name",
+)  # fmt: skip  # a list of names reads better in lines of many
 _IN_KEY_FILES: Final = ("KEY", "HMAC_KEY", "GPG_")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What access.conf says. `warnings` are for the log at start: legal, but worth knowing.
+    """The stanzas of access.conf. `warnings` are for the log at start: valid, but worth knowing.
 
-    `homes` are the keyrings of the stanzas that decrypt with OpenPGP, as files.Source.tree() gives them.
+    `homes` are the keyrings of the stanzas with OpenPGP keys, as files.Answers.tree() returns them.
     """
 
     stanzas: tuple[Stanza, ...]
@@ -166,21 +156,17 @@ class _Draft:
     start: Line
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)  # fields that some line meant to fill, well or badly
-
-    def take(self, *names: str) -> dict[str, Any]:
-        """Return those of the named values that are there."""
-        return {name: self.values[name] for name in names if name in self.values}
+    named: set[str] = field(default_factory=set)  # fields that a line names, also with a wrong value
 
     def line(self, name: str) -> Line:
-        """Return the line of a field, the stanza's first one where it has none."""
+        """The line of a field, or the stanza's first line."""
         return self.lines.get(name, self.start)
 
 
 def load(path: Path, settings: DaemonSettings | None = None) -> Access:
-    """Return the stanzas of an access.conf and of what it includes.
+    """The stanzas of an access.conf and of its included files.
 
-    `settings` is doorwardd.conf; None leaves out what can only be judged with it.
+    `settings` is doorwardd.conf; None skips the checks that need it.
 
     Raises:
         ConfigError: every problem of the files.
@@ -188,30 +174,21 @@ def load(path: Path, settings: DaemonSettings | None = None) -> Access:
     return parse(path, reader.content(path, secret=True), settings, Disk())
 
 
-def load_configured(settings: DaemonSettings, files: Source) -> Access:
-    """Return the stanzas of the file, or of the folder, that the settings name.
+def load_configured(settings: DaemonSettings, files: Answers) -> Access:
+    """The stanzas of the file, or of every *.conf in the folder, sorted by name, that the settings name.
 
     Raises:
         ConfigError: every problem of the files.
     """
-    if settings.access_folder is not None:
-        return load_folder(settings.access_folder, settings, files)
-    return parse(settings.access_file, files.content(settings.access_file, secret=True), settings, files)
+    if settings.access_folder is None:
+        return parse(settings.access_file, files.content(settings.access_file, secret=True), settings, files)
+    folder, reading = settings.access_folder, _Reading(settings, files)
+    reading.folder(folder, Line(str(folder), 0, "ACCESS_FOLDER", str(folder)), ())
+    return reading.result(folder)
 
 
-def load_folder(path: Path, settings: DaemonSettings | None, files: Source) -> Access:
-    """Return the stanzas of every *.conf in a folder (ACCESS_FOLDER), in the order of their names.
-
-    Raises:
-        ConfigError: every problem of the files.
-    """
-    reading = _Reading(settings, files)
-    reading.folder(path, Line(str(path), 0, "ACCESS_FOLDER", str(path)), ())
-    return reading.result(path)
-
-
-def parse(path: Path, content: bytes, settings: DaemonSettings | None = None, files: Source = NO_FILES) -> Access:
-    """Return the stanzas in the bytes of an access.conf; `path` names it in problems, `files` has what it includes.
+def parse(path: Path, content: bytes, settings: DaemonSettings | None = None, files: Answers = NO_FILES) -> Access:
+    """The stanzas in the bytes of an access.conf; `path` names it in problems, `files` has the included files.
 
     Raises:
         ConfigError: every problem of the files.
@@ -222,9 +199,9 @@ def parse(path: Path, content: bytes, settings: DaemonSettings | None = None, fi
 
 
 class _Reading:
-    """One reading of access.conf: what was found, and what is wrong."""
+    """One reading of access.conf: its stanzas and its problems."""
 
-    def __init__(self, settings: DaemonSettings | None, files: Source) -> None:
+    def __init__(self, settings: DaemonSettings | None, files: Answers) -> None:
         """Begin with nothing."""
         self._settings = settings
         self._files = files
@@ -234,7 +211,7 @@ class _Reading:
         self._included = 0
 
     def result(self, path: Path) -> Access:
-        """Return what was read.
+        """The stanzas, warnings and keyrings.
 
         Raises:
             ConfigError: every problem.
@@ -248,10 +225,10 @@ class _Reading:
             raise reader.failure(self._problems)
         made = tuple(stanza for stanza in stanzas if stanza is not None)
         about = [warning for one, stanza in zip(judged, made, strict=True) for warning in one.warnings(stanza)]
-        return Access(made, (*self._warnings, *about), homes)
+        return Access(made, (*self._warnings, *about, *_shared_names(made)), homes)
 
     def file(self, path: Path, content: bytes, chain: tuple[str, ...]) -> None:
-        """Read the stanzas of one file; `chain` are the files that it is included by."""
+        """Read the stanzas of one file; `chain` are the files that include it."""
         draft: _Draft | None = None
         chain = (*chain, os.path.normpath(path))
         for line in reader.lines(path, content, self._problems):
@@ -309,7 +286,7 @@ class _Reading:
         if self._included > INCLUDES_MAX:
             self._problems.append(line.problem(f"{line.name}: more than {INCLUDES_MAX} files"))
         if content is None or len(self._problems) >= reader.PROBLEMS_MAX:
-            draft.named.add("key")  # what is missing was said
+            draft.named.add("key")  # the missing file is reported already
             return
         for found in reader.lines(path, content, self._problems):
             if found.name.startswith(_IN_KEY_FILES) and found.name in SETTINGS:
@@ -329,7 +306,7 @@ class _Reading:
         self._problems.append(line.problem(f"{line.name}: {error}"))
 
     def _set(self, draft: _Draft, line: Line) -> None:
-        """Keep the value of a line; a second one for the same field is a problem."""
+        """Keep the value of a line; a second value of the same field is a problem."""
         if line.name in REFUSED:
             self._problems.append(line.problem(f"{line.name} is not served: {REFUSED[line.name]}"))
             return
@@ -344,7 +321,7 @@ class _Reading:
             self._warnings.extend(filter(None, [line.remark_on_comment()]))
 
     def _homes(self, stanzas: list[Stanza]) -> dict[Path, bytes]:
-        """Return the keyrings that stanzas need, each read once."""
+        """The keyrings of stanzas, each read once."""
         homes: dict[Path, bytes] = {}
         for stanza in stanzas:
             if stanza.openpgp is None or stanza.openpgp.home in homes:
@@ -357,21 +334,21 @@ class _Reading:
 
 
 class _Judgement:
-    """One stanza's lines put together, with fwknopd's checks and ours."""
+    """The stanza of a draft, with fwknopd's checks and ours."""
 
-    def __init__(self, draft: _Draft, settings: DaemonSettings | None, files: Source, problems: list[Problem]) -> None:
-        """Put problems into `problems`."""
+    def __init__(self, draft: _Draft, settings: DaemonSettings | None, files: Answers, problems: list[Problem]) -> None:
+        """Report problems into `problems`."""
         self._draft = draft
         self._settings = settings
         self._defaults = settings or DaemonSettings()
         self._files = files
         self._problems = problems
-        self._notes: list[tuple[str, str]] = []  # field, what is worth knowing
+        self._notes: list[tuple[str, str]] = []  # field, note
         self._users: dict[str, str] = {}
         self._groups: dict[str, str] = {}
 
     def stanza(self, number: int) -> Stanza | None:
-        """Return the stanza, or None where it has problems."""
+        """The stanza, or None if it has problems."""
         before, draft = len(self._problems), self._draft
         values = draft.values
         self._users = {name: self._user(name) for name in ("command_user", "sudo_user") if name in values}
@@ -386,26 +363,25 @@ class _Judgement:
         self._check_ports()
         if len(self._problems) > before or (keys is None and openpgp is None) or "source" not in draft.values:
             return None
-        same = draft.take(
-            "source", "destination", "open_ports", "restrict_ports", "fw_access_timeout", "max_fw_timeout",
-            "require_username", "require_source_address", "expires", "require_os", "any_ports",
-        )  # fmt: skip  # a list of names reads better in lines of many
+        same = {name: values[name] for name in PLAIN if name in values}
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
 
     def warnings(self, stanza: Stanza) -> Iterator[str]:
-        """Yield what is legal but worth knowing."""
+        """Yield notes about valid settings."""
         notes = (*self._notes, *self._openness(stanza), *_openness(stanza))
         yield from (self._draft.line(name).remark(text) for name, text in notes)
 
     def _openness(self, stanza: Stanza) -> Iterator[tuple[str, str]]:
-        """Yield fields and what is open in them to more than the author may think, as far as settings decide it."""
-        led = stanza.forwarding
-        wished = led.everything or bool(led.only)  # without settings the stanza itself has to say that it forwards
-        forwards = wished if self._settings is None else self._settings.forwarding
-        if forwards and led.force is None and led.targets is None and led.only is not False:
-            name = "everything" if led.everything else "forward_only"
-            yield name, "no NAT_TARGETS: a packet may have connections led to any host that this one reaches"
+        """Yield fields that open more than the author may think, as far as the settings decide it."""
+        forwarding = stanza.forwarding
+        wished = forwarding.everything or bool(
+            forwarding.only
+        )  # without settings the stanza itself must ask for forwarding
+        forwards = wished if self._settings is None else self._settings.permissions.forwarding
+        if forwards and forwarding.force is None and forwarding.targets is None and forwarding.only is not False:
+            name = "everything" if forwarding.everything else "forward_only"
+            yield name, "no NAT_TARGETS: a packet may have connections forwarded to any host that this one reaches"
 
     def _problem(self, name: str, text: str) -> None:
         self._problems.append(self._draft.line(name).problem(text))
@@ -421,7 +397,7 @@ class _Judgement:
             self._problem("hmac_digest", "HMAC_DIGEST_TYPE without an HMAC key")
             return None
         if key is None:
-            # a key with a mistake of its own is reported where it stands
+            # a key with a mistake is reported at its own line
             if (
                 openpgp is None
                 and "key" not in draft.named
@@ -431,7 +407,7 @@ class _Judgement:
             return None
         mode = values.get("mode", EncryptionMode.CBC)
         if mode is None:
-            self._problem("mode", "ENCRYPTION_MODE Asymmetric beside a KEY, which nothing would use")
+            self._problem("mode", "ENCRYPTION_MODE Asymmetric beside a KEY, which is then unused")
             return None
         if mode is EncryptionMode.LEGACY and len(key) > LEGACY_KEY:
             self._notes.append(("mode", f"in legacy mode only the first {LEGACY_KEY} bytes of the key count"))
@@ -464,10 +440,10 @@ class _Judgement:
             self._problem("gpg_require", "nobody's signature counts: GPG_FINGERPRINT_ID or GPG_REMOTE_ID is missing")
             return None
         if "gpg_decrypt_id" not in values:
-            self._problem("gpg_password", "GPG_DECRYPT_ID is missing: whose packets are decrypted?")
+            self._problem("gpg_password", "GPG_DECRYPT_ID is missing: which key decrypts?")
             return None
         if not require:
-            self._notes.append(("gpg_disable", "GPG_DISABLE_SIG: whoever has the public key gets in"))
+            self._notes.append(("gpg_disable", "GPG_DISABLE_SIG: anybody with the host's public key gets in"))
         return OpenPgp(
             decrypt_id=values["gpg_decrypt_id"],
             home=values.get("gpg_home", self._defaults.gpg_home),
@@ -511,7 +487,7 @@ class _Judgement:
             self._problem(name, f"{self._draft.line(name).name}: there is no group {wanted}")
             return wanted
         if group != wanted:
-            self._notes.append((name, f"there is no group {wanted}: taken for the group {group} of the user {wanted}"))
+            self._notes.append((name, f"there is no group {wanted}: the group {group} of the user {wanted} is used"))
         return group
 
     def _cycle(self) -> Cycle | None:
@@ -541,11 +517,12 @@ class _Judgement:
             name = "masquerade" if snat is None else "force_snat"
             self._problem(name, f"{self._draft.line(name).name} needs FORCE_NAT or FORWARD_ALL")
         if values.get("no_dnat") and not everything:
-            self._notes.append(("no_dnat", "DISABLE_DNAT without FORWARD_ALL: connections are let through, not led"))
-        if everything and "force" not in self._draft.named:
-            self._notes.append(("everything", "FORWARD_ALL without FORCE_NAT leads only where a packet names a target"))
+            self._notes.append(("no_dnat", "DISABLE_DNAT without FORWARD_ALL: connections pass without rewriting"))
         self._check_forwarding(values)
         targets = values.get("targets")
+        if everything and "force" not in self._draft.named:
+            said = "have every address behind this host" if targets is None else "are denied"
+            self._notes.append(("everything", f"FORWARD_ALL without FORCE_NAT: packets that name no target {said}"))
         return Forwarding(
             force=force,
             snat=snat,
@@ -557,25 +534,26 @@ class _Judgement:
         )
 
     def _check_forwarding(self, values: dict[str, Any]) -> None:
-        """Compare with doorwardd.conf what needs its permission."""
+        """Check the settings that need a permission of doorwardd.conf."""
         if self._settings is None:
             return
-        nat = self._settings.forwarding or self._settings.local_nat
+        file = self._settings.file
+        nat = self._settings.permissions.forwarding or self._settings.permissions.local_nat
         for name in ("force", "force_snat", "masquerade", "everything"):
             if values.get(name) and not nat:
                 told = self._draft.line(name).name
-                self._problem(name, f"{told} needs ENABLE_IPT_FORWARDING or ENABLE_IPT_LOCAL_NAT in doorwardd.conf")
-        if values.get("forward_only") and not self._settings.forwarding:
-            self._problem("forward_only", "ENABLE_FORWARD_ACCESS needs ENABLE_IPT_FORWARDING in doorwardd.conf")
+                self._problem(name, f"{told} needs ENABLE_IPT_FORWARDING or ENABLE_IPT_LOCAL_NAT in {file}")
+        if values.get("forward_only") and not self._settings.permissions.forwarding:
+            self._problem("forward_only", f"ENABLE_FORWARD_ACCESS needs ENABLE_IPT_FORWARDING in {file}")
         if "targets" in values and not nat:
-            self._notes.append(("targets", "NAT_TARGETS does nothing without ENABLE_IPT_FORWARDING in doorwardd.conf"))
+            self._notes.append(("targets", f"NAT_TARGETS does nothing without ENABLE_IPT_FORWARDING in {file}"))
 
     def _resolved(self, target: Target) -> Target:
         if target.name is None:
             return target
         addresses = self._files.addresses(target.name)
         if not addresses:
-            self._notes.append(("targets", f"{target.name} has no address now: nothing is led there"))
+            self._notes.append(("targets", f"{target.name} has no address now: nothing is forwarded there"))
         return replace(target, addresses=addresses)
 
     def _check_ports(self) -> None:
@@ -583,20 +561,30 @@ class _Judgement:
         if values.get("any_ports") is False and "open_ports" not in named:
             self._problem("any_ports", "PERMIT_CLIENT_PORTS N without OPEN_PORTS: nothing could be opened")
         if "collect_mode" in values:
-            self._notes.append(("collect_mode", "DATA_COLLECT_MODE is not used: doorwardd.conf says how packets come"))
+            self._notes.append(
+                ("collect_mode", f"DATA_COLLECT_MODE is not used: {self._defaults.file} says how packets are captured")
+            )
+
+
+def _shared_names(stanzas: tuple[Stanza, ...]) -> Iterator[str]:
+    """Yield warnings of names that two stanzas have, which lines of the log cannot tell apart."""
+    first: dict[str, Stanza] = {}
+    for stanza in stanzas:
+        if stanza.name is not None and (other := first.setdefault(stanza.name, stanza)) is not stanza:
+            yield f"{stanza.path}:{stanza.line}: NAME {stanza.name} is that of {other.path}:{other.line} too"
 
 
 def _openness(stanza: Stanza) -> Iterator[tuple[str, str]]:
-    """Yield fields and what is weak about them."""
-    if all(made is None or made.hmac_key is None for made in (stanza.keys, stanza.openpgp)):
+    """Yield fields with a weakness, and the weakness."""
+    if not stanza.has_hmac_key:
         yield "", "no HMAC key: packets are not authenticated before they are decrypted"
     if not stanza.require_source_address:
-        text = "REQUIRE_SOURCE_ADDRESS is not Y: whoever is first to relay a packet without an address gets the opening"
+        text = "REQUIRE_SOURCE_ADDRESS is not Y: the first address to relay a packet that names none is let in"
         yield "require_source_address", text
     if stanza.any_ports:
         yield "any_ports", "PERMIT_CLIENT_PORTS: every service may be opened"
     elif stanza.open_ports is None:
         yield "", "no OPEN_PORTS: every service may be opened"
     if stanza.fw_access_timeout > stanza.max_fw_timeout:
-        text = "FW_ACCESS_TIMEOUT exceeds MAX_FW_TIMEOUT, which caps only what clients ask for"
+        text = "FW_ACCESS_TIMEOUT exceeds MAX_FW_TIMEOUT, which limits only the windows that clients ask for"
         yield "fw_access_timeout", text

@@ -4,56 +4,71 @@ from __future__ import annotations
 
 import base64
 import binascii
-import datetime as dt
 import ipaddress
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from doorward.config.stanza import Target
 from doorward.errors import WireError
 from doorward.values import (
     ANYWHERE,
     GRANT_SECONDS_MAX,
+    PORT_MAX,
     Carriers,
     DigestType,
     EncryptionMode,
     IPAddress,
     IPNetwork,
     Networks,
+    Protocol,
     Secret,
     Service,
 )
 
 if TYPE_CHECKING:
     import enum
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from doorward.config.stanza import Target
 
     E = TypeVar("E", bound=enum.Enum)
+    T = TypeVar("T")
 
 CHANGE_ME: Final = "__CHANGEME__"  # the placeholder of fwknop's templates
-_YES_NO: Final = {"y": True, "yes": True, "n": False, "no": False}
 _DIGITS: Final = re.compile(r"\d{1,12}", re.ASCII)
-_DATE: Final = re.compile(r"(\d{2})/(\d{2})/(\d{4})", re.ASCII)
-_PORTS: Final = re.compile(r"(udp|tcp)(?:\s+dst)?\s+port(?:range)?\s+(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
-_PORT_MAX: Final = 65535
+_DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})", re.ASCII)
+_CENTURY: Final = 2000  # of a year of two digits, as fwknopd has it
+_PORTS: Final = re.compile(
+    r"(?:(udp|tcp)(?:\s+and)?\s+)?(?:dst\s+)?port(?:range)?\s+(\d{1,5})(?:-(\d{1,5}))?", re.ASCII
+)
 _TARGET: Final = re.compile(r"(?:\[([^\]\s]{2,60})\]|([^\s\[\]:]{1,253})):(\d{1,5}|\*)", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.ASCII)
 _DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+", re.ASCII)
+_RANGE: Final = re.compile(r"(tcp|udp)/(\d{1,5})-(\d{1,5})", re.ASCII)
+SERVICES_MAX: Final = 1024
 _SYSTEM: Final = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 
 
-def boolean(text: str) -> bool:
-    """Read Y or N; fwknopd takes everything that does not begin with Y for N, `true` included: refused here."""
-    try:
-        return _YES_NO[text.lower()]
-    except KeyError:
-        msg = f"{text[:40]!r} is neither Y nor N"
-        raise ValueError(msg) from None
+def one_of(values: Mapping[str, T], complaint: str) -> Callable[[str], T]:
+    """A converter of words in any case; `values` has them in lower case."""
+
+    def convert(text: str) -> T:
+        try:
+            return values[text.lower() if text.isascii() else ""]  # the lower case of the Kelvin sign is k
+        except KeyError:
+            msg = f"{text[:40]!r} {complaint}"
+            raise ValueError(msg) from None
+
+    return convert
+
+
+# Anything else is refused; fwknopd reads what does not begin with Y as N, `true` included.
+boolean = one_of({"y": True, "yes": True, "n": False, "no": False}, "is neither Y nor N")
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
-    """Return a converter of decimal numbers from `low` to `high`."""
+    """A converter of decimal numbers from `low` to `high`."""
 
     def convert(text: str) -> int:
         if _DIGITS.fullmatch(text) is None or not low <= int(text) <= high:
@@ -65,7 +80,7 @@ def number(low: int, high: int) -> Callable[[str], int]:
 
 
 window = number(1, GRANT_SECONDS_MAX)
-port = number(1, _PORT_MAX)
+port = number(1, PORT_MAX)
 
 
 def text(value: str) -> str:
@@ -76,13 +91,22 @@ def text(value: str) -> str:
     return value
 
 
+def path(value: str) -> Path:
+    """Read an absolute path."""
+    read = Path(text(value))
+    if not read.is_absolute():
+        msg = f"{value[:60]!r} is not an absolute path"
+        raise ValueError(msg)
+    return read
+
+
 def key_text(value: str) -> Secret:
-    """Read a key written as it is."""
+    """Read a key given as text."""
     return Secret(text(value).encode("utf-8"))
 
 
 def key_base64(value: str) -> Secret:
-    """Read a key in base64, with or without padding; the text never stands in the error."""
+    """Read a key in base64, with or without padding; the error never contains the text."""
     text(value)
     bare = value.rstrip("=")
     try:
@@ -98,7 +122,7 @@ def key_base64(value: str) -> Secret:
 def networks(value: str) -> Networks:
     """Read ANY, or addresses, CIDR networks and dotted masks, separated by commas or blanks (server/access.c).
 
-    What stands beside ANY is read too: `ANY # but` would else mean everybody, whatever the author meant.
+    Words beside ANY are read too: else `ANY # but` would mean everybody, which the author did not mean.
     """
     entries = value.replace(",", " ").split()
     if not entries:
@@ -144,6 +168,8 @@ def targets(value: str) -> tuple[Target, ...]:
 
 
 def _target(entry: str) -> Target:
+    from doorward.config.stanza import Target  # noqa: PLC0415  `doorward connect`, before every ssh, needs no stanzas
+
     match = _TARGET.fullmatch(entry)
     if match is None:
         msg = f"{entry[:80]!r} is not HOST:PORT, NETWORK:PORT or [IPV6]:PORT, with * for every port"
@@ -154,12 +180,20 @@ def _target(entry: str) -> Target:
     return Target(Networks.of([_network(host)]), wanted)
 
 
-def system(value: str) -> str:
-    """Read the name of an operating system as nftables' fingerprints have it."""
-    if _SYSTEM.fullmatch(value) is None:
-        msg = f"{value[:40]!r} is no name of an operating system"
-        raise ValueError(msg)
-    return value
+def matching(pattern: re.Pattern[str], complaint: str, shown: int = 40) -> Callable[[str], str]:
+    """A converter of texts that match a pattern as a whole; an error repeats `shown` characters."""
+
+    def convert(text: str) -> str:
+        if pattern.fullmatch(text) is None:
+            msg = f"{text[:shown]!r} {complaint}"
+            raise ValueError(msg)
+        return text
+
+    return convert
+
+
+system = matching(_SYSTEM, "is no name of an operating system")  # in nftables' fingerprints
+account = matching(_ACCOUNT, "is no name of an account")  # of a user or a group
 
 
 def key_ids(value: str) -> frozenset[str]:
@@ -180,19 +214,13 @@ def _hex(entry: str, lengths: tuple[int, ...], wanted: str) -> str:
     return digits
 
 
-def account(value: str) -> str:
-    """Read the name of a user or a group."""
-    if _ACCOUNT.fullmatch(value) is None:
-        msg = f"{value[:40]!r} is no name of an account"
-        raise ValueError(msg)
-    return value
-
-
 def services(value: str) -> tuple[Service, ...]:
-    """Read `tcp/22, udp/53`; lower case, no duplicates. The problem names every entry that is none."""
-    read = [_service(entry.strip()) for entry in value.split(",")]
+    """Read `tcp/22, udp/60000-60010`; lower case, no duplicates, bounded. The problem names every wrong entry."""
+    read = [each for entry in value.split(",") for each in _services(entry.strip())]
     entries = tuple(entry for entry in read if isinstance(entry, Service))
     problems = [entry for entry in read if isinstance(entry, str)]
+    if len(entries) > SERVICES_MAX:
+        problems.append(f"names more than {SERVICES_MAX} services")
     if len(set(entries)) != len(entries):
         problems.append("names a service twice")
     if problems:
@@ -200,58 +228,70 @@ def services(value: str) -> tuple[Service, ...]:
     return entries
 
 
+def _services(entry: str) -> list[Service | str]:
+    """The services of `tcp/22` or of a range, or the problem with them."""
+    match = _RANGE.fullmatch(entry)
+    if match is None:
+        return [_service(entry)]
+    first, last = int(match[2]), int(match[3])
+    if not 0 < first < last <= PORT_MAX or last - first >= SERVICES_MAX:
+        return [f"{entry!r} is no range of at most {SERVICES_MAX} ports, the lower one first"]
+    return [Service(Protocol[match[1].upper()], port) for port in range(first, last + 1)]
+
+
 def _service(entry: str) -> Service | str:
-    """Return a service, or what is wrong with it."""
+    """A service, or the problem with it."""
     try:
         return Service.parse(entry)
     except WireError as error:
         return str(error)
 
 
-def digest_type(value: str) -> DigestType:
-    """Read `sha256` and its like, in any case."""
-    return _member(DigestType, value)
+def member(kind: type[E]) -> Callable[[str], E]:
+    """A converter of the names of an enumeration, in any case."""
+    members = {one.name.lower(): one for one in kind}
+    return one_of(members, f"is none of {', '.join(members)}")
 
 
-def encryption_mode(value: str) -> EncryptionMode:
-    """Read `CBC` and its like, in any case."""
-    return _member(EncryptionMode, value)
-
-
-def _member(kind: type[E], value: str) -> E:
-    try:
-        return kind[value.upper() if value.isascii() else ""]  # the upper case of a long s is S
-    except KeyError:
-        names = ", ".join(member.name.lower() for member in kind)
-        msg = f"{value[:40]!r} is none of {names}"
-        raise ValueError(msg) from None
+digest_type = member(DigestType)
+encryption_mode = member(EncryptionMode)
 
 
 def expiry_date(value: str) -> int:
-    """Read MM/DD/YYYY as the start of that day in UTC, in Unix seconds; fwknopd rolls 13/45/2020 over, refused here."""
+    """Read M/D/YYYY or M/D/YY as the start of that day (UTC, Unix seconds); 13/45/2020 is refused.
+
+    fwknopd rolls it over, to 14 February 2021.
+    """
     match = _DATE.fullmatch(value)
     if match is None:
-        msg = f"{value[:40]!r} is not MM/DD/YYYY"
+        msg = f"{value[:40]!r} is not M/D/YYYY"
         raise ValueError(msg)
+    import datetime as dt  # noqa: PLC0415  `doorward connect`, before every ssh, reads no dates
+
     month, day, year = map(int, match.groups())
+    year += _CENTURY if year < 100 else 0  # noqa: PLR2004  two digits
     return int(dt.datetime(year, month, day, tzinfo=dt.timezone.utc).timestamp())
 
 
 def carriers(value: str) -> Carriers:
-    """Read what of pcap-filter(7) a knock needs: `udp port N`, `tcp dst portrange N-M`, `icmp`, joined by `or`.
+    """Read the part of pcap-filter(7) for knocks: `udp port N`, `tcp dst portrange N-M`, `icmp`, joined by `or`.
 
-    The kernel's filter is made by doorward from this; other expressions have no meaning for it.
+    A protocol alone has all ports, and a port alone is of both protocols. doorward makes the kernel's filter from it;
+    other expressions are refused.
     """
     ports: dict[str, list[range]] = {"udp": [], "tcp": []}
     icmp = False
     for term in re.split(r"\s+or\s+", value.strip()):
         match = _PORTS.fullmatch(term)
         if match is not None:
-            ports[match[1]].append(_span(term, match[2], match[3] or match[2]))
+            for name in [match[1]] if match[1] else ports:
+                ports[name].append(_span(term, match[2], match[3] or match[2]))
+        elif term in ports:
+            ports[term].append(range(1, PORT_MAX + 1))
         elif term in {"icmp", "icmp6"}:
             icmp = True
         else:
-            msg = f"{term[:60]!r} is none of 'udp port N', 'tcp port N', 'udp dst portrange N-M', 'icmp'"
+            msg = f"{term[:60]!r} is none of 'udp', 'port N', 'udp port N', 'tcp dst portrange N-M', 'icmp'"
             raise ValueError(msg)
     return Carriers(tuple(ports["udp"]), tuple(ports["tcp"]), icmp=icmp)
 

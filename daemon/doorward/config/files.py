@@ -1,34 +1,36 @@
-"""What a configuration is made of outside its own text: files, folders, keyrings, host names, accounts.
+"""The sources of a configuration outside its own text: files, folders, keyrings, host names, accounts.
 
-Whoever may read them (`Disk`) is asked through a `Recorder`, which keeps every answer; whoever may not read them parses
-the same text with the recorded answers (`Files`) and comes to the same configuration. Both are a `Source`.
+The helper reads them (`Disk`) through a `Recorder`, which keeps every answer. The listener, which may not read them,
+parses the same text with the recorded answers (`Files`) and gets the same configuration. All are `Answers`.
 """
 
 from __future__ import annotations
 
+import abc
+import enum
 import grp
 import io
 import ipaddress
 import os
 import pwd
-import select
-import signal
-import socket
-import struct
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from doorward.config import reader
-from doorward.errors import ConfigError, HelperError, Problem
+from doorward.errors import HelperError
+from doorward.linux.codec import Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from doorward.values import IPAddress
 
 TOTAL_MAX: Final = 32 * 1024 * 1024  # bytes of all answers together
+ENCODED_MAX: Final = TOTAL_MAX + 1024
 TREE_MAX: Final = 8 * 1024 * 1024  # bytes of one keyring: some ten thousand keys
 ENTRIES_MAX: Final = 20_000  # files in a folder, or answers of one kind
 NAME_SECONDS: Final = 5.0  # host names that are not known by then have no address
@@ -36,200 +38,145 @@ KEYRINGS: Final = ("pubring.kbx", "pubring.gpg")
 SECRET_KEYS: Final = "private-keys-v1.d"  # noqa: S105  a folder's name
 _OLD_SECRET_KEYS: Final = "secring.gpg"  # noqa: S105  a file's name
 _TRUST: Final = "trustdb.gpg"
-_MAGIC: Final = b"doorward files 1\n"
-_ENTRY: Final = struct.Struct("!cII")  # kind, bytes of the name, bytes of the answer
-_COUNT: Final = struct.Struct("!I")
-_CONTENT, _NAMES, _TREE, _ADDRESSES, _USER, _GROUP = b"f", b"d", b"t", b"a", b"u", b"g"
+_LOOK_UP: Final = (
+    "import socket, sys\n"
+    "found = socket.getaddrinfo(sys.argv[1], None, type=socket.SOCK_STREAM)\n"
+    "print(*dict.fromkeys(place[0] for *_, place in found), sep='\\n')"
+)
+_LOOKED_UP_MAX: Final = 4096  # bytes of one name's addresses
+_OVERHEAD: Final = 9  # bytes of an answer, encoded, beside itself and its name
 
 
-class Source(Protocol):
-    """Where answers come from. Each method raises ConfigError where a file cannot or must not be read."""
+class Question(str, enum.Enum):
+    """The kinds of questions. Answers are bytes; addresses are separated by newlines, names by NUL."""
+
+    CONTENT = "content"  # of a file, see reader.content()
+    SECRET = "secret"  # noqa: S105  of a file that nobody else can read
+    CONTENT_IF_ANY = "content if any"  # of a file, nothing where there is none
+    NAMES = "names"  # in a folder: they end in `.conf` and do not begin with a dot
+    TREE = "tree"  # of a GnuPG home, see Answers.tree()
+    ADDRESSES = "addresses"  # of a host's name
+    USER = "user"  # whether there is this account
+    GROUP = "group"  # of this name, or of the account of this name
+
+
+class Answers(abc.ABC):
+    """A source of answers. Each method raises ConfigError if a file cannot or must not be read."""
+
+    @abc.abstractmethod
+    def ask(self, question: Question, name: str) -> bytes:
+        """The answer to a question about a file, folder, host or account."""
 
     def content(self, path: Path, *, secret: bool) -> bytes:
-        """Return the bytes of a file, see reader.content()."""
+        """The bytes of a file, see reader.content()."""
+        return self.ask(Question.SECRET if secret else Question.CONTENT, str(path))
 
     def content_if_any(self, path: Path) -> bytes:
-        """Return the bytes of a file, nothing where there is none."""
+        """The bytes of a file, empty if it does not exist."""
+        return self.ask(Question.CONTENT_IF_ANY, str(path))
 
     def names(self, folder: Path) -> tuple[str, ...]:
-        """Return the names in a folder that end in `.conf` and do not begin with a dot, sorted."""
+        """The names in a folder that end in `.conf` and do not begin with a dot, sorted."""
+        found = self.ask(Question.NAMES, str(folder))
+        return tuple(os.fsdecode(found).split("\0")) if found else ()
 
     def tree(self, folder: Path) -> bytes:
-        """Return the keyring files of a GnuPG home as an uncompressed tar archive, owners and times left out.
+        """The keyring files of a GnuPG home as an uncompressed tar archive, owners and times left out.
 
-        That is pubring.kbx or pubring.gpg, private-keys-v1.d/*.key or secring.gpg, and trustdb.gpg; no settings of gpg.
+        That is pubring.kbx or pubring.gpg, private-keys-v1.d/*.key or secring.gpg, and trustdb.gpg; not gpg's settings.
         """
+        return self.ask(Question.TREE, str(folder))
 
     def addresses(self, name: str) -> tuple[IPAddress, ...]:
-        """Return the addresses of a host's name, none where it is not known."""
+        """The addresses of a host's name, none if it is unknown."""
+        found = map(_address, self.ask(Question.ADDRESSES, name).decode("ascii", "replace").split("\n"))
+        return tuple(address for address in found if address is not None)
 
     def is_user(self, name: str) -> bool:
-        """Say whether there is such an account."""
+        """Whether the account exists."""
+        return bool(self.ask(Question.USER, name))
 
     def group(self, name: str) -> str | None:
-        """Return the group of this name, or else the first group of the account of this name (as fwknopd reads it)."""
+        """The group of this name, or else the primary group of the account of this name (as in fwknopd)."""
+        return os.fsdecode(self.ask(Question.GROUP, name)) or None
 
 
-class Disk:
-    """The system itself. All host names together have NAME_SECONDS: a silent name server delays no knock for long."""
+class Disk(Answers):
+    """The system itself. All host names together get NAME_SECONDS, so a silent name server delays no knock for long."""
 
     def __init__(self) -> None:
         """Begin with all of the time."""
         self._seconds = NAME_SECONDS
 
-    def content(self, path: Path, *, secret: bool) -> bytes:
-        """See Source."""
-        return reader.content(path, secret=secret)
+    def ask(self, question: Question, name: str) -> bytes:
+        """See Answers."""
+        return self._addresses(name) if question is Question.ADDRESSES else _ON_DISK[question](name)
 
-    def content_if_any(self, path: Path) -> bytes:
-        """See Source."""
-        return reader.content(path, secret=False) if path.exists() else b""
-
-    def names(self, folder: Path) -> tuple[str, ...]:
-        """See Source."""
-        try:
-            with os.scandir(folder) as entries:
-                found = [entry.name for entry, _ in zip(entries, range(ENTRIES_MAX + 1), strict=False)]
-        except (OSError, ValueError) as error:
-            raise _refusal(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-        if len(found) > ENTRIES_MAX:
-            raise _refusal(folder, f"has more than {ENTRIES_MAX} entries")
-        return tuple(sorted(name for name in found if name.endswith(".conf") and not name.startswith(".")))
-
-    def tree(self, folder: Path) -> bytes:
-        """See Source."""
-        if not folder.is_dir():
-            raise _refusal(folder, "is not a folder")
-        members = dict(_keyring(folder))
-        if not any(name in members for name in KEYRINGS):
-            keyboxd = (folder / "public-keys.d").is_dir()
-            where = " but keyboxd's database: gpg must keep them in pubring.kbx" if keyboxd else ""
-            raise _refusal(folder, f"has no public keys (pubring.kbx, pubring.gpg){where}")
-        if not any(name.startswith((SECRET_KEYS, _OLD_SECRET_KEYS)) for name in members):
-            raise _refusal(folder, f"has no secret keys ({SECRET_KEYS}, {_OLD_SECRET_KEYS})")
-        if sum(map(len, members.values())) > TREE_MAX:
-            raise _refusal(folder, f"has keyrings of more than {TREE_MAX} bytes")
-        return _archive(members)
-
-    def addresses(self, name: str) -> tuple[IPAddress, ...]:
-        """See Source; a child process asks, since nothing else could be ended in time."""
+    def _addresses(self, name: str) -> bytes:
+        """The addresses, one a line; another process asks, since only a process can be ended in time."""
         began = time.monotonic()
-        mine, theirs = os.pipe()
-        child = os.fork()
-        if not child:
-            os._exit(_look_up(name, theirs))
-        os.close(theirs)
+        argv = [sys.executable, "-I", "-c", _LOOK_UP, name]
         try:
-            answer = _read_until(mine, began + self._seconds)
+            asked = subprocess.run(argv, capture_output=True, check=False, env={}, cwd="/", timeout=self._seconds)  # noqa: S603  this interpreter
+        except (OSError, ValueError, subprocess.TimeoutExpired):
+            return b""
         finally:
-            os.close(mine)
-            os.kill(child, signal.SIGKILL)  # not reaped yet, so its number is still its own
-            os.waitpid(child, 0)
             self._seconds = max(0.0, self._seconds - (time.monotonic() - began))
-        return _addresses(answer)
-
-    def is_user(self, name: str) -> bool:
-        """See Source."""
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            return False
-        return True
-
-    def group(self, name: str) -> str | None:
-        """See Source."""
-        try:
-            return grp.getgrnam(name).gr_name
-        except KeyError:
-            pass
-        try:
-            return grp.getgrgid(pwd.getpwnam(name).pw_gid).gr_name
-        except KeyError:
-            return None
+        return asked.stdout[:_LOOKED_UP_MAX]
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
-    """Recorded answers: (kind, name) to bytes. A question that was never asked has none, which is a ConfigError."""
+class _Entry:
+    question: Question
+    name: bytes
+    answer: bytes
 
-    entries: Mapping[tuple[bytes, str], bytes] = field(default_factory=dict)
+
+_CODEC: Final = Codec[tuple[_Entry, ...]](b"F", tuple[_Entry, ...], ENCODED_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Answers):
+    """Recorded answers. A file or folder without a recorded answer is a ConfigError."""
+
+    entries: Mapping[tuple[Question, str], bytes] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """Return all answers as bytes, for decode()."""
-        parts = [_MAGIC, _COUNT.pack(len(self.entries))]
-        for (kind, name), answer in self.entries.items():
-            key = os.fsencode(name)
-            parts += [_ENTRY.pack(kind, len(key), len(answer)), key, answer]
-        return b"".join(parts)
+        """All answers as bytes, for decode()."""
+        entries = self.entries.items()
+        return _CODEC.encode(tuple(_Entry(question, os.fsencode(name), one) for (question, name), one in entries))
 
     @classmethod
     def decode(cls, content: bytes) -> Files:
-        """Return the answers in the bytes that encode() made.
+        """The answers in the bytes that encode() made.
 
         Raises:
-            HelperError: they are not.
+            HelperError: other bytes.
         """
-        place = len(_MAGIC) + _COUNT.size
-        if not content.startswith(_MAGIC) or not place <= len(content) <= TOTAL_MAX + place:
-            raise _foreign()
-        (count,) = _COUNT.unpack_from(content, len(_MAGIC))
-        entries: dict[tuple[bytes, str], bytes] = {}
-        while place < len(content):
-            if len(content) - place < _ENTRY.size:
-                raise _foreign()
-            kind, key, answer = _ENTRY.unpack_from(content, place)
-            start = place + _ENTRY.size
-            place = start + key + answer
-            name = (kind, os.fsdecode(content[start : start + key]))
-            if place > len(content) or name in entries:
-                raise _foreign()
-            entries[name] = content[start + key : place]
-        if len(entries) != count:
-            raise _foreign()
+        found = _CODEC.decode(content)
+        entries = {(one.question, os.fsdecode(one.name)): one.answer for one in found}
+        if len(entries) != len(found):
+            msg = "two answers to one question"
+            raise HelperError(msg)
         return cls(entries)
 
-    def content(self, path: Path, *, secret: bool) -> bytes:  # noqa: ARG002  was judged when it was read
-        """See Source."""
-        return self._answer(_CONTENT, path)
-
-    def content_if_any(self, path: Path) -> bytes:
-        """See Source."""
-        return self._answer(_CONTENT, path)
-
-    def names(self, folder: Path) -> tuple[str, ...]:
-        """See Source."""
-        return _split(self._answer(_NAMES, folder))
-
-    def tree(self, folder: Path) -> bytes:
-        """See Source."""
-        return self._answer(_TREE, folder)
-
-    def addresses(self, name: str) -> tuple[IPAddress, ...]:
-        """See Source."""
-        return _addresses(self.entries.get((_ADDRESSES, name), b""))
-
-    def is_user(self, name: str) -> bool:
-        """See Source."""
-        return bool(self.entries.get((_USER, name)))
-
-    def group(self, name: str) -> str | None:
-        """See Source."""
-        return os.fsdecode(self.entries.get((_GROUP, name), b"")) or None
-
-    def _answer(self, kind: bytes, path: Path) -> bytes:
-        try:
-            return self.entries[kind, str(path)]
-        except KeyError:
-            raise _refusal(path, "was not read") from None
+    def ask(self, question: Question, name: str) -> bytes:
+        """See Answers."""
+        found = self.entries.get((question, name))
+        if found is None and question in {Question.ADDRESSES, Question.USER, Question.GROUP}:
+            return b""
+        if found is None:
+            raise reader.refusal(Path(name), "was not read")
+        return found
 
 
-class Recorder:
-    """A source that keeps every answer of the disk, and gives the same one again."""
+class Recorder(Answers):
+    """The disk's answers; each question is asked once and the answer kept."""
 
     def __init__(self) -> None:
         """Begin with no answers."""
         self._disk = Disk()
-        self._entries: dict[tuple[bytes, str], bytes] = {}
+        self._entries: dict[tuple[Question, str], bytes] = {}
         self._size = 0
 
     @property
@@ -237,58 +184,78 @@ class Recorder:
         """All answers so far."""
         return Files(dict(self._entries))
 
-    def content(self, path: Path, *, secret: bool) -> bytes:
-        """See Source."""
-        known = self._entries.get((_CONTENT, str(path)))
-        return known if known is not None else self._keep(_CONTENT, path, self._disk.content(path, secret=secret))
-
-    def content_if_any(self, path: Path) -> bytes:
-        """See Source."""
-        known = self._entries.get((_CONTENT, str(path)))
-        return known if known is not None else self._keep(_CONTENT, path, self._disk.content_if_any(path))
-
-    def names(self, folder: Path) -> tuple[str, ...]:
-        """See Source."""
-        known = self._entries.get((_NAMES, str(folder)))
-        if known is None:
-            known = self._keep(_NAMES, folder, os.fsencode("\0".join(self._disk.names(folder))))
-        return _split(known)
-
-    def tree(self, folder: Path) -> bytes:
-        """See Source."""
-        known = self._entries.get((_TREE, str(folder)))
-        return known if known is not None else self._keep(_TREE, folder, self._disk.tree(folder))
-
-    def addresses(self, name: str) -> tuple[IPAddress, ...]:
-        """See Source."""
-        known = self._entries.get((_ADDRESSES, name))
-        if known is None:
-            found = "\n".join(map(str, self._disk.addresses(name)))
-            known = self._keep(_ADDRESSES, name, found.encode("ascii"))
-        return _addresses(known)
-
-    def is_user(self, name: str) -> bool:
-        """See Source."""
-        known = self._entries.get((_USER, name))
-        return bool(self._keep(_USER, name, b"y" * self._disk.is_user(name)) if known is None else known)
-
-    def group(self, name: str) -> str | None:
-        """See Source."""
-        known = self._entries.get((_GROUP, name))
-        if known is None:
-            known = self._keep(_GROUP, name, os.fsencode(self._disk.group(name) or ""))
-        return os.fsdecode(known) or None
-
-    def _keep(self, kind: bytes, name: Path | str, answer: bytes) -> bytes:
-        self._size += _ENTRY.size + len(os.fsencode(name)) + len(answer)
+    def ask(self, question: Question, name: str) -> bytes:
+        """See Answers."""
+        known = self._entries.get((question, name))
+        if known is not None:
+            return known
+        answer = self._disk.ask(question, name)
+        self._size += _OVERHEAD + len(os.fsencode(name)) + len(answer)
         if self._size > TOTAL_MAX or len(self._entries) >= ENTRIES_MAX:
-            raise _refusal(Path(name), f"the configuration exceeds {TOTAL_MAX} bytes or {ENTRIES_MAX} files")
-        self._entries[kind, str(name)] = answer
+            raise reader.refusal(Path(name), f"the configuration exceeds {TOTAL_MAX} bytes or {ENTRIES_MAX} files")
+        self._entries[question, name] = answer
         return answer
 
 
+def _names(folder: Path) -> bytes:
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry, _ in zip(entries, range(ENTRIES_MAX + 1), strict=False)]
+    except (OSError, ValueError) as error:
+        raise reader.refusal(folder, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(found) > ENTRIES_MAX:
+        raise reader.refusal(folder, f"has more than {ENTRIES_MAX} entries")
+    chosen = sorted(name for name in found if name.endswith(".conf") and not name.startswith("."))
+    return os.fsencode("\0".join(chosen))
+
+
+def _tree(folder: Path) -> bytes:
+    if not folder.is_dir():
+        raise reader.refusal(folder, "is not a folder")
+    members = dict(_keyring(folder))
+    if not any(name in members for name in KEYRINGS):
+        keyboxd = (folder / "public-keys.d").is_dir()
+        where = " but keyboxd's database: gpg must keep them in pubring.kbx" if keyboxd else ""
+        raise reader.refusal(folder, f"has no public keys (pubring.kbx, pubring.gpg){where}")
+    if not any(name.startswith((SECRET_KEYS, _OLD_SECRET_KEYS)) for name in members):
+        raise reader.refusal(folder, f"has no secret keys ({SECRET_KEYS}, {_OLD_SECRET_KEYS})")
+    if sum(map(len, members.values())) > TREE_MAX:
+        raise reader.refusal(folder, f"has keyrings of more than {TREE_MAX} bytes")
+    return _archive(members)
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _group(name: str) -> str | None:
+    try:
+        return grp.getgrnam(name).gr_name
+    except KeyError:
+        pass
+    try:
+        return grp.getgrgid(pwd.getpwnam(name).pw_gid).gr_name
+    except KeyError:
+        return None
+
+
+_ON_DISK: Final[dict[Question, Callable[[str], bytes]]] = {
+    Question.CONTENT: lambda name: reader.content(Path(name), secret=False),
+    Question.SECRET: lambda name: reader.content(Path(name), secret=True),
+    Question.CONTENT_IF_ANY: lambda name: reader.content(Path(name), secret=False) if Path(name).exists() else b"",
+    Question.NAMES: lambda name: _names(Path(name)),
+    Question.TREE: lambda name: _tree(Path(name)),
+    Question.USER: lambda name: b"y" * _is_user(name),
+    Question.GROUP: lambda name: os.fsencode(_group(name) or ""),
+}
+
+
 def _keyring(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a keyring that are there, under their names within it."""
+    """Yield the existing files of a keyring, with their names within it."""
     for name, secret in (*((name, False) for name in (*KEYRINGS, _TRUST)), (_OLD_SECRET_KEYS, True)):
         if (folder / name).exists():
             yield name, reader.content(folder / name, secret=secret)
@@ -313,49 +280,8 @@ def _archive(members: Mapping[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def _look_up(name: str, answers: int) -> int:
-    """Write the addresses of a name; runs in a child process, where nothing may be raised."""
-    try:
-        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        texts = dict.fromkeys(str(place[0]) for *_, place in found)
-        os.write(answers, "\n".join(texts).encode("ascii")[:4096] + b"\n")
-    except (OSError, ValueError):
-        return 1
-    return 0
-
-
-def _read_until(pipe: int, deadline: float) -> bytes:
-    """Return what comes through a pipe until its other end is closed, or until the deadline."""
-    content = b""
-    while len(content) < select.PIPE_BUF + 1:
-        left = deadline - time.monotonic()
-        ready = left > 0 and select.select([pipe], [], [], left)[0]
-        piece = os.read(pipe, select.PIPE_BUF) if ready else b""
-        if not piece:
-            break
-        content += piece
-    return content
-
-
-def _addresses(answer: bytes) -> tuple[IPAddress, ...]:
-    found = map(_address, answer.decode("ascii", "replace").split("\n"))
-    return tuple(address for address in found if address is not None)
-
-
 def _address(text: str) -> IPAddress | None:
     try:
         return ipaddress.ip_address(text)
-    except ValueError:  # an address with a zone, or the last one cut off
+    except ValueError:  # an address with a zone, or a truncated last line
         return None
-
-
-def _split(names: bytes) -> tuple[str, ...]:
-    return tuple(os.fsdecode(names).split("\0")) if names else ()
-
-
-def _refusal(path: Path, text: str) -> ConfigError:
-    return ConfigError([Problem(str(path), 0, text)])
-
-
-def _foreign() -> HelperError:
-    return HelperError("a configuration that is none")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from doorward.errors import ConfigError, DoorwardError, Problem
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One setting and where it stands."""
+    """One setting, with its path and line."""
 
     path: str
     number: int
@@ -38,15 +38,15 @@ class Line:
     value: str
 
     def problem(self, text: str) -> Problem:
-        """Return a problem of this line."""
+        """A problem of this line."""
         return Problem(self.path, self.number, text)
 
     def remark(self, text: str) -> str:
-        """Return a warning with the place of this line; one that no file has is the file itself."""
+        """A warning with the place of this line; line 0 means the file as a whole."""
         return f"{self.path}:{self.number}: {text}" if self.number else f"{self.path}: {text}"
 
     def remark_on_comment(self) -> str | None:
-        """Return a warning where the value holds what looks like a comment: as in fwknop it is part of it."""
+        """A warning if the value contains something like a comment: as in fwknop it is part of the value."""
         if _LOOKS_LIKE_A_COMMENT.search(self.value) is None:
             return None
         return self.remark(f"{self.name}: '#' and what follows are part of the value; a comment may stand behind ';'")
@@ -54,7 +54,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[T]):
-    """How one name is read: the field it fills and the converter of its text.
+    """How one name is read: its field and the converter of its text.
 
     A converter raises ValueError or a DoorwardError with the problem as text; the value itself is never repeated for
     a secret.
@@ -62,11 +62,11 @@ class Setting(Generic[T]):
 
     field: str
     convert: Callable[[str], T]
-    differs: str = ""  # what is not as in fwknop, for the documentation
+    differs: str = ""  # the difference to fwknop, for the documentation
 
 
 def content(path: Path, *, secret: bool) -> bytes:
-    """Return the bytes of a file, opened once, so that what was checked is what is read.
+    """The bytes of a file, opened once, so that the checked file is the one that is read.
 
     `secret` refuses a file that others can read, or that neither root nor the calling user owns.
 
@@ -76,23 +76,23 @@ def content(path: Path, *, secret: bool) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise _refusal(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise refusal(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     complaint = _complaint(os.fstat(descriptor), secret=secret)
     if complaint:
         os.close(descriptor)
-        raise _refusal(path, complaint)
+        raise refusal(path, complaint)
     try:
         with os.fdopen(descriptor, "rb") as file:
             read = file.read(FILE_MAX + 1)
     except OSError as error:
-        raise _refusal(path, f"cannot be read: {error.strerror}") from error
+        raise refusal(path, f"cannot be read: {error.strerror}") from error
     if len(read) > FILE_MAX:
-        raise _refusal(path, f"the file exceeds {FILE_MAX} bytes", read[:FILE_MAX].count(b"\n") + 1)
+        raise refusal(path, f"the file exceeds {FILE_MAX} bytes", read[:FILE_MAX].count(b"\n") + 1)
     return read
 
 
 def lines(path: Path, read: bytes, problems: list[Problem]) -> list[Line]:
-    """Return the settings in the bytes of a file, in order; what is wrong with a line goes into `problems`."""
+    """The settings in the bytes of a file, in order; mistakes go into `problems`."""
     return list(_lines(str(path), read, problems))
 
 
@@ -113,12 +113,12 @@ def convert(
 
 
 def is_name(text: str) -> bool:
-    """Say whether a text looks like a name; anything else may be a key that lost its name: it is never repeated."""
+    """Whether a text looks like a name; anything else may be a key without its name and is never repeated."""
     return _NAME.fullmatch(text) is not None
 
 
 def failure(problems: Iterable[Problem]) -> ConfigError:
-    """Return the error of files' problems, in order of files and lines; of hopeless files only the first of them."""
+    """The error of the problems of files, in order of files and lines, PROBLEMS_MAX at most."""
     known = tuple(problems)
     order = {path: place for place, path in enumerate(dict.fromkeys(problem.path for problem in known))}
     ordered = sorted(known, key=lambda problem: (order[problem.path], problem.line))
@@ -128,7 +128,8 @@ def failure(problems: Iterable[Problem]) -> ConfigError:
     return ConfigError(ordered)
 
 
-def _refusal(path: Path, text: str, line: int = 0) -> ConfigError:
+def refusal(path: Path, text: str, line: int = 0) -> ConfigError:
+    """The error of one problem of a file, or of the file as a whole."""
     return ConfigError([Problem(str(path), line, text)])
 
 
@@ -146,7 +147,7 @@ def _complaint(status: os.stat_result, *, secret: bool) -> str | None:
 
 def _lines(path: str, read: bytes, problems: list[Problem]) -> Iterator[Line]:
     for number, raw in enumerate(read.split(b"\n"), start=1):
-        text, complaint = _text(raw)
+        text, complaint = text_of(raw)
         if complaint is None and text and not text.startswith(_COMMENTS):
             line, complaint = _line(path, number, text)
             if line is not None:
@@ -158,10 +159,10 @@ def _lines(path: str, read: bytes, problems: list[Problem]) -> Iterator[Line]:
             return
 
 
-def _text(raw: bytes) -> tuple[str, str | None]:
-    """Return the stripped text of one line, or what is wrong with its bytes."""
-    if len(raw) > LINE_MAX:
-        return "", f"the line has {len(raw)} bytes, more than {LINE_MAX}"
+def text_of(raw: bytes, limit: int = LINE_MAX) -> tuple[str, str | None]:
+    """The stripped text of one line, or the problem with its bytes."""
+    if len(raw) > limit:
+        return "", f"the line has {len(raw)} bytes, more than {limit}"
     try:
         text = raw.decode("utf-8").strip()
     except UnicodeDecodeError:

@@ -18,9 +18,9 @@ WINDOW_MAX_DEFAULT: Final = 300  # seconds, fwknopd's DEF_MAX_FW_TIMEOUT
 
 @dataclass(frozen=True, slots=True)
 class OpenPgp:
-    """How the packets of a stanza are decrypted and whose signature they need (GPG_*).
+    """How the packets of a stanza are decrypted, and the signers they need (GPG_*).
 
-    `home` is where the administrator keeps the keyring; gpg works on a copy. `fingerprints` are 40 upper-case hex
+    `home` is the administrator's keyring; gpg works on a copy. `fingerprints` are 40 upper-case hex
     digits, `remote_ids` the last 8 or 16 of them. `password` None is a key without one (GPG_ALLOW_NO_PW).
     """
 
@@ -38,9 +38,9 @@ class OpenPgp:
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """Whether and as whom a client's own commands run (ENABLE_CMD_EXEC, ENABLE_CMD_SUDO_EXEC).
+    """The account of a client's own commands (ENABLE_CMD_EXEC, ENABLE_CMD_SUDO_EXEC).
 
-    `user` None is the least privileged account that there is; `shell` lets a shell read the command.
+    `user` None is the least privileged account; with `shell` a shell reads the command.
     """
 
     user: str | None = None
@@ -53,7 +53,7 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """Commands in the packet filter's place (CMD_CYCLE_*). `close` None (NONE) never closes: `seconds` is None too.
+    """Commands instead of the packet filter (CMD_CYCLE_*). `close` None (NONE) never closes: `seconds` is None too.
 
     `user` and `group` (CMD_EXEC_USER, CMD_EXEC_GROUP) run them, whether or not clients may send commands of their own;
     None is root, as in fwknopd.
@@ -78,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """Where a stanza leads connections, whatever the packet wants. `targets` None allows every address."""
+    """The stanza's NAT, which overrides the packet's wish. `targets` None allows every address."""
 
     force: tuple[IPAddress, int] | None = None  # FORCE_NAT
     snat: IPAddress | None = None  # FORCE_SNAT
@@ -86,15 +86,20 @@ class Forwarding:
     everything: bool = False  # FORWARD_ALL
     rewrite: bool = True  # not DISABLE_DNAT
     targets: tuple[Target, ...] | None = None  # NAT_TARGETS
-    only: bool | None = None  # ENABLE_FORWARD_ACCESS: nothing but forwarding, or none of it; None is as it comes
+    only: bool | None = None  # ENABLE_FORWARD_ACCESS: True forwarding alone, False none, None both
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether a packet that names no target is forwarded to every address."""
+        return self.everything and self.force is None and self.targets is None
 
 
 @dataclass(frozen=True, slots=True)
 class Stanza:
-    """Who may open what, from where, for how long. Windows in seconds, `expires` in Unix seconds.
+    """One client's rights: keys, networks, services and windows. Windows in seconds, `expires` in Unix seconds.
 
     `open_ports` None, or `any_ports` beside it, allows every service that `restrict_ports` does not name. `number`
-    counts from 1, as in the logs. One of `keys` and `openpgp` is there, or both.
+    counts from 1, as in the logs. It has `keys` or `openpgp` or both.
     """
 
     number: int
@@ -116,3 +121,14 @@ class Stanza:
     forwarding: Forwarding = Forwarding()
     require_os: str | None = None
     any_ports: bool = False  # PERMIT_CLIENT_PORTS
+    name: str | None = None  # NAME
+
+    @property
+    def label(self) -> str:
+        """The stanza in a sentence: `stanza 1`, or with its name `stanza 1 (laptop)`."""
+        return f"stanza {self.number}" if self.name is None else f"stanza {self.number} ({self.name})"
+
+    @property
+    def has_hmac_key(self) -> bool:
+        """Whether packets are authenticated before they are decrypted."""
+        return any(made is not None and made.hmac_key is not None for made in (self.keys, self.openpgp))

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 32
 HMAC_KEY_BYTES: Final = 64
+SHORT_KEY: Final = 16  # bytes; a shorter random key can be guessed
 
 
 def generate(random_bytes: Callable[[int], bytes], key_bytes: int = KEY_BYTES, hmac_bytes: int = HMAC_KEY_BYTES) -> str:
-    """Return the two lines that `fwknop --key-gen` prints; `random_bytes` is the operating system's generator.
+    """The two lines that `fwknop --key-gen` prints; `random_bytes` is the operating system's generator.
 
     Raises:
         WireError: a length that fwknop cannot use.
@@ -30,8 +31,14 @@ def generate(random_bytes: Callable[[int], bytes], key_bytes: int = KEY_BYTES, h
     return f"KEY_BASE64: {key}\nHMAC_KEY_BASE64: {hmac_key}\n"
 
 
+def weakness(key_bytes: int | None, hmac_bytes: int | None) -> str | None:
+    """The warning about the length of new keys, None where there is none."""
+    short = [f"a key of {length} bytes" for length in (key_bytes, hmac_bytes) if length and length < SHORT_KEY]
+    return f"{' and '.join(short)} can be guessed: take {SHORT_KEY} bytes or more" if short else None
+
+
 def fingerprint(key_text: str) -> str:
-    """Return a short name for a key text that tells nothing about the keys: `SHA256:…`, as ssh-keygen writes it."""
+    """A short name for a key text that tells nothing about the keys: `SHA256:…`, as ssh-keygen writes it."""
     words = " ".join(key_text.split())
     digest = hashlib.sha256(b"doorward key fingerprint\0" + words.encode()).digest()
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")

@@ -1,7 +1,7 @@
 """fwknop's OpenPGP envelope: a message encrypted and signed by gpg, as base64 without its first two characters.
 
-Source: fwknop lib/gpgme_funcs.c, lib/fko_encryption.c. python-gnupg runs gpg; what gpg says of a signature is read from
-its status lines here (GnuPG doc/DETAILS), since the versions of python-gnupg keep different parts of them.
+Source: fwknop lib/gpgme_funcs.c, lib/fko_encryption.c. python-gnupg runs gpg; its status lines about a
+signature are read here (GnuPG doc/DETAILS), since the versions of python-gnupg keep different parts of them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import enum
 import hmac
 import logging
 import re
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward.errors import AuthenticationError, OpenPgpError, WireError
+from doorward.errors import AuthenticationError, OpenPgpError, OtherKeyError, WireError
 from doorward.values import DigestType
 from doorward.wire import fwknop, openpgp
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from doorward.values import Secret
 
 PACKAGE: Final = "python-gnupg (Debian: python3-gnupg)"
-SHORT_ID: Final = 8  # hex digits of what fwknop calls a signer's ID: the last of its fingerprint
+SHORT_ID: Final = 8  # hex digits of a signer's ID in fwknop: the last of its fingerprint
 _OUTPUT_MAX: Final = str(fwknop.PAYLOAD_MAX)  # bytes; no plaintext is longer, however well it was compressed
 _STATUS: Final = re.compile(r"^\[GNUPG:\] ([A-Z_]+)(?: (.*))?$", re.MULTILINE)
 _MODERN: Final = (2, 1)  # from here on secret keys are the agent's business
@@ -35,7 +36,7 @@ _QUIET: Final = ("--quiet", "--no-auto-key-retrieve", "--disable-dirmngr")
 
 
 class Status(str, enum.Enum):
-    """What gpg thinks of a signature."""
+    """gpg's opinion of a signature."""
 
     GOOD = "good"
     EXPIRED = "expired"  # the signature or the signer's key
@@ -45,13 +46,13 @@ class Status(str, enum.Enum):
     BAD = "bad"  # not made over this text by this key
 
     def __str__(self) -> str:
-        """Return the words themselves."""
+        """The words themselves."""
         return self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who signed, by what gpg says.
+    """The signer by gpg's status lines.
 
     `fingerprint` is the signing key's, in upper-case hex; where gpg knows no more, its ID. `primary` is the fingerprint
     of the key that the signing key belongs to, the same where it signs itself.
@@ -62,7 +63,7 @@ class Signature:
     primary: str
 
     def is_one_of(self, identities: frozenset[str]) -> bool:
-        """Say whether fingerprints or their ends (8 or 16 digits) name the signer or its primary key."""
+        """Whether fingerprints or their ends (8 or 16 digits) name the signer or its primary key."""
         return any(own.endswith(named) for named in identities for own in (self.fingerprint, self.primary))
 
 
@@ -74,7 +75,7 @@ class Unsealed:
     signature: Signature | None
 
 
-def seal(  # noqa: PLR0913  what gpg needs to know, each named
+def seal(  # noqa: PLR0913  the inputs of gpg, each named
     plaintext: bytes,
     recipient: str,
     *,
@@ -86,7 +87,7 @@ def seal(  # noqa: PLR0913  what gpg needs to know, each named
     hmac_key: Secret | None = None,
     hmac_digest: DigestType = DigestType.SHA256,
 ) -> bytes:
-    """Return the payload for a plaintext: encrypted to `recipient`, signed by `signer` unless that is None.
+    """The payload for a plaintext: encrypted to `recipient`, signed by `signer` unless that is None.
 
     `password` opens the signer's key; with `agent` gpg-agent asks for it where it does not know it; without either the
     key has none. Keys are named as gpg names them, but so that one key fits. `home` None is gpg's own choice.
@@ -107,8 +108,8 @@ def seal(  # noqa: PLR0913  what gpg needs to know, each named
     return payload
 
 
-def decode(sealed: bytes) -> bytes:
-    """Return the OpenPGP message of a sealed text, prefix put back and tag cut off; gpg is not asked.
+def decode(sealed: bytes) -> tuple[bytes, bytes]:
+    """The OpenPGP message of a sealed text, prefix put back and tag cut off, and its encrypted block; without gpg.
 
     Raises:
         WireError: too short for an OpenPGP packet, not canonical base64, or not one encrypted message.
@@ -117,12 +118,11 @@ def decode(sealed: bytes) -> bytes:
         msg = f"{len(sealed)} characters are too short for an OpenPGP packet"
         raise WireError(msg)
     blob = fwknop.decode_blob(sealed)
-    openpgp.recipients(blob)
-    return blob
+    return blob, openpgp.parse(blob).block
 
 
 class Decryptor:
-    """The keys of one keyring and their passphrase: what opens packets. gpg is run once a packet."""
+    """The keys of one keyring and their passphrase, which open packets. gpg is run once a packet."""
 
     def __init__(
         self, home: Path, exe: Path | None = None, password: Secret | None = None, decrypt_id: str | None = None
@@ -133,10 +133,12 @@ class Decryptor:
             OpenPgpError: gpg or python-gnupg is missing, the keyring cannot be read, or has no such key.
         """
         self._gpg = _start(exe, home)
-        self._password = password
+        self._home = home
+        self.password = password
         keys = (
             self._gpg.list_keys(secret=True) if decrypt_id is None else [_the_key(self._gpg, decrypt_id, secret=True)]
         )
+        self._fingerprints = [str(key["fingerprint"]) for key in keys]
         self._key_ids = frozenset(_key_ids(keys))
 
     @property
@@ -144,8 +146,15 @@ class Decryptor:
         """The key IDs, 16 hex digits each, whose secret keys are here."""
         return self._key_ids
 
+    def keygrips(self) -> list[str]:
+        """The names that gpg-agent has for the secret keys; older python-gnupg does not tell them."""
+        listing = ["--batch", "--with-colons", "--with-keygrip", "--list-secret-keys", *self._fingerprints]
+        command = [self._gpg.gpgbinary, "--homedir", str(self._home), *_no_autostart(self._gpg), *listing]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603  gpg on a keyring
+        return [line.split(":")[_GRIP] for line in done.stdout.splitlines() if line.startswith("grp:")]
+
     def doubts(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Yield those fingerprints or key IDs whose signatures would be refused as the keyring is now, and why.
+        """Those fingerprints or key IDs whose signatures would be refused as the keyring is now, and why.
 
         Raises:
             OpenPgpError: the keyring cannot be read.
@@ -160,19 +169,20 @@ class Decryptor:
                     yield name, min(found, default="its key is not in the keyring")
 
     def unseal(self, blob: bytes) -> Unsealed:
-        """Return what an OpenPGP message says and who signed it. A bad signature is an answer, not an error.
+        """The plaintext of an OpenPGP message and its signature. A bad signature is an answer, not an error.
 
         Raises:
             WireError: this is not one encrypted message.
-            AuthenticationError: it is not for these keys, or gpg refuses it.
+            OtherKeyError: it is not for these keys.
+            AuthenticationError: gpg refuses it.
         """
-        named = openpgp.recipients(blob)
+        named = openpgp.parse(blob).recipients
         if not self._key_ids.intersection(named):  # fwknop always names the recipient; a hidden one may be anybody
             msg = f"encrypted to {', '.join(named)}"
-            raise AuthenticationError(msg)
-        alone = (*_no_autostart(self._gpg), *_asking(self._gpg, self._password))
+            raise OtherKeyError(msg)
+        alone = (*_no_autostart(self._gpg), *_asking(self._gpg, self.password))
         arguments = [*_QUIET, "--max-output", _OUTPUT_MAX, *alone]
-        outcome = self._gpg.decrypt(blob, passphrase=_passphrase(self._password), extra_args=arguments)
+        outcome = self._gpg.decrypt(blob, passphrase=_passphrase(self.password), extra_args=arguments)
         report = getattr(outcome, "stderr", "")
         said = [(match[1], (match[2] or "").split(" ")) for match in _STATUS.finditer(report)]
         _check_decryption(said, outcome.returncode, report)
@@ -183,35 +193,36 @@ class Decryptor:
         return Unsealed(outcome.data, _signature(said))
 
     def _check_key(self, said: list[tuple[str, list[str]]]) -> None:
-        """Refuse what another key of the ring has opened: whom a message names, whoever sends it has written there."""
+        """Refuse a message that another key of the ring has opened: the sender alone chooses the recipients in it."""
         opened = [rest[0].upper() for word, rest in said if word == "DECRYPTION_KEY"]
         if not opened:
             msg = "gpg does not say which key opened it (GnuPG before 2.2?)"
             raise AuthenticationError(msg)
         if any(key[-_KEY_ID:] not in self._key_ids for key in opened):
             msg = f"opened by {', '.join(opened)}, which GPG_DECRYPT_ID does not name"
-            raise AuthenticationError(msg)
+            raise OtherKeyError(msg)
 
 
+_GRIP: Final = 9  # field of a listing
 _KEY_ID: Final = 16  # hex digits at the end of a fingerprint
 _NAMES_AT_ONCE: Final = 200  # in the arguments of one gpg
 _DOUBTS: Final = {"e": "its key has expired", "r": "its key is revoked", "d": "its key is disabled"}
 
 
 def _doubt(validity: str) -> str:
-    """Return what is to be said of a key that gpg lists with this validity (doc/DETAILS, field 2), or nothing."""
+    """The doubt about a key that gpg lists with this validity (doc/DETAILS, field 2), or nothing."""
     return "" if validity in {"m", "f", "u"} else _DOUBTS.get(validity, "nobody says whose its key is (trust)")
 
 
 def _names(key: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the fingerprint of a key, and the fingerprints and IDs of its subkeys."""
+    """The fingerprint of a key, and the fingerprints and IDs of its subkeys."""
     yield str(key["fingerprint"]).upper()
     for subkey in key.get("subkeys", ()):
         yield from (str(part).upper() for part in (subkey[0], *subkey[2:3]))
 
 
 def _check_decryption(said: list[tuple[str, list[str]]], returncode: int, report: str) -> None:
-    """Refuse all but one plaintext that was decrypted as a whole.
+    """Refuse anything but one plaintext that was decrypted completely.
 
     The exit code is 2 for a signature that cannot be checked too, so it alone decides nothing. At a bad one gpg stops,
     and says nothing of the decryption any more.
@@ -245,7 +256,7 @@ _VALIDSIG_PRIMARY: Final = 9
 
 
 def _signature(said: list[tuple[str, list[str]]]) -> Signature | None:
-    """Return the one signature that the status lines speak of; of several none is taken."""
+    """The one signature that the status lines speak of; of several none is taken."""
     verdicts = [(word, rest) for word, rest in said if word in _VERDICTS]
     if not verdicts:
         return None
@@ -268,7 +279,7 @@ def _signature(said: list[tuple[str, list[str]]]) -> Signature | None:
 
 
 def _claimed(rest: list[str]) -> str:
-    """Return the fingerprint that an unverifiable signature claims, or the key ID (GnuPG before 2.2.7)."""
+    """The fingerprint that an unverifiable signature claims, or the key ID (GnuPG before 2.2.7)."""
     named = _at(rest, _ERRSIG_FINGERPRINT)
     return (named if named and named != "-" else rest[0]).upper()
 
@@ -278,7 +289,7 @@ def _at(fields: list[str], place: int) -> str | None:
 
 
 def _start(exe: Path | None, home: Path | None) -> Any:  # noqa: ANN401  python-gnupg has no types
-    """Return python-gnupg's wrapper of gpg."""
+    """Python-gnupg's wrapper of gpg."""
     gnupg = load()
     logging.getLogger("gnupg").addHandler(logging.NullHandler())
     logging.getLogger("gnupg").propagate = False  # it logs exit codes that are answers here
@@ -291,7 +302,7 @@ def _start(exe: Path | None, home: Path | None) -> Any:  # noqa: ANN401  python-
 
 
 def load() -> Any:  # noqa: ANN401  a module without types
-    """Return python-gnupg, with all that it will ever import.
+    """Python-gnupg, with all that it will ever import.
 
     Raises:
         OpenPgpError: it is not installed.
@@ -306,7 +317,7 @@ def load() -> Any:  # noqa: ANN401  a module without types
 
 
 def _the_key(gpg: Any, name: str, *, secret: bool, where: str = "") -> Mapping[str, Any]:  # noqa: ANN401
-    """Return the one key of the keyring that a name fits, as fwknop wants it; `where` is for the error."""
+    """The one key of the keyring that a name fits, as fwknop wants it; `where` is for the error."""
     kind = "secret" if secret else "public"
     found = _keys(gpg, [name], secret=secret)
     if not found:
@@ -320,7 +331,7 @@ def _the_key(gpg: Any, name: str, *, secret: bool, where: str = "") -> Mapping[s
 
 
 def _keys(gpg: Any, names: list[str], *, secret: bool) -> list[Mapping[str, Any]]:  # noqa: ANN401
-    """Return the keys of the keyring that any of the names fits."""
+    """The keys of the keyring that any of the names fits."""
     try:
         return list(gpg.list_keys(secret=secret, keys=names))
     except ValueError as error:
@@ -355,7 +366,7 @@ def _encrypt(  # noqa: PLR0913  one run of gpg
 
 
 def _hint(password: Secret | None, *, ask: bool) -> str:
-    """Return what to look at where gpg does not sign."""
+    """The advice where gpg does not sign."""
     if password is not None:
         return "is the passphrase right?"
     return "gpg-agent was to ask for the passphrase" if ask else "has the key a passphrase? None was given"
@@ -367,7 +378,7 @@ def _refusal(
     signer: Mapping[str, Any] | None,
     hint: str,
 ) -> str:
-    """Return why gpg did not encrypt; `hint` is for a signature that it began. Of a key it says only `unusable`."""
+    """Why gpg did not encrypt; `hint` is for a signature that it began. Of a key it says only `unusable`."""
     report = str(outcome.stderr)
     words = {match[1] for match in _STATUS.finditer(report)}
     if "INV_RECP" in words:
@@ -379,12 +390,12 @@ def _refusal(
 
 
 def _owner(key: Mapping[str, Any]) -> str:
-    """Return whose a key is and which."""
+    """The owner and fingerprint of a key."""
     return f"{next(iter(key.get('uids') or ()), 'the key')!r} ({key['fingerprint']})"
 
 
 def _flaw(key: Mapping[str, Any], use: str) -> str:
-    """Return why a key cannot be used to encrypt (`e`) or sign (`s`), by its listing (GnuPG doc/DETAILS)."""
+    """Why a key cannot be used to encrypt (`e`) or sign (`s`), by its listing (GnuPG doc/DETAILS)."""
     validity, capabilities = key.get("trust", ""), key.get("cap", "")
     if validity in _FLAWS:
         return f"the key {_FLAWS[validity]}"
@@ -403,7 +414,7 @@ _FLAWS: Final = {"e": "has expired", "r": "is revoked", "i": "is not valid"}
 
 
 def _asking(gpg: Any, password: Secret | None) -> tuple[str, ...]:  # noqa: ANN401
-    """Return the arguments that keep gpg from asking a person for a passphrase."""
+    """The arguments that keep gpg from asking a person for a passphrase."""
     return _NEVER_ASK if password is None and (gpg.version or _MODERN) >= _MODERN else ()
 
 
@@ -412,7 +423,7 @@ def _no_autostart(gpg: Any) -> tuple[str, ...]:  # noqa: ANN401
 
 
 def _passphrase(password: Secret | None) -> str | None:
-    """Return a passphrase whose bytes python-gnupg hands on as they are."""
+    """A passphrase whose bytes python-gnupg hands on as they are."""
     if password is None:
         return None
     text = password.reveal().decode("latin-1")
@@ -427,7 +438,7 @@ def _tag(sealed: bytes, key: Secret, digest: DigestType) -> bytes:
 
 
 def _check_prefix(sealed: bytes, name: str, key: Mapping[str, Any]) -> None:
-    """Refuse what the receiver would put a wrong prefix before (lib/fko_encryption.c, add_gpg_prefix)."""
+    """Refuse a message before which the receiver would put a wrong prefix (lib/fko_encryption.c, add_gpg_prefix)."""
     if sealed.startswith(fwknop.GPG_PREFIX):
         return
     msg = (
@@ -440,7 +451,7 @@ def _check_prefix(sealed: bytes, name: str, key: Mapping[str, Any]) -> None:
 
 
 def _check_length(payload: bytes, recipient: str, signer: str | None) -> None:
-    """Refuse what no receiver takes. With `hQ` in front none is too short: the session key alone has 256 bytes."""
+    """Refuse a packet that no receiver takes. With `hQ` in front none is too short: the session key has 256 bytes."""
     if len(payload) > fwknop.PAYLOAD_MAX:
         by = "" if signer is None else f" and signed by {signer!r}"
         msg = (

@@ -1,4 +1,4 @@
-"""doorwardd: the composition root. Configuration to parts to one loop."""
+"""doorwardd's composition root: builds the parts from the configuration and starts the processes."""
 
 from doorward.daemon.cli import main
 

@@ -1,39 +1,45 @@
-"""The command line of doorwardd: fwknopd's options, and the commands check and explain."""
+"""doorwardd's command line: fwknopd's options, and the commands check and explain."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
-import subprocess
 import sys
 import time
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from doorward import cycles, replay
+from doorward import replay
+from doorward.commands import journal
 from doorward.config import access
 from doorward.crypto import keys
 from doorward.crypto.keys import HMAC_KEY_BYTES
-from doorward.daemon import configuration, fwknop_log, processes
+from doorward.daemon import preconditions, processes
 from doorward.daemon.detach import detach
-from doorward.daemon.options import parser
 from doorward.errors import ConfigError, DoorwardError, FirewallError
-from doorward.firewall import backends
+from doorward.findings import hold
+from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.needs import Needs
+from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import TABLE
-from doorward.pidfile import holder
-from doorward.values import DigestType, FirewallBackend, Reason
+from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.host.running import holder
+from doorward.linux import files, seccomp, seqpacket
+from doorward.processes import configuration
+from doorward.processes.options import parser
+from doorward.record import fwknop
+from doorward.values import DigestType, FirewallMode, ForeignFirewall, Reason
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from doorward.firewall.backends import Backend
+    from doorward.processes.configuration import Configuration
 
-_KILL_SECONDS: Final = 4.0  # fwknopd waits as long before it kills
-_HMAC_BYTES: Final = {  # what fwknop makes for each digest
+_KILL_SECONDS: Final = 4.0  # as fwknopd waits before SIGKILL
+_HMAC_BYTES: Final = {  # the lengths that fwknop generates
     DigestType.MD5: 16,
     DigestType.SHA1: 20,
     DigestType.SHA384: 128,
@@ -47,33 +53,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _main(argv)
         finally:
-            print(end="", flush=True)  # noqa: T201  here it can still be told that nobody reads it
+            print(end="", flush=True)  # noqa: T201  a closed pipe is noticed here
     except BrokenPipeError:
-        if not _nobody_reads(sys.stdout.fileno()):
+        if not seqpacket.hung_up(sys.stdout.fileno()):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing is left to be flushed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter flushes again at exit
         return 1
-
-
-def _nobody_reads(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, 0)  # POLLERR comes unasked, once the reader is gone
-    return bool(poll.poll(0))
 
 
 def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["explain"]:
-        from doorward.daemon import explain  # noqa: PLC0415  the daemon does without what comes with it
+        from doorward.daemon import explain  # noqa: PLC0415  the daemon does not need its imports
 
         return explain.main(arguments[1:])
     if arguments[:1] == ["check"]:
         options, checks = parser(check=True).parse_args(arguments[1:]), True
     else:
         options, checks = _parsed(arguments)
-    options.exit_parse_config |= checks and not options.explain_config
+    checking = _explain if options.explain_config else _check
     try:
-        return _command(options)(options)
+        return (checking if checks else _command(options))(options)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201  the problems, one a line
     except DoorwardError as error:
@@ -82,7 +82,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, bool]:
-    """Return the options, and whether `check` stands behind them; what else stands there ends it all."""
+    """The options, and whether `check` follows them; any other argument is a usage error."""
     known = parser()
     options, rest = known.parse_known_args(arguments)
     if rest == ["explain"]:
@@ -93,27 +93,28 @@ def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, bool]:
 
 
 def _command(options: argparse.Namespace) -> Callable[[argparse.Namespace], int]:
-    """Return what the options ask for."""
+    """The command that the options name; of several the first one in fwknopd's order (server/fwknopd.c, main())."""
     commands = {
         "key_gen": _make_keys,
         "key_gen_file": _make_keys,
         "dump_serv_err_codes": _dump_codes,
+        "fw_list": _list_grants,
+        "fw_list_all": _list_all,
+        "fw_flush": _flush,
         "explain_config": _explain,
         "dump_config": _dump,
         "kill": _kill,
         "restart": _restart,
         "status": _status,
         "exit_parse_config": _check,
-        "rotate_digest_cache": _rotate,
         "exit_parse_digest_cache": _read_replays,
-        "fw_list": _list_grants,
-        "fw_list_all": _list_all,
-        "fw_flush": _flush,
     }
     return next((run for name, run in commands.items() if getattr(options, name)), _run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    if not options.exec:
+        seccomp.require()
     if options.listener:
         return processes.listener(options)
     if os.geteuid() != 0:
@@ -123,51 +124,106 @@ def _run(options: argparse.Namespace) -> int:
         return processes.helper(options)
     if options.exec:
         return processes.executor(options)
-    found = configuration.load(options)[0]  # mistakes are shown on the terminal, before it is gone
+    found = configuration.load(options)[0]  # problems are shown while there is a terminal
+    preconditions.require(found.access.stanzas, firewall=not options.test)
+    _rotate(options)
     if options.foreground:
         return processes.both(options, found, lambda: None)
     return detach(partial(processes.both, options, found))
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Read both files; -a alone checks only that one, so that a new access.conf can be tested before its time."""
+    """Check both files, and that the daemon could start; -a alone checks only that access.conf."""
+    from doorward.daemon import trial  # noqa: PLC0415  the daemon does not need its imports
+
     if options.access_file is not None and options.config_file is None:
         read = access.load(options.access_file)
-        warnings, stanzas = read.warnings, read.stanzas
+        warnings = read.warnings
         for_exec: tuple[str, ...] = ()
     else:
         loaded, _ = configuration.load(options)
-        warnings, stanzas, for_exec = loaded.warnings, loaded.access.stanzas, loaded.for_exec
+        preconditions.require(loaded.access.stanzas, firewall=not options.test)
+        trial.of_settings(loaded.settings)
+        warnings, read, for_exec = loaded.warnings, loaded.access, loaded.for_exec
         folder = loaded.settings.exec_folder
-        for_exec += (f"what is open in {folder}",) if cycles.listed(folder) else ()
-    for warning in warnings:
+        for_exec += (f"what is open in {folder}",) if journal.listed(folder) else ()
+        warnings += _about_firewall(loaded)
+    for warning in (*warnings, *trial.of_stanzas(read)):
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
-    print(f"Configs parsed, exiting. {len(stanzas)} stanzas.")  # noqa: T201  the command's output
+    print(f"Configs parsed, exiting. {len(read.stanzas)} stanzas.")  # noqa: T201  the command's output
     if for_exec:
         print(f"doorward-exec is needed for {', '.join(for_exec)}.")  # noqa: T201  the command's output
-    return 0
+    return _report(options) if options.report else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    """Print what knocks need of this host, a line each as it is found; 1 where something does not hold."""
+    from doorward.daemon import report  # noqa: PLC0415  the daemon does not need its imports
+
+    found = []
+    for each in report.findings(configuration.load(options)[0]):
+        print(each, flush=True)  # noqa: T201  the command's output
+        found.append(each)
+    return 0 if hold(found) else 1
+
+
+def _about_firewall(found: Configuration) -> tuple[str, ...]:
+    """What keeps grants of this configuration from being of use on this host; only root can see it."""
+    if os.geteuid() != 0:
+        return ()
+    chosen = found.settings
+    needs = Needs.of(found.access.stanzas, chosen.permissions)
+    try:
+        with closing(
+            Nftables(
+                chosen.firewall_file,
+                chosen.firewall_mode,
+                lambda: found.guarded,
+                needs=needs,
+                mark=chosen.mark,
+                switch=SWITCH_FOLDER,
+            )
+        ) as firewall:
+            foreign = firewall.foreign()
+            reported = foreign.findings() if chosen.foreign_firewall is ForeignFirewall.REPORT else ()
+            return (*reported, *_openings(firewall, found), *filter(None, [foreign.use_of_mark()]))
+    except FirewallError as error:
+        return (f"the firewall: {error}",)
+
+
+def _openings(firewall: Nftables, found: Configuration) -> tuple[str, ...]:
+    """What keeps a host open that should be closed: one that was confirmed, or has a table."""
+    if firewall.table() is None and not firewall.is_confirmed:
+        return ()
+    standing = firewall.standing(found.served)
+    closing = firewall.is_confirmed or found.settings.firewall_mode is not FirewallMode.OBSERVE
+    return standing.sentences if closing else ()
 
 
 def _dump(options: argparse.Namespace) -> int:
-    from doorward.daemon import in_words  # noqa: PLC0415  the daemon does without it
+    from doorward.daemon import describe  # noqa: PLC0415  the daemon does without it
 
-    for line in in_words.dump(configuration.load(options)[0]):
+    for line in describe.dump(configuration.load(options)[0]):
         print(line)  # noqa: T201  the command's output
     return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
     found = configuration.load(options)[0]
-    from doorward.daemon import in_words  # noqa: PLC0415  the daemon does without it
+    from doorward.daemon import describe  # noqa: PLC0415  the daemon does without it
 
-    for line in (*in_words.tell(found), *(f"warning: {warning}" for warning in found.warnings)):
+    for line in (*describe.tell(found), *(f"warning: {warning}" for warning in found.warnings)):
         print(line)  # noqa: T201  the command's output
     return 0
 
 
 def _make_keys(options: argparse.Namespace) -> int:
-    """Print a new pair of keys, or write it to a file that nobody else can read and that was not there."""
-    hmac_bytes = options.hmac_key_len or _HMAC_BYTES.get(options.hmac_digest_type, HMAC_KEY_BYTES)
+    """Print a new pair of keys, or write it to a new file of mode 0600."""
+    named, default = options.hmac_key_len, _HMAC_BYTES.get(options.hmac_digest_type, HMAC_KEY_BYTES)
+    hmac_bytes = default if named is None else named
+    weakness = keys.weakness(options.key_len, hmac_bytes)
+    if weakness:
+        print(f"warning: {weakness}", file=sys.stderr)  # noqa: T201  the command's output
     import secrets  # noqa: PLC0415  the daemon does without it
 
     made = keys.generate(secrets.token_bytes, options.key_len, hmac_bytes)
@@ -175,8 +231,7 @@ def _make_keys(options: argparse.Namespace) -> int:
         print(made, end="")  # noqa: T201  the command's output
         return 0
     try:
-        with os.fdopen(os.open(options.key_gen_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(made)
+        files.create(options.key_gen_file, made.encode())
     except OSError as error:
         msg = f"{options.key_gen_file}: {error.strerror}"
         raise DoorwardError(msg) from error
@@ -185,36 +240,31 @@ def _make_keys(options: argparse.Namespace) -> int:
 
 
 def _dump_codes(_options: argparse.Namespace) -> int:
-    for code, text in fwknop_log.CODES.items():
+    for code, text in fwknop.CODES.items():
         print(f"err code: {code}, err string: '{text}'")  # noqa: T201  the command's output
     print(f"reasons of verdicts: {', '.join(map(str, Reason))}")  # noqa: T201  the command's output
     return 0
 
 
 def _read_replays(options: argparse.Namespace) -> int:
-    """Say that the replay store can be read; a problem is an exit code of 1."""
+    """Check that the replay store can be read; a problem is exit code 1."""
+    _rotate(options)
     path = configuration.settings(options).replay_file
     if not path.exists():
         print(f"{path} is not there yet.")  # noqa: T201  the command's output
         return 0
-    with contextlib.closing(replay.ReplayStore(path, read_only=True)) as store:
-        store.has(bytes(32))  # nothing is read before something is asked for
+    with contextlib.closing(replay.ReplayView(path)) as view:
+        view.has(bytes(32))
     print(f"Digest cache {path} parsed, exiting.")  # noqa: T201  the command's output
     return 0
 
 
 def _list_all(options: argparse.Namespace) -> int:
-    """Print the live grants and what holds them, with the packet filter's own tool where it is there."""
+    """Print the live grants and the table that holds them."""
     _list_grants(options)
-    if configuration.settings(options).backend is FirewallBackend.NFTABLES:
-        command = ["nft", "-a", "list", "table", *TABLE.split()]
-    else:
-        command = ["iptables-save", "-c"]
-    try:
-        return subprocess.run(command, check=False).returncode  # noqa: S603  fixed words, no user's text
-    except OSError as error:
-        msg = f"{command[0]}: {error.strerror}"
-        raise FirewallError(msg) from error
+    with closing(Libnftables()) as nft:
+        print(nft.run(f"list table {TABLE}", Output.HANDLE), end="")  # noqa: T201  the command's output
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -248,12 +298,14 @@ def _pid(options: argparse.Namespace) -> int:
     return pid
 
 
-def _rotate(options: argparse.Namespace) -> int:
+def _rotate(options: argparse.Namespace) -> None:
+    """Put the replay store aside where the options ask for it; the command or the start goes on with a new one."""
+    if not options.rotate_digest_cache:
+        return
     settings = configuration.settings(options)
     skew = settings.max_age or 0
     old = replay.rotate(settings.replay_file, int(time.time()), skew)
     print(f"{settings.replay_file} is new, the old one is {old}; knocks are refused for {skew} s")  # noqa: T201
-    return 0
 
 
 def _list_grants(options: argparse.Namespace) -> int:
@@ -270,9 +322,9 @@ def _flush(options: argparse.Namespace) -> int:
     return 0
 
 
-def _firewall(options: argparse.Namespace) -> Backend:
+def _firewall(options: argparse.Namespace) -> Nftables:
     if os.geteuid() != 0:
         msg = "must be run as root to read the firewall"
         raise FirewallError(msg)
     settings = configuration.settings(options)
-    return backends.of(settings, frozenset, console=True)
+    return Nftables(settings.firewall_file, FirewallMode.OBSERVE, frozenset)

@@ -1,4 +1,4 @@
-"""What would become of a packet, by the production decision, without privileges and without effects."""
+"""The verdict on a packet by the production decision, without privileges and without effects."""
 
 from __future__ import annotations
 
@@ -6,99 +6,119 @@ import argparse
 import ipaddress
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from doorward import audit
 from doorward.config import access
-from doorward.config.daemon import CONFIG_FOLDER, STATE_FOLDER, DaemonSettings
-from doorward.daemon import configuration
-from doorward.daemon.options import parser
+from doorward.config.settings import CONFIG_FOLDER, KNOCK_PORT, STATE_FOLDER, DaemonSettings
+from doorward.crypto import openpgp
 from doorward.errors import ConfigError, DoorwardError
 from doorward.gate import Gate
-from doorward.policy import Abilities
-from doorward.privsep import unsealing
-from doorward.privsep.unsealer import LocalUnsealer
-from doorward.replay import ReplayStore
-from doorward.values import Datagram, unmap
+from doorward.gnupg import messages
+from doorward.gnupg.worker import LocalUnsealer, workspace
+from doorward.linux import privileges
+from doorward.processes import configuration
+from doorward.processes.options import parser
+from doorward.record import line as record_line
+from doorward.replay import ReplayView
+from doorward.values import Datagram, Permissions, unmap
+from doorward.wire.fwknop import PAYLOAD_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import pwd
+    from collections.abc import Callable, Sequence
 
     from doorward.config.access import Access
     from doorward.gate import Memory, Verdict
 
-_PAYLOAD_MAX: Final = 1501
-
-
-class _View:
-    """The replay store as it stands, read only."""
-
-    def __init__(self, store: ReplayStore) -> None:
-        self._store = store
-
-    def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  the interface of Memory
-        """Say whether the packet would be new."""
-        return not self._store.has(packet)
+_DecidedBy = tuple["Access", Permissions, "int | None"]
 
 
 class _Nothing:
     """A memory that has seen nothing."""
 
     def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  the interface of Memory
-        """Say that the packet is new."""
+        """Every packet is new."""
         return True
 
 
 def main(argv: Sequence[str]) -> int:
     """Explain the payload on standard input: 0 it would be granted, 1 it would not, 2 usage."""
-    options = _parser().parse_args(argv)
-    payload = sys.stdin.buffer.read(_PAYLOAD_MAX).strip()
+    options = command_line().parse_args(argv)
+    payload = sys.stdin.buffer.read(PAYLOAD_MAX + 1).strip()
     try:
-        access_file, abilities, max_age = _decided_by(options)
-        memory = _memory(options.digest_file)
+        decided_by = _decided_by(options)
+        user = privileges.account() if os.geteuid() == 0 else None
+        if any(stanza.openpgp for stanza in decided_by[0].stanzas):
+            openpgp.load()  # the other user may not be able to read our own files
+        with workspace() as folder:
+            if user is None:
+                return _explain(options, payload, decided_by, folder, None)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            return _apart(lambda: _explain(options, payload, decided_by, folder, user))
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201  the problems, one a line
-        return 1
     except DoorwardError as error:
         print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why the command failed
-        return 1
-    datagram = Datagram(payload, options.origin, options.destination, 0, 62201)
+    return 1
+
+
+def _apart(explain: Callable[[], int]) -> int:
+    """The exit code of a child, which gives up its rights for good."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 1
+    try:
+        code = explain()
+        sys.stdout.flush()
+    except DoorwardError as error:
+        print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why the command failed
+    except Exception:  # noqa: BLE001  a child that ends without a word
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)  # never into the parent's code
+
+
+def _explain(
+    options: argparse.Namespace, payload: bytes, decided_by: _DecidedBy, folder: Path, user: pwd.struct_passwd | None
+) -> int:
+    """Print the verdict; copies of keyrings lie in `folder`. It is decided as `user`."""
+    memory = _memory(options.digest_file)
+    if user is not None:
+        privileges.become(user)
+    access_file, permissions, max_age = decided_by
+    datagram = Datagram(payload, options.origin, options.destination, 0, KNOCK_PORT)
     now = time.time() if options.time is None else options.time
     age = None if options.any_age else max_age if options.max_age is None else options.max_age
-    with tempfile.TemporaryDirectory(dir=_for_keyrings()) as folder:
-        unsealer = LocalUnsealer(access_file.homes, Path(folder))
-        doing: dict[str, Any] = {"abilities": abilities, "execute": _do_nothing, "unsealer": unsealer}
-        verdict = _verdict(Gate(access_file.stanzas, memory, _do_nothing, age, **doing), unsealer, datagram, now)
-    print(audit.line(verdict))  # noqa: T201  the command's output
+    unsealer = LocalUnsealer(access_file.homes, folder)
+    doing: dict[str, Any] = {"permissions": permissions, "execute": _do_nothing, "unsealer": unsealer}
+    gate = Gate(access_file.stanzas, memory, _do_nothing, age, **doing)
+    verdict = _verdict(gate, unsealer, datagram, now)
+    print(record_line.line(verdict))  # noqa: T201  the command's output
     return 0 if verdict.granted else 1
 
 
 def _verdict(gate: Gate, unsealer: LocalUnsealer, datagram: Datagram, now: float) -> Verdict:
-    """Return the verdict, after all the waiting for gpg that there is."""
+    """The verdict, after all the waiting for gpg that there is."""
     verdict = gate.take(datagram, now)
     while verdict is None:
         number, outcome = unsealer.receive()
-        verdict = gate.resume(number, unsealing.answer(outcome))
+        verdict = gate.resume(number, messages.answer(outcome))
     return verdict
 
 
-def _for_keyrings() -> str | None:
-    """Return where copies of keyrings go: into memory, where we may."""
-    return "/run" if os.access("/run", os.W_OK) else None
-
-
-def _decided_by(options: argparse.Namespace) -> tuple[Access, Abilities, int | None]:
-    """Return what decides: the stanzas, what the settings let them do, and the accepted age in seconds."""
+def _decided_by(options: argparse.Namespace) -> _DecidedBy:
+    """The inputs of the decision: the stanzas, their permissions by the settings, and the accepted age in seconds."""
     if options.config_file is None:
         file = options.access_file or CONFIG_FOLDER / "access.conf"
-        return access.load(file), Abilities(), DaemonSettings().max_age
+        return access.load(file), Permissions(), DaemonSettings().max_age
     words = ["-c", str(options.config_file)]
     words += [] if options.access_file is None else ["-a", str(options.access_file)]
     found = configuration.load(parser().parse_args(words))[0]
-    return found.access, found.abilities, found.settings.max_age
+    return found.access, found.settings.permissions, found.settings.max_age
 
 
 def _do_nothing(_decided: object) -> None:
@@ -106,10 +126,11 @@ def _do_nothing(_decided: object) -> None:
 
 
 def _memory(path: Path | None) -> Memory:
-    return _View(ReplayStore(path, read_only=True)) if path is not None and path.exists() else _Nothing()
+    return ReplayView(path) if path is not None and path.exists() else _Nothing()
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of `doorwardd explain`."""
     made = argparse.ArgumentParser(
         prog="doorwardd explain", description="Say what would become of the packet on standard input, without effect."
     )

@@ -1,90 +1,92 @@
-"""How the processes come about: parent and children started by hand, or units of systemd. One code path behind."""
+"""The start of the processes: as parent and children, or as units of systemd. Both run the same code."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import resource
 import socket
-import struct
 import sys
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from doorward.config.daemon import RUN_FOLDER
-from doorward.daemon import configuration, handover, log
-from doorward.daemon.detach import leave_terminal
-from doorward.daemon.helper import HelperProcess, exit_code
-from doorward.daemon.listener import Alarm, Listener
-from doorward.daemon.notify import Notifier
+from doorward.commands import lock
+from doorward.commands import remote as exec_orders
+from doorward.config.settings import RUN_FOLDER
+from doorward.daemon.detach import Screen, leave_terminal
 from doorward.errors import DoorwardError, HelperError
-from doorward.pidfile import PidFile, Running, forget, note, noted, record_in
-from doorward.privsep import orders as exec_orders
-from doorward.privsep import privileges
+from doorward.helper.process import HelperProcess, exit_code, give_up_power
+from doorward.host.running import PidFile, Running, forget, note, noted, record_in
+from doorward.linux import privileges
+from doorward.linux.signals import Alarm
+from doorward.linux.systemd import LISTEN_FDS_START, Notifier, listen_fds
+from doorward.listener.loop import Listener
+from doorward.processes import configuration
+from doorward.record import log
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
 
-    from doorward.config.daemon import DaemonSettings
-    from doorward.daemon.configuration import Configuration
-    from doorward.daemon.log import Log
+    from doorward.config.settings import DaemonSettings
+    from doorward.processes.configuration import Configuration
+    from doorward.record.log import Log
 
 HELPER_SOCKET: Final = "/run/doorward/helper.sock"
-_LISTEN_FDS_START: Final = 3  # sd_listen_fds(3)
-_PEER: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 def both(options: argparse.Namespace, found: Configuration, ready: Callable[[], None]) -> int:
-    """Run helper and listener as parent and child, and doorward-exec where it is needed; return the listener's end.
+    """Run helper and listener as parent and child, and doorward-exec where needed; return the listener's exit code.
 
     `ready` is called in the listener once it hears knocks.
     """
     settings = found.settings
     pid_file = PidFile(settings.pid_file)
-    needed = found.for_exec or handover.is_left_open(settings.exec_folder)
+    needed = found.for_exec or lock.is_left_open(settings.exec_folder)
     orders = _start_exec(options, settings, pid_file) if needed else None
     helpers_end, listeners_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     alarm = Alarm()
-    gc.freeze()  # what both processes share stays shared: nothing of it is garbage, and no collection marks it
+    gc.freeze()  # shared pages stay shared: the collector never touches these objects
+    screen = Screen(foreground=options.foreground)
     child = os.fork()
     if not child:
+        screen.enter()
         helpers_end.close()
-        pid_file.leave()  # with it whoever takes the listener over could say whom `doorwardd -K` ends
+        pid_file.leave()  # a taken-over listener could write another PID for `doorwardd -K`
         os._exit(_in_child(options, settings, listeners_end, alarm, ready, orders=orders))
     listeners_end.close()
     if orders is not None:
         orders.close()
     try:
-        return _beside(child, options, settings, helpers_end, alarm)
+        return _beside(child, options, settings, helpers_end, alarm, screen=screen)
     finally:
         pid_file.close()
 
 
 def _start_exec(options: argparse.Namespace, settings: DaemonSettings, pid_file: PidFile) -> socket.socket:
-    """Start doorward-exec, before there is anything it should not inherit; return where it takes orders."""
+    """Start doorward-exec, before there is anything it must not inherit; return the channel for its orders."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not os.fork():
         ours.close()
-        pid_file.leave()  # it may stay longer than the daemon, for what is to be closed
-        from doorward.daemon import execution  # noqa: PLC0415  neither helper nor listener needs what comes with it
+        pid_file.leave()  # it may outlive the daemon, to close open command cycles
+        from doorward.commands import process as commands_process  # noqa: PLC0415  helper and listener do not need its imports
 
         if not options.foreground:
             leave_terminal()
         _keep_only(theirs)
-        os._exit(execution.beside(options, settings, lambda: _log(options, settings), theirs))
+        os._exit(commands_process.beside(options, settings, lambda: _log(options, settings), theirs))
     theirs.close()
     return ours
 
 
 def _keep_only(channel: socket.socket) -> None:
-    """Close what a child has of its parent but `channel`: whoever waits for the daemon does not wait for it too."""
+    """Close all inherited descriptors but `channel`: a reader of the daemon's output must not wait for this child."""
     kept = channel.fileno()
     os.closerange(3, kept)
     os.closerange(kept + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
-def _in_child(  # noqa: PLR0913  what a child gets from its parent
+def _in_child(  # noqa: PLR0913  what the parent hands over, each named
     options: argparse.Namespace,
     settings: DaemonSettings,
     channel: socket.socket,
@@ -93,57 +95,57 @@ def _in_child(  # noqa: PLR0913  what a child gets from its parent
     *,
     orders: socket.socket | None,
 ) -> int:
-    lines = _log(options, settings)
     notify = Notifier(os.environ)
-    try:
-        Listener(channel, options, log=lines, notify=notify, alarm=alarm, orders=orders).run(ready)
-    except DoorwardError as error:
-        lines.error("doorwardd: %s", error)
-        if not options.foreground:  # the terminal, or nobody any more
-            print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why it does not start
-        return 1
-    finally:
-        lines.close()
+    with closing(_log(options, settings)) as lines:
+        try:
+            Listener(channel, options, log=lines, notify=notify, alarm=alarm, orders=orders).run(ready)
+        except DoorwardError as error:
+            lines.error("doorwardd: %s", error)
+            if not options.foreground:  # the terminal, until the start is complete
+                print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  the reason, while there is a terminal
+            return 1
     return 0
 
 
-def _beside(
-    child: int, options: argparse.Namespace, settings: DaemonSettings, channel: socket.socket, alarm: Alarm
+def _beside(  # noqa: PLR0913  what the parent has of its child
+    child: int,
+    options: argparse.Namespace,
+    settings: DaemonSettings,
+    channel: socket.socket,
+    alarm: Alarm,
+    *,
+    screen: Screen,
 ) -> int:
-    """Be the helper of a child; what is signalled to us is handed on, since we could not signal another user."""
+    """Be the helper beside a listener; signals are forwarded through its alarm, since it has another user."""
     mine = Alarm()
     mine.catch()
     alarm.reader.close()
-    lines = _log(options, settings)
-    try:
+    give_up_power()  # before threads begin: each has its own capabilities
+    screen.show()
+    with closing(mine), closing(_log(options, settings)) as lines, closing(alarm.writer), closing(channel):
         if not options.foreground:
             leave_terminal()
         with _told(options, settings, os.getpid(), lines):
             HelperProcess(options, lines).serve(channel, mine.reader, lambda numbers: hand_on(alarm, numbers))
-    finally:
-        channel.close()
-        alarm.writer.close()
-        lines.close()
-        mine.close()
-    return exit_code(child)
+    code = exit_code(child)
+    screen.close(log.LAST_WORDS)
+    return code
 
 
 def hand_on(alarm: Alarm, numbers: bytes) -> None:
-    """Write signal numbers to the listener's alarm; one that is gone or deaf needs none."""
-    try:
+    """Write signal numbers to the listener's alarm; a listener that has ended needs none."""
+    with suppress(OSError):
         alarm.writer.send(numbers)
-    except OSError:
-        return
 
 
 def listener(options: argparse.Namespace) -> int:
-    """Run the listener alone, as doorwardd.service does; the helper is behind a socket that systemd holds."""
+    """Run the listener alone, as doorwardd.service does; the helper is behind systemd's socket."""
     return _alone(options, "doorwardd", _listen)
 
 
 def helper(options: argparse.Namespace) -> int:
     """Run the helper alone, as doorward-helper.service does, for the one listener that has connected."""
-    if os.environ.get("LISTEN_FDS") != "1" or os.environ.get("LISTEN_PID") != str(os.getpid()):
+    if len(listen_fds(os.environ)) != 1:
         msg = "--helper is for doorward-helper.service, which hands it its socket"
         raise HelperError(msg)
     return _alone(options, "doorward-helper", _help)
@@ -151,9 +153,9 @@ def helper(options: argparse.Namespace) -> int:
 
 def executor(options: argparse.Namespace) -> int:
     """Run doorward-exec alone, as doorward-exec.service does."""
-    from doorward.daemon import execution  # noqa: PLC0415  as in _start_exec()
+    from doorward.commands import process as commands_process  # noqa: PLC0415  as in _start_exec()
 
-    return execution.unit(
+    return commands_process.unit(
         options,
         lambda: log.make(foreground=True, verbose=bool(options.verbose), identity="doorward-exec", facility="daemon"),
         Notifier(os.environ),
@@ -161,15 +163,14 @@ def executor(options: argparse.Namespace) -> int:
 
 
 def _alone(options: argparse.Namespace, identity: str, work: Callable[[argparse.Namespace, Log], None]) -> int:
-    """Do the work of one process with a log to the service manager; return its exit code."""
-    lines = log.make(foreground=True, verbose=bool(options.verbose), identity=identity, facility="daemon")
-    try:
-        work(options, lines)
-    except DoorwardError as error:
-        lines.error("%s: %s", identity, error)
-        return 1
-    finally:
-        lines.close()
+    """Run one process with a log to the service manager; return its exit code."""
+    made = log.make(foreground=True, verbose=bool(options.verbose), identity=identity, facility="daemon")
+    with closing(made) as lines:
+        try:
+            work(options, lines)
+        except DoorwardError as error:
+            lines.error("%s: %s", identity, error)
+            return 1
     return 0
 
 
@@ -185,16 +186,17 @@ def _listen(options: argparse.Namespace, lines: Log) -> None:
 
 
 def _help(options: argparse.Namespace, lines: Log) -> None:
-    with socket.socket(fileno=_LISTEN_FDS_START) as accepting:
+    with socket.socket(fileno=LISTEN_FDS_START) as accepting:
         channel, _ = accepting.accept()
-    settings, pid = configuration.settings(options), _listener_pid(channel)
-    with channel, contextlib.closing(PidFile(settings.pid_file, pid)), _told(options, settings, pid, lines):
+    give_up_power()
+    settings, pid = configuration.settings(options), privileges.check_peer(channel)
+    with channel, closing(PidFile(settings.pid_file, pid)), _told(options, settings, pid, lines):
         HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _told(options: argparse.Namespace, settings: DaemonSettings, pid: int, lines: Log) -> Iterator[None]:
-    """Tell the host's commands, while the daemon lives, where its things are.
+    """Record for the host's commands, while the daemon runs, where its files are.
 
     One that opens nothing has nothing to be asked for; and beside another daemon it is that one that opens doors here.
     """
@@ -215,8 +217,7 @@ def _told(options: argparse.Namespace, settings: DaemonSettings, pid: int, lines
         run_folder=settings.run_folder,
         pid_file=settings.pid_file,
         exec_folder=settings.exec_folder,
-        backend=settings.backend,
-        firewall_exe=settings.firewall_exe,
+        replay_file=settings.replay_file,
     )
     try:
         note(file, running)
@@ -226,15 +227,6 @@ def _told(options: argparse.Namespace, settings: DaemonSettings, pid: int, lines
         yield
     finally:
         forget(file, pid)
-
-
-def _listener_pid(channel: socket.socket) -> int:
-    """Return the PID behind a channel; only the listener's user is served, whatever the socket's mode says."""
-    pid, uid, _ = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    if uid != privileges.account().pw_uid:
-        msg = f"a process of uid {uid} is not the listener"
-        raise HelperError(msg)
-    return int(pid)
 
 
 def _log(options: argparse.Namespace, settings: DaemonSettings) -> Log:

@@ -1,40 +1,42 @@
-"""The dead man's switch: a table that closes a host takes effect for good only once somebody has proven the way in.
+"""The dead man's switch: a table that closes a host is only kept once somebody has proven the way in.
 
-apply() arms a timer that will restore the previous table, and only then swaps; confirm() makes the new table last;
-rollback, by the timer or by hand, is a shell script that needs flock(1), nft(8) and nothing of this package. All three
-hold one lock. The file `pending` names the one token that counts; removing it is the point of no return for both.
+apply() arms a timer that will restore the previous table, and only then swaps; confirm() keeps the new table; rollback,
+by the timer or manually, is a shell script that needs only flock(1) and nft(8). All three hold one lock. The file
+`pending` holds the only valid token; removing it is the point of no return for both.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hmac
 import json
 import os
 import shlex
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from doorward.errors import FirewallError
-from doorward.firewall import ruleset
-from doorward.firewall.libnftables import Libnftables, Output, first_words
-from doorward.firewall.nftables import describe, foreign_tables, read_table, table_text
-from doorward.firewall.replacing import replace_file
+from doorward.firewall import kernel, ruleset, tools
+from doorward.firewall.kernel import read_table
+from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.wanted import CANDIDATE, MARK_TEXT, PENDING, PREVIOUS, mark_of, table_text
+from doorward.linux.files import replace_file
+from doorward.linux.netlink import Netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
-_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}  # `su` leaves sbin out of PATH
-_COMMAND_SECONDS: Final = 30  # a tool that takes longer hangs
-# Loads standard input where nothing else is, not even an interface but lo, as at boot; then lists what came of it.
-_EXAMINE: Final = f"nft -f /dev/stdin && nft -j -t list ruleset && nft -s list table {ruleset.TABLE}"
+_COMMAND_SECONDS: Final = 30  # a program that takes longer hangs
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET: Final = 0x40000000
 
-# In the script nothing comes from outside but the token, and that only as "$1".
+# The token is the only input of the script, and only as "$1".
 _SCRIPT: Final = """\
 #!/bin/sh
 # Written by `doorward firewall apply`. Restores the table that was there before, if token $1 is still pending.
@@ -55,13 +57,13 @@ rm -f pending
 
 
 class Timer(Protocol):
-    """What calls the rollback when nobody confirms. Both methods raise FirewallError."""
+    """Calls the rollback when nobody confirms. Both methods raise FirewallError."""
 
     def arm(self, seconds: int, command: Sequence[str]) -> None:
-        """Run `command` once, `seconds` from now, whatever becomes of this process."""
+        """Run `command` once, `seconds` from now, even if this process ends."""
 
     def disarm(self) -> None:
-        """Forget it; no error where nothing is armed any more."""
+        """Cancel it; no error where nothing is armed."""
 
 
 class SystemdTimer:
@@ -72,20 +74,21 @@ class SystemdTimer:
         if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
             msg = "systemd does not run this host, so nothing could roll the firewall back: not applied"
             raise FirewallError(msg)
-        _run(
+        tools.run(
             ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", f"--on-active={seconds}s",
-             "--timer-property=AccuracySec=100ms", "--", *command]
+             "--timer-property=AccuracySec=100ms", "--", *command],
+            _COMMAND_SECONDS,
         )  # fmt: skip
 
     def disarm(self) -> None:
-        """See Timer. Only the timer is stopped: a rollback that runs already waits for our lock and finds no token."""
+        """See Timer. Only the timer is stopped: a running rollback waits for our lock and finds no token."""
         with contextlib.suppress(FirewallError):
-            _run(["systemctl", "stop", f"{UNIT}.timer"])
+            tools.run(["systemctl", "stop", f"{UNIT}.timer"], _COMMAND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A table text that was checked: what it says, and what the kernel makes of it."""
+    """A checked table text, and its listing by the kernel."""
 
     text: str
     normalised: str
@@ -105,22 +108,23 @@ class DeadMansSwitch:
         self._directory = directory
         self._timer = timer
         self._nft = nft
+        self._kernel = Netlink()
         self._new_token = new_token
 
     def pending(self) -> str | None:
-        """Return the token that waits for its confirmation."""
+        """The token that waits for confirmation."""
         try:
-            return (self._directory / "pending").read_text().strip() or None
+            return (self._directory / PENDING).read_text().strip() or None
         except FileNotFoundError:
             return None
 
     def apply(self, candidate: Candidate, seconds: int) -> str:
         """Arm, then put `candidate` into the kernel for `seconds`, and return the token that confirms it.
 
-        Killed before the timer is armed, nothing has happened; killed after, the timer restores what was there.
+        Killed before the timer is armed, nothing has changed; killed after, the timer restores the previous table.
 
         Raises:
-            FirewallError: one is pending already, or a step failed; the table is as it was.
+            FirewallError: another is pending, or a step failed; the table is unchanged.
         """
         with self._locked():
             if self.pending():
@@ -131,7 +135,7 @@ class DeadMansSwitch:
             previous = self._prepare(candidate)
             self._timer.arm(seconds, ["/bin/sh", str(self._directory / "rollback.sh"), token])
             try:
-                self._write("pending", f"{token}\n")
+                self._write(PENDING, f"{token}\n")
                 self._nft.run(ruleset.swap(candidate.text))
             except BaseException:
                 self._forget()
@@ -140,7 +144,7 @@ class DeadMansSwitch:
             return token
 
     def confirm(self, token: str, file: Path) -> None:
-        """Make the pending table last: write it to `file` and forget the rollback.
+        """Keep the pending table: write it to `file` and cancel the rollback.
 
         Raises:
             FirewallError: the token is not pending, the table is not the one applied, or it cannot be written; in
@@ -150,16 +154,16 @@ class DeadMansSwitch:
             if not token or not hmac.compare_digest((self.pending() or "").encode(), token.encode()):
                 msg = "this token is not pending: rolled back, or confirmed before"
                 raise FirewallError(msg)
-            table = read_table(self._nft)
+            table = read_table(self._kernel)
             if table is None or table.handle != self._applied_handle():
-                msg = "the table in the kernel is not the one that was applied: somebody replaced it meanwhile"
+                msg = "the table in the kernel is not the applied one: it was replaced meanwhile"
                 raise FirewallError(msg)
-            persist(file, self._directory / "candidate.nft")
-            (self._directory / "pending").unlink()
+            persist(file, self._directory / CANDIDATE)
+            (self._directory / PENDING).unlink()
             self._timer.disarm()
 
     def rollback(self, token: str | None = None) -> str | None:
-        """Restore the table from before apply() and return what was done; None where nothing, or another, is pending.
+        """Restore the table from before apply() and return a report; None where nothing, or another, is pending.
 
         Raises:
             FirewallError: the rollback failed; the timer, if it still runs, tries again.
@@ -167,28 +171,28 @@ class DeadMansSwitch:
         wanted = token or self.pending()
         if wanted is None or not (self._directory / "rollback.sh").exists():
             return None
-        said = _run(["/bin/sh", str(self._directory / "rollback.sh"), wanted]).strip()
+        said = tools.run(["/bin/sh", str(self._directory / "rollback.sh"), wanted], _COMMAND_SECONDS).strip()
         with self._locked():
             if said and self.pending() is None:  # else it is another's, whose timer must stay
                 self._timer.disarm()
         return said or None
 
     def _prepare(self, candidate: Candidate) -> str:
-        """Write all that the rollback script will need and return the text of the previous table."""
-        table = read_table(self._nft)
+        """Write all files of the rollback script and return the text of the previous table."""
+        table = read_table(self._kernel)
         listing = self._nft.run(f"list table {ruleset.TABLE}", Output.STATELESS) if table else ""
         previous = ruleset.restoration(listing)
         self._nft.check(previous)
-        self._write("previous.nft", previous)
+        self._write(PREVIOUS, previous)
         self._write("absent.nft", ruleset.REMOVE)
-        self._write("candidate.nft", ruleset.swap(candidate.text))
+        self._write(CANDIDATE, ruleset.swap(candidate.text))
         self._write("rollback.sh", _SCRIPT.format(directory=shlex.quote(str(self._directory))))
         return previous
 
     def _note_applied(self, previous: str) -> None:
-        """Note which table was made, so that confirm() cannot mistake another for it."""
+        """Record the handle of the new table, so that confirm() cannot mistake another for it."""
         try:
-            table = read_table(self._nft)
+            table = read_table(self._kernel)
             self._write("applied.json", json.dumps({"handle": table.handle if table else None}))
         except BaseException:
             self._nft.run(previous)
@@ -196,7 +200,7 @@ class DeadMansSwitch:
             raise
 
     def _applied_handle(self) -> int | None:
-        """Return the handle of the table that apply() made; None where it came to no end."""
+        """The handle of the table that apply() made; None where apply() did not finish."""
         try:
             handle: int | None = json.loads((self._directory / "applied.json").read_text())["handle"]
         except (OSError, ValueError, LookupError):
@@ -204,20 +208,24 @@ class DeadMansSwitch:
         return handle
 
     def _forget(self) -> None:
-        """Give up an apply whose table is not in the kernel."""
-        (self._directory / "pending").unlink(missing_ok=True)
+        """Abandon an apply whose table is not in the kernel."""
+        (self._directory / PENDING).unlink(missing_ok=True)
         self._timer.disarm()
 
     def _write(self, name: str, text: str) -> None:
         """Replace a file of the state; a running shell keeps reading the old one."""
-        replace_file(self._directory / name, text.encode())
+        try:
+            replace_file(self._directory / name, text.encode())
+        except OSError as error:
+            msg = f"{self._directory / name}: {error.strerror}"
+            raise FirewallError(msg) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock that apply, confirm and the rollback script share.
 
         Raises:
-            FirewallError: the directory is not ours alone: root will run a script out of it.
+            FirewallError: another user can write to the directory, from which root will run a script.
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -234,43 +242,54 @@ class DeadMansSwitch:
 
 
 def examine(file: Path) -> Candidate:
-    """Return the checked table text of `file`.
+    """The checked table text of `file`.
 
-    It is loaded into a network namespace made for that, where nothing but `lo` is there: so it will be at boot.
+    It is loaded into a new network namespace with no interface but `lo`, as at boot.
 
     Raises:
-        FirewallError: it does not load there, touches anything but our table, or has no sets for grants.
+        FirewallError: it does not load there, touches another table, or has no sets for grants.
     """
     text = table_text(file)
-    try:
-        objects, _, listing = _run(["unshare", "--net", "--", "/bin/sh", "-c", _EXAMINE], text).partition("\n")
-    except FirewallError as error:
-        msg = f"{file}: {error}"
-        raise FirewallError(msg) from error
-    entries = [entry for entry in json.loads(objects)["nftables"] if "metainfo" not in entry]
-    foreign = foreign_tables(entries)
-    if foreign:
-        msg = f"{file}: makes tables that are not ours: {', '.join(foreign)}"
+    with ThreadPoolExecutor(1) as thread:  # a namespace can be a thread's own, and ends with it
+        try:
+            return thread.submit(_load_alone, text).result()
+        except FirewallError as error:
+            msg = f"{file}: {error}"
+            raise FirewallError(msg) from error
+
+
+def _load_alone(text: str) -> Candidate:
+    if _LIBC.unshare(_CLONE_NEWNET):
+        msg = f"no network namespace to try it in: {os.strerror(ctypes.get_errno())}"
         raise FirewallError(msg)
-    table = describe(entries)
-    if table is None or not table.serves_grants:
-        msg = f"{file}: the table has not the sets {' and '.join(ruleset.GRANT_SETS)} that grants go to"
-        raise FirewallError(msg)
-    return Candidate(text, ruleset.normalised(listing))
+    with contextlib.closing(Libnftables()) as nft, contextlib.closing(Netlink()) as alone:
+        nft.run(text)
+        foreign = [f"{family} {name}" for family, name in kernel.tables(alone) if not kernel.is_ours(family, name)]
+        if foreign:
+            msg = f"makes tables that are not ours: {', '.join(foreign)}"
+            raise FirewallError(msg)
+        table = read_table(alone)
+        if table is None or not table.serves_grants:
+            msg = f"the table lacks the sets {' and '.join(ruleset.GRANT_SETS)} that grants go to"
+            raise FirewallError(msg)
+        return Candidate(text, ruleset.normalised(nft.run(f"list table {ruleset.TABLE}", Output.STATELESS)))
 
 
 def persist(file: Path, candidate: Path) -> None:
-    """Make the content of `candidate` the firewall file of the next boot: all of it or, after a crash, the old one.
+    """Make `candidate` the firewall file of the next boot; after a crash the file is either the new or the old one.
+
+    A mark beside it, written after it, says that this host was closed by a confirmed table, also once the file is lost.
 
     Raises:
         FirewallError: it cannot be written.
     """
     try:
         file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        content = candidate.read_bytes()
+        replace_file(file, candidate.read_bytes())
+        os.chown(file, os.geteuid(), os.getegid())  # another user's is not trusted
+        replace_file(mark_of(file), MARK_TEXT.encode())
     except OSError as error:
         raise FirewallError(str(error)) from error
-    replace_file(file, content)
 
 
 def _refuse_foreign_directory(place: Path) -> None:
@@ -279,28 +298,3 @@ def _refuse_foreign_directory(place: Path) -> None:
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         msg = f"{place} may be written by others: it must belong to root alone"
         raise FirewallError(msg)
-
-
-def _run(command: Sequence[str], standard_input: str = "") -> str:
-    """Run a tool of the system to its end and return what it printed.
-
-    Raises:
-        FirewallError: it is missing, failed or hangs; with its words.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603  a list, no shell; every word is ours
-            command,
-            input=standard_input,
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_SECONDS,
-            check=False,
-            env=_ENVIRONMENT,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        msg = f"{command[0]}: {error}"
-        raise FirewallError(msg) from error
-    if done.returncode:
-        msg = f"{command[0]} failed ({done.returncode}): {first_words(done.stderr or done.stdout)}"
-        raise FirewallError(msg)
-    return done.stdout

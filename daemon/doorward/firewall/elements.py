@@ -6,23 +6,23 @@ import ipaddress
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.errors import FirewallError, WireError
 from doorward.firewall import ruleset
 from doorward.firewall.ruleset import Part
-from doorward.values import LiveGrant, Nat, Protocol, Service
+from doorward.values import EVERY_ADDRESS, LiveGrant, Nat, Protocol, Service, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from doorward.values import IPAddress
 
-# The unspecified address stands for anybody: no grant from the network can have it (values.Grant refuses it).
+# The unspecified address stands for everybody: no grant from the network can have it (values.Grant refuses it).
 ANYONE: Final = ipaddress.IPv4Address(0)
 _TWO: Final = 2  # fields of a way without protocol and port
-_CLASS: Final = re.compile("[0-9a-f]{1,4}:[0-9a-f]{1,4}")  # how nft lists what stands for an operating system
+_CLASS: Final = re.compile("[0-9a-f]{1,4}:[0-9a-f]{1,4}")  # how nft lists the number of an operating system
 _RIVALS: Final = {"ghost": "lead", "lead": "ghost", "ghost_at": "lead_at", "lead_at": "ghost_at"}
 _PROTOCOLS: Final = {
     name: protocol for protocol in Protocol for name in (str(protocol), int(protocol), str(int(protocol)))
@@ -31,62 +31,69 @@ _PROTOCOLS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One element as nft writes it: where it goes, its key, and in a map what it leads to."""
+    """One element as nft writes it: its set or map, its key, in a map its value, and the stanza's name as a comment."""
 
     place: str
     key: str
     value: str = ""
+    name: str | None = None
 
     def added(self, seconds: int) -> str:
-        """Return the command that adds it for so many seconds; one that is there stays as it is."""
+        """The command that adds it for `seconds`; an existing element does not change."""
         return f"add element {ruleset.TABLE} {self.place} {{ {self.timed(seconds)} }}\n"
 
     def added_for_good(self) -> str:
-        """Return the command that adds it without an end."""
+        """The command that adds it without an end."""
         return f"add element {ruleset.TABLE} {self.place} {{ {self.key} : {self.value} }}\n"
 
     def deleted(self) -> str:
-        """Return the command that deletes it; one that is not there is an error."""
+        """The command that deletes it; an error where it is missing."""
         return f"delete element {ruleset.TABLE} {self.place} {{ {self.key} }}\n"
 
     def timed(self, seconds: int) -> str:
-        """Return what stands inside the braces."""
-        return f"{self.key} timeout {seconds:d}s{f' : {self.value}' if self.value else ''}"
+        """The text inside the braces."""
+        comment = "" if self.name is None else f' comment "{self.name}"'
+        return f"{self.key} timeout {seconds:d}s{comment}{f' : {self.value}' if self.value else ''}"
 
     @property
     def rival(self) -> Element | None:
-        """The element that would lead the same connections to the other kind of place: this host, or another one."""
+        """The element that would forward the same connections to the other kind of target (this host, or another)."""
         name = self.place.rstrip("46")
         if name not in _RIVALS:
             return None
         return Element(self.place.replace(name, _RIVALS[name]), self.key)
 
     def renewed(self, seconds: int) -> str:
-        """Return add, delete, add: the only way that renews an element on every kernel (before 6.13 add leaves it)."""
+        """Add, delete, add: the only way that renews an element on every kernel (before 6.13 add leaves it)."""
         added = self.added(seconds)
         return f"{added}{self.deleted()}{added}"
 
     def removed(self) -> str:
-        """Return add, delete: no error where the element expired a moment ago."""
+        """Add, delete: no error where the element expired a moment ago."""
         return f"{self.added(1)}{self.deleted()}"
 
 
 def of(live: LiveGrant) -> tuple[Element, ...]:
-    """Return the elements of one service of a grant.
+    """The elements of one service of a grant.
 
     Raises:
         FirewallError: no element could express it.
     """
     if live.nat is None:
-        return _plain(live)
+        return _named(live, _plain(live))
     if live.os is not None:
-        msg = "connections of one operating system only cannot be led elsewhere"
+        msg = "connections of one operating system cannot be forwarded"
         raise FirewallError(msg)
-    return _ghost(live, live.nat) if live.nat.target is None else _forwarded(live, live.nat, live.nat.target)
+    target = live.nat.target
+    return _named(live, _ghost(live, live.nat) if target is None else _forwarded(live, live.nat, target))
+
+
+def _named(live: LiveGrant, found: tuple[Element, ...]) -> tuple[Element, ...]:
+    return found if live.name is None else tuple(replace(one, name=live.name) for one in found)
 
 
 def part(live: LiveGrant) -> Part:
-    """Return the part of the table that a grant needs."""
+    """The part of the table that a grant needs."""
     if live.nat is not None:
         return Part.NAT
     if live.os is not None:
@@ -95,7 +102,7 @@ def part(live: LiveGrant) -> Part:
 
 
 def system(name: str) -> Element:
-    """Return the element that gives an operating system its number; it has no end, and lets nobody in."""
+    """The element that gives an operating system its number; it has no end, and lets nobody in."""
     return Element(ruleset.SYSTEMS_MAP, f'"{name}"', f'"{ruleset.system_number(name)}"')
 
 
@@ -105,14 +112,14 @@ def _plain(live: LiveGrant) -> tuple[Element, ...]:
     if live.os is None:
         return (Element(f"open{suffix}{family}", f"{start} . {_service(live)}"),)
     if family != "4" or live.service is None or live.service.protocol is not Protocol.TCP:
-        msg = f"{source} {live.service}: an operating system is told from the first packet of TCP over IPv4 only"
+        msg = f"{source} {live.service}: an operating system is recognised by the first packet of TCP over IPv4 only"
         raise FirewallError(msg)
     number = ruleset.system_number(live.os)
     return (Element(f"open_os{suffix}4", f'"{number}" . {start} . {_service(live)}'),)
 
 
 def _ghost(live: LiveGrant, nat: Nat) -> tuple[Element, ...]:
-    """Return where a connection is led, and what lets it in there."""
+    """The elements that forward a connection to another port of this host, and let it in there."""
     source, family = _address(live.source)
     start, suffix = _start(live, family)
     protocol = live.service.protocol if live.service is not None else Protocol.TCP
@@ -123,11 +130,13 @@ def _ghost(live: LiveGrant, nat: Nat) -> tuple[Element, ...]:
 
 
 def _forwarded(live: LiveGrant, nat: Nat, target: IPAddress) -> tuple[Element, ...]:
-    """Return where a connection is led, what lets it through, and what gives it another source."""
+    """The elements that forward a connection, let it through, and give it another source."""
     source, family = _address(live.source)
     there, snat = _of_family(target, family), None if nat.snat is None else _of_family(nat.snat, family)
     start, suffix = _start(live, family)
-    if nat.everything or live.service is None:
+    if nat.everywhere:
+        kind, asked, value, way = "_any", start, "", source
+    elif nat.everything or live.service is None:
         kind, asked, value, way = "_all", start, there, f"{source} . {there}"
     else:
         kind, asked, value = "", f"{start} . {_service(live)}", f"{there} . {nat.port}"
@@ -142,7 +151,7 @@ def _forwarded(live: LiveGrant, nat: Nat, target: IPAddress) -> tuple[Element, .
 
 
 def _start(live: LiveGrant, family: str) -> tuple[str, str]:
-    """Return how a key begins, and the ending of its set's name: source, and where it is bound to one, destination."""
+    """The beginning of a key (source, and destination if the grant has one), and the suffix of its set's name."""
     source, _ = _address(live.source)
     return (source, "") if live.destination is None else (f"{source} . {_of_family(live.destination, family)}", "_at")
 
@@ -155,10 +164,10 @@ def _service(live: LiveGrant) -> str:
 
 
 def _address(address: IPAddress) -> tuple[str, str]:
-    """Return an address as it is written in a set, and the number of its family.
+    """An address as it is written in a set, and the number of its family.
 
     Raises:
-        FirewallError: an address with a scope, which no set could express.
+        FirewallError: an address with a scope, which no set can express.
     """
     if isinstance(address, ipaddress.IPv4Address):
         return str(address), "4"
@@ -173,28 +182,29 @@ def _address(address: IPAddress) -> tuple[str, str]:
 def _of_family(address: IPAddress, family: str) -> str:
     written, its_own = _address(address)
     if its_own != family:
-        msg = f"{written} is not of the family of addresses that the connection has"
+        msg = f"{written} has another address family than the connection"
         raise FirewallError(msg)
     return written
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """One listed element: what its key is made of, what it leads to in a map, remaining seconds."""
+    """One listed element: the fields of its key and of its value in a map, remaining seconds, its comment if a name."""
 
     place: str
     key: tuple[Any, ...]
     value: tuple[Any, ...]
     remaining: float
+    name: str | None
 
     @property
     def everything(self) -> bool:
-        """Whether it speaks of every protocol and port."""
-        return "_all" in self.place
+        """Whether it covers every protocol and port."""
+        return self.place != ruleset.ANYONE_SET and ("_all" in self.place or "_any" in self.place)
 
     @property
     def sound(self) -> bool:
-        """Whether a grant could have made it; root may put anything into a set."""
+        """Whether it can come from a grant; root may put anything into a set."""
         if not all(isinstance(one, (str, int)) for one in (*self.key, *self.value)):  # a range, or a network
             return False
         ports = () if self.everything else (self.key[-1], *self.value[-1:])
@@ -203,19 +213,35 @@ class _Listed:
     @property
     def service(self) -> Service | None:
         """The service at the end of the key."""
-        return None if self.everything else Service(_PROTOCOLS[self.key[-2]], self.key[-1])
+        return None if self.everything else listed_service(*self.key[-2:])
 
     @property
     def addresses(self) -> tuple[IPAddress, IPAddress | None]:
-        """The source, and the address of this host that it is bound to."""
+        """The source, and the address of this host that the grant is limited to."""
         source, *further = self.key[1:] if self.place.startswith("open_os") else self.key
         bound = ipaddress.ip_address(further[0]) if "_at" in self.place else None
         return ipaddress.ip_address(source), bound
 
     @property
+    def target(self) -> IPAddress:
+        """The target that a key without rewriting names; one of everywhere is its source alone."""
+        source, *further = self.key
+        return ipaddress.ip_address(further[0]) if further else EVERY_ADDRESS[ipaddress.ip_address(source).version]
+
+    @property
     def way(self) -> tuple[Any, ...]:
-        """Where it leads from where: source and target, and then protocol and port."""
+        """Source and target of the forwarding, then protocol and port."""
         return (self.key[0], self.value[0], *(() if self.everything else (self.key[-2], self.value[1])))
+
+
+def is_service(protocol: str | int, port: int) -> bool:
+    """Whether a listed element is a service that can be granted."""
+    return protocol in _PROTOCOLS and port != 0
+
+
+def listed_service(protocol: str | int, port: int) -> Service:
+    """The service of a listed element; nft lists a protocol by its name or number."""
+    return Service(_PROTOCOLS[protocol], port)
 
 
 class Listing:
@@ -231,7 +257,7 @@ class Listing:
                     self._listed.setdefault(listed["name"].rstrip("46"), []).extend(found)
 
     def of_source(self, source: IPAddress) -> list[Element]:
-        """Return every element that belongs to the grants of one address."""
+        """Every element that belongs to the grants of one address."""
         written, _ = _address(source)
         return [
             Element(one.place, _written(one.key), _written(one.value))
@@ -242,7 +268,7 @@ class Listing:
         ]
 
     def grants(self) -> tuple[LiveGrant, ...]:
-        """Return what is open, ordered by source and service. An element without an end remains infinitely."""
+        """The open grants, ordered by source and service; an element that never expires remains infinitely."""
         found = [*self._anyone(), *self._plain(), *self._ghosts(), *self._forwarded()]
         return tuple(sorted(found, key=_order))
 
@@ -255,21 +281,22 @@ class Listing:
         for one in self._in("open", "open_at", "open_os", "open_os_at"):
             source, destination = one.addresses
             system = systems.get(one.key[0], "unknown") if one.place.startswith("open_os") else None
-            yield LiveGrant(source, one.service, one.remaining, None, system, destination)
+            yield LiveGrant(source, one.service, one.remaining, None, system, destination, one.name)
 
     def _ghosts(self) -> Iterator[LiveGrant]:
         for one in self._in("ghost", "ghost_at"):
             source, destination = one.addresses
-            yield LiveGrant(source, one.service, one.remaining, Nat(None, one.value[0]), None, destination)
+            there = Nat(None, one.value[0])
+            yield LiveGrant(source, one.service, one.remaining, there, None, destination, one.name)
 
     def _forwarded(self) -> Iterator[LiveGrant]:
-        """Yield what is led to a target, and what is let through without that (DISABLE_DNAT)."""
-        sources = {one.key: ipaddress.ip_address(one.value[0]) for one in self._in("snat", "snat_all")}
-        masquerading = {one.key for one in self._in("masquerade", "masquerade_all")}
+        """Grants that forward to a target, and those that are only let through (DISABLE_DNAT)."""
+        sources = {one.key: ipaddress.ip_address(one.value[0]) for one in self._in("snat", "snat_all", "snat_any")}
+        masquerading = {one.key for one in self._in("masquerade", "masquerade_all", "masquerade_any")}
 
-        def nat(way: tuple[Any, ...], *, rewrite: bool) -> Nat:
+        def nat(way: tuple[Any, ...], target: IPAddress, *, rewrite: bool) -> Nat:
             snat, masquerade = sources.get(way), way in masquerading and way not in sources
-            target, port = ipaddress.ip_address(way[1]), None if len(way) == _TWO else way[3]
+            port = None if len(way) <= _TWO else way[3]
             return Nat(target, port, everything=port is None, rewrite=rewrite, snat=snat, masquerade=masquerade)
 
         ways = set()
@@ -277,12 +304,14 @@ class Listing:
             ways.add(one.way)
             source, destination = one.addresses
             with suppress(WireError):
-                yield LiveGrant(source, one.service, one.remaining, nat(one.way, rewrite=True), None, destination)
-        for one in self._in("through", "through_all"):
+                there = nat(one.way, ipaddress.ip_address(one.way[1]), rewrite=True)
+                yield LiveGrant(source, one.service, one.remaining, there, None, destination, one.name)
+        for one in self._in("through", "through_all", "through_any"):
             if one.key not in ways:
                 source, _ = one.addresses
                 with suppress(WireError):
-                    yield LiveGrant(source, one.service, one.remaining, nat(one.key, rewrite=False))
+                    there = nat(one.key, one.target, rewrite=False)
+                    yield LiveGrant(source, one.service, one.remaining, there, name=one.name)
 
     def _in(self, *names: str) -> Iterator[_Listed]:
         for name in names:
@@ -290,11 +319,18 @@ class Listing:
 
 
 def _read(place: str, listed: Any) -> _Listed:  # noqa: ANN401  as JSON has it
-    """Return one element as it is listed: bare, with times, or in a map beside its value."""
+    """One element of a listing: bare, with times, or in a map beside its value."""
     key, value = listed if isinstance(listed, list) else (listed, None)
     timed = key.get("elem", key) if isinstance(key, dict) else {"val": key}
-    remaining = float(timed.get("expires", math.inf))
-    return _Listed(place, _fields(timed.get("val", timed)), () if value is None else _fields(value), remaining)
+    remaining, name = float(timed.get("expires", math.inf)), _name(timed.get("comment"))
+    return _Listed(place, _fields(timed.get("val", timed)), () if value is None else _fields(value), remaining, name)
+
+
+def _name(comment: object) -> str | None:
+    """The name that a comment says; root may comment an element in any words."""
+    with suppress(WireError):
+        return check_name(comment) if isinstance(comment, str) else None
+    return None
 
 
 def _fields(listed: Any) -> tuple[Any, ...]:  # noqa: ANN401  as JSON has it
@@ -302,7 +338,7 @@ def _fields(listed: Any) -> tuple[Any, ...]:  # noqa: ANN401  as JSON has it
 
 
 def _written(fields: tuple[Any, ...]) -> str:
-    """Return the fields of a key as they are written in a command; a system's number needs its quotes."""
+    """The fields of a key as a command needs them; the number of an operating system in quotes."""
     return " . ".join(f'"{one}"' if _CLASS.fullmatch(str(one)) else str(one) for one in fields)
 
 

@@ -10,17 +10,16 @@ from typing import Any, Final
 from doorward.errors import FirewallError
 
 LIBRARY: Final = "libnftables.so.1"
-ERROR_MAX: Final = 600  # characters of nft's own words that one error quotes
+ERROR_MAX: Final = 600  # characters of an error of nft
 
 
 class Output(enum.IntFlag):
     """How listings look. Source: nftables include/nftables/libnftables.h, NFT_CTX_OUTPUT_*."""
 
     STATELESS = 1 << 2
+    HANDLE = 1 << 3
     JSON = 1 << 4
     NUMERIC_PROTO = 1 << 7
-    NUMERIC_PRIO = 1 << 8
-    TERSE = 1 << 11
 
 
 class Libnftables:
@@ -47,7 +46,7 @@ class Libnftables:
             raise FirewallError(msg)
 
     def run(self, commands: str, output: Output = Output(0)) -> str:  # noqa: B008  an immutable flag
-        """Run `commands` as one transaction and return what they list.
+        """Run `commands` as one transaction and return their listing.
 
         Raises:
             FirewallError: in the words of nft; nothing was changed.
@@ -64,7 +63,7 @@ class Libnftables:
         return listed.decode("utf-8", "replace")
 
     def check(self, commands: str) -> None:
-        """Raise the FirewallError that run() would raise, as far as nft can tell without changing anything."""
+        """Raise the FirewallError that run() would raise, as far as nft detects it without a change."""
         self._library.nft_ctx_set_dry_run(self._context, True)  # noqa: FBT003  a C function's only argument
         try:
             self.run(commands)
@@ -72,25 +71,25 @@ class Libnftables:
             self._library.nft_ctx_set_dry_run(self._context, False)  # noqa: FBT003  as above
 
     def objects(self, command: str, output: Output = Output(0)) -> list[dict[str, Any]]:  # noqa: B008  as above
-        """Return the JSON objects that a list command gives, without nft's word about itself."""
+        """The JSON objects of a list command, without nft's metainfo."""
         listed = json.loads(self.run(command, output | Output.JSON) or '{"nftables": []}')
         return [entry for entry in listed["nftables"] if "metainfo" not in entry]
 
     def close(self) -> None:
-        """Free the context; the object is of no use afterwards."""
+        """Free the context; the object cannot be used afterwards."""
         self._library.nft_ctx_free(self._context)
         self._context = ctypes.c_void_p(None)
 
 
 def first_words(errors: str) -> str:
-    """Return nft's error on one line, without the lines that quote and underline the command."""
+    """The error of nft on one line, without the lines that quote and underline the command."""
     lines = errors.splitlines()
-    telling = [line for line in lines if "Error:" in line] or lines or ["nft failed without a word"]
+    telling = [line for line in lines if "Error:" in line] or lines or ["no output"]
     return "; ".join(telling)[:ERROR_MAX]
 
 
 def _bind(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Return the library with the signatures of what is used here declared."""
+    """The library with the signatures of the functions in use."""
     context = ctypes.c_void_p
     signatures: tuple[tuple[str, object, list[object]], ...] = (
         ("nft_ctx_new", ctypes.c_void_p, [ctypes.c_uint32]),

@@ -1,4 +1,4 @@
-"""What a configuration asks of the packet filter and of the kernel around it."""
+"""Requirements of a configuration on the packet filter and on the kernel."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from doorward.firewall.forwarding import forwards
 from doorward.firewall.ruleset import Part
+from doorward.linux.netlink import forwards
 from doorward.values import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from doorward.config.stanza import Stanza
+    from doorward.values import Permissions
 
-FINGERPRINTS: Final = Path("/etc/nftables/osf/pf.os")  # where libnftables looks, and says nothing when it is not there
+FINGERPRINTS: Final = Path("/etc/nftables/osf/pf.os")  # read by libnftables, which does not report it missing
 _FORWARDING: Final = {
     "IPv4": (socket.AF_INET, "net.ipv4.ip_forward"),
     "IPv6": (socket.AF_INET6, "net.ipv6.conf.all.forwarding"),
@@ -28,7 +29,7 @@ _FINGERPRINT: Final = re.compile(r"[^:#\s]+:\d+:[01]:[^:]+:[^:]*:([^:]+):[^\n]*"
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The parts of the table beyond plain grants, whether connections pass through, and systems to be told apart."""
+    """Parts of the table beyond plain grants, whether connections are forwarded, and systems to distinguish."""
 
     parts: frozenset[Part] = frozenset()
     forwarding: bool = False
@@ -36,26 +37,26 @@ class Needs:
     contradictions: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, stanzas: Iterable[Stanza], *, nat: bool, forwarding: bool, destination: bool) -> Needs:
-        """Return what stanzas need under what the settings allow: any NAT, NAT to other hosts, a destination rule."""
-        chosen = [stanza for stanza in stanzas if stanza.cycle is None]  # commands take the table's place there
+    def of(cls, stanzas: Iterable[Stanza], permissions: Permissions) -> Needs:
+        """The requirements of stanzas under the permissions of the settings."""
+        chosen = [stanza for stanza in stanzas if stanza.cycle is None]  # others run commands instead
         forced = [stanza.forwarding.force for stanza in chosen if stanza.forwarding.force is not None]
         systems = frozenset(stanza.require_os for stanza in chosen if stanza.require_os is not None)
         wanted = {
-            Part.NAT: nat or forwarding or bool(forced),
-            Part.DESTINATION: destination,
+            Part.NAT: permissions.local_nat or permissions.forwarding or bool(forced),
+            Part.DESTINATION: permissions.destination_rule,
             Part.SYSTEMS: bool(systems),
         }
         parts = frozenset(part for part, said in wanted.items() if said)
-        through = forwarding or any(not target.is_loopback for target, _ in forced)
+        through = permissions.forwarding or any(not target.is_loopback for target, _ in forced)
         return cls(parts, through, systems, tuple(said for stanza in chosen for said in _contradictions(stanza)))
 
     def impossible(self, fingerprints: Path = FINGERPRINTS) -> str | None:
-        """Return why no table could serve this, one problem a line, or None."""
+        """Why no table can serve this, one problem a line, or None."""
         return "\n".join(filter(None, [*self.contradictions, self.unknown_systems(fingerprints)])) or None
 
     def unknown_systems(self, file: Path = FINGERPRINTS) -> str | None:
-        """Return why a wanted system could not be told from others, or None where all of them can."""
+        """Why a wanted system cannot be distinguished, or None."""
         if not self.systems:
             return None
         try:
@@ -71,7 +72,7 @@ class Needs:
         return f"REQUIRE_OS {', '.join(unknown)}: {file} knows only {', '.join(sorted(known)) or 'nothing'}"
 
     def not_forwarding(self, is_on: Callable[[socket.AddressFamily], bool | None] = forwards) -> str | None:
-        """Return what keeps this host from forwarding at all, or None where nothing does or nothing is forwarded."""
+        """Why this host does not forward, or None where it does or need not."""
         off = [name for name, (family, _) in _FORWARDING.items() if self.forwarding and is_on(family) is False]
         if not off:
             return None
@@ -80,17 +81,17 @@ class Needs:
 
 
 def _contradictions(stanza: Stanza) -> Iterator[str]:
-    """Yield what a stanza asks for that cannot be had with REQUIRE_OS: fingerprints are of SYNs of TCP over IPv4."""
+    """Requests of a stanza that contradict REQUIRE_OS: fingerprints exist for SYNs of TCP over IPv4."""
     if stanza.require_os is None:
         return
     place = f"{stanza.path}:{stanza.line}: REQUIRE_OS"
     if stanza.forwarding.force is not None or stanza.forwarding.everything:
         yield f"{place} and FORCE_NAT or FORWARD_ALL do not go together"
     if any(service.protocol is not Protocol.TCP for service in stanza.open_ports or ()):
-        yield f"{place}: an operating system is told from the first packet of TCP, and OPEN_PORTS names UDP"
+        yield f"{place}: an operating system is recognised by the first packet of TCP, and OPEN_PORTS names UDP"
 
 
 def genres(text: str) -> frozenset[str]:
-    """Return the systems that a file of fingerprints names; a mark before a name is none of it, as nft reads them."""
+    """The systems that a file of fingerprints names; a prefix @ or * is not part of a name, as nft reads them."""
     named = (match[1].strip() for match in map(_FINGERPRINT.fullmatch, text.splitlines()) if match)
     return frozenset(name[1:] if name[:1] in {"@", "*"} else name for name in named)

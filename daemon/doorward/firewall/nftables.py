@@ -1,88 +1,67 @@
-"""Grants as timed elements of nftables sets, in a table of our own: the default packet filter."""
+"""Grants as timed elements of nftables sets, in a table of our own."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import ipaddress
-import json
 import math
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import batch, elements, ruleset
-from doorward.firewall.elements import ANYONE, Element, Listing
+from doorward.firewall import batch, elements, forwards, kernel, layout, legacy, ruleset
+from doorward.firewall.elements import Element, Listing
+from doorward.firewall.foreign import Foreign
+from doorward.firewall.kernel import TRIES, Table, read_table
+from doorward.firewall.legacy import Legacy
 from doorward.firewall.libnftables import Libnftables, Output
+from doorward.firewall.live import put_back, taken
 from doorward.firewall.needs import Needs
-from doorward.firewall.netlink import Netlink
-from doorward.firewall.ruleset import Part, Shape
-from doorward.values import FirewallMode, Grant, IPAddress, LiveGrant, Protocol, Service
+from doorward.firewall.rules import Nft
+from doorward.firewall.ruleset import Part
+from doorward.firewall.standing import Standing, Word, doubtful, with_grants
+from doorward.firewall.wanted import Files, Text
+from doorward.linux import netlink
+from doorward.linux.netlink import Netlink, Watch
+from doorward.values import MARK, FirewallMode, Grant, IPAddress, LiveGrant, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
-FAILURE_FILE: Final = "failure.nft"  # beside the confirmed file; the firewall role writes both
-FILE_BYTES_MAX: Final = 1 << 20  # a rendered table is some 3 KB
-TRIES: Final = 5  # at a table that others change in the same moment
-_HOOKS: Final = frozenset({"input", "prerouting", "ingress"})  # a drop in any of them is final
-_INERT: Final = frozenset({"counter", "log", "comment"})  # what may stand before a plain drop
-_PROTOCOLS: Final = {
-    name: protocol for protocol in Protocol for name in (str(protocol), int(protocol), str(int(protocol)))
-}
-_TYPE_OF_NAMES: Final = {"typeof": {"osf": {"key": "name"}}}
+    from doorward.firewall.foreign import Flavour
+    from doorward.firewall.forwards import Forward
+    from doorward.firewall.layout import Layout
+
 NO_NEEDS: Final = Needs()
-__all__ = ["ANYONE", "Nftables", "Table", "describe", "foreign_tables", "read_table", "table_text"]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Our table as the kernel has it. A table that was made again has another handle.
-
-    `kind` is `drop`, `guard` or `observe`; `timed_sets` are those whose elements expire; `serves` are the kinds of
-    grants that it has sets for, `plain` those whose sets hold no ranges; `parts` are its sets, chains and rules, each
-    as text.
-    """
-
-    handle: int
-    kind: str
-    sets: frozenset[str]
-    chains: frozenset[str]
-    timed_sets: tuple[str, ...]
-    serves: frozenset[Part]
-    plain: frozenset[Part]
-    parts: frozenset[str]
-
-    @property
-    def serves_grants(self) -> bool:
-        """Whether it has what plain grants need."""
-        return Part.GRANTS in self.serves
-
-    def lacks(self, before: Table | None) -> bool:
-        """Say whether this is the table `before` with something taken away. Another table, made by a swap, is not."""
-        return before is not None and before.handle == self.handle and not before.parts <= self.parts
+_CHANGED: Final = frozenset(
+    {netlink.NEW_TABLE, netlink.NEW_CHAIN, netlink.DELETE_CHAIN, netlink.NEW_RULE, netlink.DELETE_RULE}
+)
+_PARTS: Final = _CHANGED | {netlink.DELETE_TABLE, netlink.NEW_SET, netlink.DELETE_SET}  # they never expire
+_ELEMENTS: Final = frozenset({netlink.NEW_ELEMENT, netlink.DELETE_ELEMENT})
+_RENEWAL: Final = "run the role doorward.spa.firewall again, which writes the table again"
 
 
 class Nftables:
-    """The packet filter behind firewall.Firewall; needs CAP_NET_ADMIN in its network namespace."""
+    """Our table. Needs CAP_NET_ADMIN in its network namespace; methods raise FirewallError when the kernel refuses."""
 
-    needs_watching: Final = False
-
-    def __init__(  # noqa: PLR0913  what a table is made from, each named
+    def __init__(  # noqa: PLR0913  the inputs of a table, each named
         self,
         file: Path,
         mode: FirewallMode,
         guarded: Callable[[], Iterable[Service]],
         library: Libnftables | None = None,
         *,
-        whole: Table | None = None,
+        before: Nftables | None = None,
         needs: Needs = NO_NEEDS,
+        mark: int = MARK,
+        switch: Path | None = None,
     ) -> None:
-        """Keep what prepare() needs: `guarded` is asked each time, so that a reload counts.
+        """Keep the inputs of prepare(): `guarded` is called each time, so that a reload takes effect.
 
-        `whole` is the table as an earlier object of this class left it, `needs` what grants will ask of it.
+        `before` is an earlier object of this class, `needs` the requirements of grants, `mark` the bit of granted
+        packets, `switch` the folder of the dead man's switch.
 
         Raises:
             FirewallError: libnftables is missing, or no netlink.
@@ -91,86 +70,254 @@ class Nftables:
         self._mode = mode
         self._guarded = guarded
         self._nft = library or Libnftables()
-        self._netlink = Netlink()
+        self._kernel = Netlink()
         self._needs = needs
-        self.whole = whole
+        self._mark = mark
+        good = None if before is None else before._files.good  # noqa: SLF001  of this class
+        self._files: Files = Files(file, switch, self._nft, self._kernel, good)
+        self.intact: Table | None = None if before is None else before.intact
+        self.is_whole = True  # as far as the last prepare() could make it so
+        self._kernel.generation()  # fails without nf_tables, before anything is changed
+
+    def table(self) -> Table | None:
+        """Our table as the kernel has it."""
+        return read_table(self._kernel)
+
+    def foreign(self) -> Foreign:
+        """The other firewalls of this network namespace."""
+        return Foreign(self._flavours, self._mark, forwarding=self._needs.forwarding)
+
+    def forwarded(self) -> tuple[tuple[Forward, bool], ...]:
+        """Each rule of others that forwards connections to this host, and whether our table closes what it forwards.
+
+        Raises:
+            FirewallError: a firewall cannot be read.
+        """
+        legacy_ = (one for program, text in legacy.nat_listed() for one in forwards.of_legacy(program, text))
+        found = [*forwards.of_nft(self._kernel), *legacy_]
+        closes = self._closing() if found else None
+        return tuple((one, closes is not None and closes(one.service)) for one in found)
+
+    def _closing(self) -> Callable[[Service | None], bool]:
+        """Whether our table closes a service that others forward; None stands for all that a rule matches."""
+        table = self.table()
+        if table is None or not table.closes_forwarded:
+            return lambda _: False
+        held = (ruleset.PUBLIC_SET, ruleset.NAMED_SET, ruleset.GUARDED_SET)
+        named = {one for name in held if name in table.sets for one in self._services(name)}
+        drops = table.kind == "drop"
+        return lambda service: (service not in named) if drops else (service in named)
+
+    def _services(self, name: str) -> set[Service]:
+        """The services in a set of our table."""
+        listed = self._nft.objects(f"list set {ruleset.TABLE} {name}", Output.NUMERIC_PROTO)
+        found = (pair["concat"] for entry in listed for pair in entry.get("set", {}).get("elem", ()))
+        return {elements.listed_service(*one) for one in found if elements.is_service(*one)}
+
+    def _flavours(self) -> Iterator[Flavour]:
+        yield Nft(self._mark, self._kernel)
+        yield from (Legacy(family, tables, self._mark) for family, tables in legacy.in_use())
 
     def prepare(self) -> str | None:
-        """See firewall.Firewall; a table that serves grants is used as it is, but a guard follows `guarded`.
+        """Make sure that grants can take effect; return a line for the log when something had to be made.
 
-        One that was whole before and lacks something now is loaded again: without its rules it lets everybody in. One
-        that doorwardd made for an earlier configuration, or an older doorwardd, is given what it lacks.
+        The table is compared with what the confirmed file, or our own text, loads to. One that differs is loaded again,
+        with its live elements: without its rules it lets everybody in. So is one that doorwardd made for an earlier
+        configuration, or an older doorwardd. A guard follows `guarded`.
         """
+        self._require()
+        table, self.is_whole = read_table(self._kernel), True
+        if table is not None and ruleset.STOPPED_CHAIN in table.chains:
+            self.intact = table
+            return None
+        lacking = table is not None and table.lacks(self.intact)
+        if table is None or lacking or not table.serves_grants:
+            return self._load(table, self._replacing(table, lacking=lacking))
+        if self._is_anothers(table):
+            self.intact = table
+            return None
+        said = self._widen(table) if self._may_be_widened(table) else self._keep(table)
+        return self._corrected() or said
+
+    def _require(self) -> None:
+        """Raise the FirewallError of what no table can serve."""
         impossible = self._needs.impossible()
         if impossible:
             raise FirewallError(impossible)
         if self._needs.systems:
-            self._nft.check(ruleset.FINGERPRINTING)  # nft gives the kernel its file of fingerprints when it reads this
-        table = read_table(self._nft)
-        if table is not None and table.lacks(self.whole):
-            return f"something was taken out of it: {self._load(None)}"
-        if table is None or not table.serves_grants:
-            self.whole = None  # what is there is not what it was
-            return self._load(table)
-        if self._may_be_widened(table):
-            return self._widen(table)
-        self.whole = table
-        return self._keep(table)
+            self._nft.check(ruleset.FINGERPRINTING)  # makes nft load its fingerprints into the kernel
 
-    def _make(self, commands: Callable[[], str]) -> Table | None:
-        """Make our table what it is to be in one transaction; return it as it is then, and keep it as the `whole` one.
+    def _replacing(self, table: Table | None, *, lacking: bool) -> str:
+        """Why a table is loaded in the place of one that cannot serve.
 
-        What others left of it must not pass for whole. Where another transaction than ours came between two looks at
-        their number, ours is run again; where others never rest, what is there at last has to do.
+        Raises:
+            FirewallError: it may be of another's making.
+        """
+        self.intact = None  # the present table is another one
+        if table is None:
+            return f"table {ruleset.TABLE} was not there"
+        if not lacking and not self._files.is_confirmed:
+            msg = f"table {ruleset.TABLE} has no sets for grants; `doorward firewall stop` removes it"
+            raise FirewallError(msg)
+        return "parts of it were removed" if lacking else f"table {ruleset.TABLE} had no sets for grants"
+
+    def _corrected(self) -> str | None:
+        """Load the table again where it is none of those that it may be; return a line for the log."""
+        table = read_table(self._kernel)
+        found, differences = self._compared(table)
+        if found is None and differences:
+            return self._load(table, f"it was changed ({', '.join(differences)})")
+        self.intact = table
+        return None
+
+    def _compared(self, table: Table | None) -> tuple[Text | None, tuple[str, ...]]:
+        """The text that our table has, or None and the differences from the one that it should have.
+
+        No text and no differences: they cannot be compared.
+        """
+        texts, held = self._texts(table), layout.read(self._kernel)
+        known = [self._files.known(text.content) for text in texts]
+        if held is None or known[0] is None:
+            return None, ()
+        equal = (text for text, one in zip(texts, known, strict=True) if one is not None and one.layout == held)
+        return next(equal, None), held.differences(known[0].layout)
+
+    def _texts(self, table: Table | None) -> tuple[Text, ...]:
+        """The texts that our table may have; the first is loaded in the place of any other."""
+        return (*self._files.pending(), self._lasting(table))
+
+    def _lasting(self, table: Table | None) -> Text:
+        """The text of a table that nobody has to confirm any more.
+
+        An existing file, or the mark of one that was lost, means that the host was closed: it is not left open,
+        whatever the mode.
+        """
+        if not self._files.is_confirmed:
+            return self._own(table)
+        try:
+            return self._files.confirmed()
+        except FirewallError as error:
+            words = f"{self._file} does not load ({error}): the services of OPEN_PORTS are guarded instead"
+            return self._files.at_failure(error) or Text(self._guard(table, self._guarded()), words, words)
+
+    def _own(self, table: Table | None) -> Text:
+        """Our own text; a guard stays one, whatever the mode, and more services in it do no harm."""
+        guards, guarding = self._guards(table), self._mode is FirewallMode.GUARD
+        if guarding or (table is not None and ruleset.GUARDED_SET in table.sets):
+            services = guards.union(self._guarded() if guarding else ())
+            return Text(self._guard(table, services), "made the guard table")
+        return Text(ruleset.observe(self._parts(table), self._mark), "made the observe table")
+
+    def _guard(self, table: Table | None, services: Iterable[Service]) -> str:
+        return ruleset.guard(services, self._parts(table), self._mark)
+
+    def _parts(self, table: Table | None) -> frozenset[Part]:
+        return self._needs.parts | (table.serves if table is not None else frozenset())
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether this host was ever closed by a confirmed table."""
+        return self._files.is_confirmed
+
+    def standing(self, served: Collection[Service] = (), grants: Iterable[LiveGrant] | None = None) -> Standing:
+        """Whether our table closes this host; `served` are the ports of our own servers, open to everybody.
+
+        `grants` are the live ones, where they have been read already.
+
+        Raises:
+            FirewallError: the kernel does not say it.
+        """
+        table = read_table(self._kernel)
+        if table is None:
+            return doubtful(Word.ABSENT, f"there is no table {ruleset.TABLE}: the host is open")
+        if table.dormant:
+            return doubtful(Word.DORMANT, f"table {ruleset.TABLE} is dormant and filters nothing: the host is open")
+        return with_grants(self._standing(table), self.grants() if grants is None else grants, served)
+
+    def _standing(self, table: Table) -> Standing:
+        """The same of a table that filters, without its grants."""
+        name = f"table {ruleset.TABLE}"
+        if ruleset.STOPPED_CHAIN in table.chains:
+            return doubtful(Word.OBSERVE, "root opened this host until the next boot (doorward firewall stop)")
+        if self._is_anothers(table):
+            return doubtful(Word.UNKNOWN, f"{name} is of another's making, and no file says what must be in it")
+        try:
+            text, differences = self._compared(table)
+        except FirewallError as error:
+            return doubtful(Word.UNKNOWN, f"what must be in {name} is unknown: {error}")
+        return _of_text(table, text, differences)
+
+    def _is_anothers(self, table: Table) -> bool:
+        """Whether a table is of another's making, and no file says what is in it."""
+        made_here = {ruleset.GUARD_CHAIN, ruleset.OBSERVE_CHAIN} & table.chains or ruleset.GUARDED_SET in table.sets
+        files = self._files
+        return not (made_here or files.is_confirmed or files.is_pending or table.hooked <= set(ruleset.OUR_CHAINS))
+
+    def _make(self, commands: Callable[[], str], wanted: Layout | None = None) -> Table | None:
+        """Change our table in one transaction, and record the result as the intact one; live elements stay.
+
+        A table that was modified concurrently must not be recorded. Where its layout is not the one that is wanted, or
+        the generation shows another transaction, ours is run again; after the last try the table is recorded as it is.
         """
         for _ in range(TRIES):
-            before = self._netlink.generation()
+            held, before = taken(self._kernel), self._kernel.generation()
             self._nft.run(commands())
-            self.whole = read_table(self._nft)
-            if self._netlink.generation() == before + 1:
+            own = 1 + put_back(self._kernel, held)
+            self.intact = read_table(self._kernel)
+            undisturbed = self._kernel.generation() == before + own
+            self.is_whole = undisturbed if wanted is None else layout.read(self._kernel) == wanted
+            if self.is_whole:
                 break
-        return self.whole
-
-    def looks_again(self) -> str | None:
-        """See firewall.Firewall."""
-        return self.prepare()
+        return self.intact
 
     def _keep(self, table: Table) -> str | None:
-        """Leave a table as it is, but for what a guard table guards."""
+        """Keep a table unchanged, except for the services of a guard table."""
         if table.kind == "guard" and self._mode is FirewallMode.GUARD and ruleset.GUARDED_SET in table.sets:
-            return self._follow()
+            return self._follow(table)
         return None
 
     def unserved(self) -> tuple[str, ...]:
-        """See firewall.Firewall: the table of a confirmed file may be older than what the configuration asks for."""
-        table = read_table(self._nft)
-        return () if table is None else tuple(_lack(part) for part in _sorted(self._needs.parts - table.serves))
+        """One line for each feature that the configuration needs and the table, from a confirmed file, lacks."""
+        table = read_table(self._kernel)
+        if table is None:
+            return ()
+        lacks = tuple(_lack(part) for part in _sorted(self._needs.parts - table.serves))
+        if ruleset.PUBLISHED_CHAIN not in table.chains:
+            open_ = f"table {ruleset.TABLE} does not close ports that other programs forward (Docker's published ports)"
+            lacks = (*lacks, f"{open_}; {_RENEWAL}")
+        if table.marks & self._mark:
+            return lacks
+        unmarked = f"does not mark granted packets with {self._mark:#x} (FIREWALL_MARK) for other firewalls"
+        return (*lacks, f"table {ruleset.TABLE} {unmarked}; {_RENEWAL}")
 
     def open(self, grant: Grant) -> None:
-        """See firewall.Firewall; a table that vanished is made again once."""
+        """Open or renew `grant` in one transaction; the kernel closes it.
+
+        A missing table is made again once.
+        """
         if not self._open_plainly(grant):
             self._open(grant)
 
     def _open_plainly(self, grant: Grant) -> bool:
-        """Open what every table has a set for without libnftables, and say whether that was possible.
+        """Open a plain grant without libnftables; return whether that was possible.
 
-        The kernel compares lengths where libnftables compares types: the sets must be known to be what they should be.
-        In a set of ranges an element has an end, which libnftables writes.
+        The kernel compares lengths where libnftables compares types: the sets must have been checked. In a set of
+        ranges an element has an end, which only libnftables writes.
         """
         part = Part.GRANTS if grant.destination is None else Part.DESTINATION
-        if self.whole is None or part not in self.whole.plain:
+        if self.intact is None or part not in self.intact.plain:
             return False
         transaction = batch.renewal(grant)
         if transaction is None:
             return False
         try:
-            self._netlink.run(transaction)
-        except FirewallError:  # libnftables says why, or overcomes it
+            self._kernel.run(transaction)
+        except FirewallError:  # libnftables reports or resolves it
             return False
         return True
 
     def _open(self, grant: Grant) -> None:
-        """Open any grant by libnftables."""
+        """Open any grant through libnftables."""
         opened = [element for live in LiveGrant.of(grant) for element in elements.of(live)]
         names = "" if grant.os is None else elements.system(grant.os).added_for_good()
         commands = names + "".join(element.renewed(grant.seconds) for element in opened)
@@ -182,15 +329,15 @@ class Nftables:
         self._delete(element.rival for element in opened)
 
     def _delete(self, unwanted: Iterable[Element | None]) -> None:
-        """Delete elements of maps that may be there: a connection is led to one place only, the last knock's."""
+        """Delete elements of maps, if they exist: a connection is forwarded to the target of the last knock only."""
         for element in unwanted:
             if element is not None:
                 with contextlib.suppress(FirewallError):
                     self._nft.run(element.deleted())
 
     def _overcome(self, error: FirewallError, grant: Grant, opened: Iterable[Element]) -> None:
-        """Take away what kept a grant from being opened, or raise why it cannot be."""
-        table = read_table(self._nft)
+        """Remove the cause of a failed open, or raise the reason."""
+        table = read_table(self._kernel)
         if table is None or not table.serves_grants:
             self.prepare()
             return
@@ -202,11 +349,11 @@ class Nftables:
         self._delete(element for element in opened if element.value)
 
     def reopen(self, live: Iterable[LiveGrant]) -> None:
-        """Open what was open before in a table that was just made, each for what remains of it: one transaction.
+        """Open grants again in a new table, each for its remaining time, in one transaction.
 
-        What the table has no sets for stays closed.
+        Grants that the table has no sets for stay closed.
         """
-        table = read_table(self._nft)
+        table = read_table(self._kernel)
         served = [grant for grant in live if table is not None and elements.part(grant) in table.serves]
         places: dict[str, list[str]] = {}
         for grant in served:
@@ -220,7 +367,7 @@ class Nftables:
             self._nft.run("".join([*names, *added]))
 
     def open_anyone(self, services: Iterable[Service], seconds: int) -> None:
-        """Open `services` for every address: the console's word alone, never the network's."""
+        """Open `services` for every address; only for the console and our own servers, never for a knock."""
         services = tuple(services)
         if not services or seconds < 1:
             msg = "nothing to open"
@@ -229,24 +376,24 @@ class Nftables:
         self._nft.run("".join(element.renewed(seconds) for element in opened))
 
     def close_anyone(self, services: Iterable[Service]) -> None:
-        """Close for every address what open_anyone() opened."""
+        """Close `services` that open_anyone() opened."""
         opened = [Element(ruleset.ANYONE_SET, ruleset.service_element(service)) for service in services]
         if opened:
             self._nft.run("".join(element.removed() for element in opened))
 
     def grants(self) -> tuple[LiveGrant, ...]:
-        """See firewall.Firewall. An element without an end remains infinitely; ANYONE is the source of any."""
+        """The open grants, by source and service; permanent ones remain infinitely. ANYONE stands for any source."""
         return self._listing().grants()
 
     def _listing(self) -> Listing:
-        """Return the elements of our table; none where there is no table."""
-        if read_table(self._nft) is None:
+        """The elements of our table, if it exists."""
+        if read_table(self._kernel) is None:
             return Listing(())
         return Listing(self._nft.objects(f"list table {ruleset.TABLE}", Output.NUMERIC_PROTO))
 
     def flush(self) -> None:
-        """See firewall.Firewall; without a table nothing is open, and nothing is done."""
-        table = read_table(self._nft)
+        """Close every grant; established connections live on. Without a table nothing is open."""
+        table = read_table(self._kernel)
         flushes = [
             f"flush {kind} {ruleset.TABLE} {name}\n"
             for name, kind in ruleset.GRANT_KINDS.items()
@@ -256,7 +403,7 @@ class Nftables:
             self._nft.run("".join(flushes))
 
     def withdraw(self, source: IPAddress) -> int:
-        """Close every grant of `source` now and return how many there were."""
+        """Close every grant of `source` and return their number."""
         listing = self._listing()
         removed = [element.removed() for element in listing.of_source(source)]
         if removed:
@@ -264,196 +411,117 @@ class Nftables:
         written = source.ipv4_mapped or source if isinstance(source, ipaddress.IPv6Address) else source
         return sum(live.source == written for live in listing.grants())
 
-    def foreign_drops(self) -> tuple[str, ...]:
-        """Return one line for every other table's chain that drops what our grants let in.
+    def keep_ended(self, flows: Iterable[tuple[IPAddress, Service]]) -> None:
+        """Stop services of this host from sending to an address outside flows that the address began.
 
-        An accept of ours does not override a later drop (nft(8), "accept"). Drops of iptables-legacy do not show here.
+        Tables of an older role have no sets for it.
         """
-        entries = self._nft.objects("list ruleset", Output.TERSE)
-        hooks = _HOOKS | {"forward"} if self._needs.forwarding else _HOOKS
-        chains = {_chain_key(chain): chain for chain in _others(entries, "chain") if chain.get("hook") in hooks}
-        dropping = {key: "policy drop" for key, chain in chains.items() if chain.get("policy") == "drop"}
-        for rule in _others(entries, "rule"):
-            key = (rule["family"], rule["table"], rule["chain"])
-            if key in chains and _drops_plainly(rule.get("expr", [])):
-                dropping.setdefault(key, "a rule that drops everything")
-        return tuple(
-            f"table {family} {table}, chain {chain}: {why}" for (family, table, chain), why in dropping.items()
-        )
+        held = self.table()
+        places = [(f"ended{source.version}", source, service) for source, service in flows]
+        added = [
+            Element(place, f"{source} . {ruleset.service_element(service)}").renewed(ruleset.ENDED_SECONDS)
+            for place, source, service in places
+            if held is not None and place in held.sets
+        ]
+        if added:
+            self._nft.run("".join(added))
 
     def close(self) -> None:
         """Free libnftables; grants and table stay."""
         self._nft.close()
-        self._netlink.close()
+        self._kernel.close()
 
-    def _load(self, present: Table | None) -> str:
-        """Put the confirmed file's table, or the mode's, into the kernel and return what was done.
+    def _load(self, table: Table | None, why: str) -> str:
+        """Load the table that we should have and return a line for the log.
 
-        A file that is there means a host that was closed: it is not left open, whatever the mode.
+        Raises:
+            FirewallError: it does not load.
         """
-        if self._file.exists():
-            return self._load_confirmed()
-        if present is not None:
-            msg = f"table {ruleset.TABLE} has no sets for grants; `doorward firewall stop` removes it"
-            raise FirewallError(msg)
-        guarding = self._mode is FirewallMode.GUARD
-        text = ruleset.swap(self._guard() if guarding else ruleset.observe(self._needs.parts))
-        self._make(lambda: text)
-        return f"table {ruleset.TABLE} was not there: made the {self._mode} table"
+        text = self._texts(table)[0]
+        try:
+            self._swap(text)
+        except FirewallError as error:
+            failure = self._files.at_failure(error) if self._files.is_confirmed and not text.failure else None
+            if failure is None:
+                raise
+            text = failure
+            self._swap(text)
+        return f"{why}: {text.done}{'' if self.is_whole else ', AND OTHERS KEEP CHANGING IT'}"
 
-    def _guard(self) -> str:
-        return ruleset.guard(self._guarded(), self._needs.parts)
+    def _swap(self, text: Text) -> None:
+        known = self._files.known(text.content)
+        commands = ruleset.swap(text.content)
+        self._make(lambda: commands, None if known is None else known.layout)
 
     def _may_be_widened(self, table: Table) -> bool:
-        """Return whether a table lacks what is needed, and is one that doorwardd made: no file says what it holds."""
+        """Whether a table lacks parts and was made by doorwardd, not from a file."""
         guarding = table.kind == "guard" and ruleset.GUARDED_SET in table.sets  # the role's guard names its services
         known = table.chains <= set(ruleset.OUR_CHAINS) and (guarding or table.kind == "observe")
-        made_here = known and not self._file.exists()
-        return made_here and not self._needs.parts <= table.serves
+        made_here = known and not self._files.is_confirmed and not self._files.is_pending
+        return made_here and bool(self._lacking(table))
+
+    def _lacking(self, table: Table) -> list[str]:
+        parts = [f"nothing for grants with {part}" for part in _sorted(self._needs.parts - table.serves)]
+        its_own = {ruleset.GUARD_CHAIN, ruleset.OBSERVE_CHAIN} & table.chains
+        if its_own and ruleset.PUBLISHED_CHAIN not in table.chains:
+            parts.append("nothing for ports that other programs forward")
+        marks = bool(table.marks & self._mark) or not its_own
+        return parts if marks else [*parts, f"no rules that mark with {self._mark:#x}"]
 
     def _widen(self, table: Table) -> str:
-        """Give a table what it lacks; live grants stay."""
-        text = self._guard() if table.kind == "guard" else ruleset.observe(self._needs.parts | table.serves)
-        lacking = " and ".join(map(str, _sorted(self._needs.parts - table.serves)))
-        self._make(lambda: ruleset.widened(text, sorted((read_table(self._nft) or table).chains)))
-        return f"table {ruleset.TABLE} had nothing for grants with {lacking}: it has now"
+        """Add missing parts to a table; live grants stay."""
+        text = self._own(table).content
+        self._make(lambda: ruleset.widened(text, sorted((read_table(self._kernel) or table).chains)))
+        return f"table {ruleset.TABLE} had {' and '.join(self._lacking(table))}: it has now"
 
-    def _load_confirmed(self) -> str:
-        """Load the confirmed table; or else the failure policy's beside it; or else guard what OPEN_PORTS names."""
-        failure = self._file.with_name(FAILURE_FILE)
-        error = self._complaint_loading(self._file)
-        if error is None:
-            return f"table {ruleset.TABLE} was not there: loaded {self._file}"
-        if failure.exists() and self._complaint_loading(failure) is None:
-            return f"{self._file} does not load ({error}): the failure policy's {failure} is in force"
-        text = ruleset.swap(self._guard())
-        self._make(lambda: text)
-        return f"{self._file} does not load ({error}): the services of OPEN_PORTS are guarded instead"
-
-    def _complaint_loading(self, file: Path) -> str | None:
-        """Load a file and return None, or why it does not do; an empty file loads and closes nothing."""
-        try:
-            text = ruleset.swap(table_text(file))
-            table = self._make(lambda: text)
-        except FirewallError as error:
-            return str(error)
-        return None if table is not None and table.serves_grants else "it makes no table that serves grants"
-
-    def _follow(self) -> str | None:
-        """Make an existing guard table guard what is to be guarded now."""
+    def _follow(self, table: Table) -> str | None:
+        """Update the guarded services of an existing guard table."""
         wanted = set(self._guarded())
-        listed = self._nft.objects(f"list set {ruleset.TABLE} {ruleset.GUARDED_SET}", Output.NUMERIC_PROTO)
-        present = {_service(*pair["concat"]) for entry in listed for pair in entry.get("set", {}).get("elem", ())}
-        if wanted == present:
+        if wanted == self._guards(table):
             return None
         self._nft.run(ruleset.regard(wanted))
         return f"guarding {' '.join(map(str, sorted(wanted))) or 'nothing'}"
 
-
-def read_table(nft: Libnftables) -> Table | None:
-    """Return our table as the kernel has it, or None where there is none.
-
-    All inet tables are listed: for one table nft 1.0.6 fetches every element even for a terse listing, which takes
-    60 ms at 10 000 grants; this takes 0.2 ms.
-    """
-    return describe(nft.objects("list ruleset inet", Output.TERSE | Output.STATELESS))
+    def _guards(self, table: Table | None) -> set[Service]:
+        """The services of the guarded set in the kernel."""
+        if table is None or ruleset.GUARDED_SET not in table.sets:
+            return set()
+        return self._services(ruleset.GUARDED_SET)
 
 
-def describe(entries: list[dict[str, Any]]) -> Table | None:
-    """Return our table out of listed objects, or None where it is not among them."""
-    ours = [entry["table"] for entry in entries if _is_ours(entry.get("table", {}))]
-    if not ours:
-        return None
-    sets = {listed["name"]: listed for kind in ("set", "map") for listed in _inside(entries, kind)}
-    chains = list(_inside(entries, "chain"))
-    hooked = [listed for listed in chains if "hook" in listed]
-    serves = _serves(sets, hooked)
-    parts = frozenset(part for kind in ("set", "map", "chain", "rule") for part in _parts(entries, kind))
-    return Table(
-        ours[0]["handle"],
-        _kind(hooked),
-        frozenset(sets),
-        frozenset(listed["name"] for listed in chains),
-        _timed(sets),
-        serves,
-        frozenset(part for part in serves if not _holds_ranges(part, sets)),
-        parts,
-    )
+class Changes(Watch):
+    """Every change of nftables, sorted by table before anything is listed."""
+
+    def touched(self, timed: Collection[str] = ()) -> tuple[bool, bool]:
+        """Whether our table changed but for elements of `timed` sets, and chains or rules of another table.
+
+        Every renewed grant changes elements of those. Missed changes count as both.
+        """
+        heard = self.heard()
+        if heard is None:
+            return True, True
+        ours = others = False
+        for kind, family, found in heard:
+            if family == kernel.INET and kernel.words(found.get(kernel.TABLE, b"")) == kernel.NAME:
+                fixed = kernel.words(found.get(kernel.ELEMENTS_SET, b"")) not in timed
+                ours |= kind in _PARTS or (kind in _ELEMENTS and fixed)
+            else:
+                others |= kind in _CHANGED
+        return ours, others
 
 
-def foreign_tables(entries: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Return the names of the listed tables that are not ours."""
-    tables = [entry["table"] for entry in entries if "table" in entry]
-    return tuple(f"{table['family']} {table['name']}" for table in tables if not _is_ours(table))
-
-
-def table_text(file: Path) -> str:
-    """Return the text of a firewall file.
-
-    Raises:
-        FirewallError: unreadable, too long, no text, or it defines anything but our table.
-    """
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(FILE_BYTES_MAX + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{file}: {error}"
-        raise FirewallError(msg) from error
-    if len(text) > FILE_BYTES_MAX:
-        msg = f"{file}: longer than {FILE_BYTES_MAX} bytes"
-        raise FirewallError(msg)
-    ruleset.refuse_foreign(text)
-    return text
-
-
-def _is_ours(table: dict[str, Any]) -> bool:
-    """Return whether a listed table is the one of our name."""
-    return f"{table.get('family')} {table.get('name')}" == ruleset.TABLE
-
-
-def _kind(base_chains: list[dict[str, Any]]) -> str:
-    """Return what a table with these base chains does to packets that no grant covers."""
-    inputs = [chain for chain in base_chains if chain["hook"] == "input"]
-    if any(chain.get("policy") == "drop" for chain in inputs):
-        return "drop"
-    return "guard" if inputs else "observe"
-
-
-def _timed(sets: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    """Return the names of the sets whose elements expire."""
-    return tuple(sorted(name for name, described in sets.items() if "timeout" in _flags(described)))
-
-
-def _holds_ranges(part: Part, sets: dict[str, dict[str, Any]]) -> bool:
-    """Return whether one of a part's sets may hold ranges."""
-    return any("interval" in _flags(sets[name]) for name in ruleset.SHAPES[part])
-
-
-def _flags(listed: dict[str, Any]) -> Collection[str]:
-    """Return the flags of a listed set; a single one may be listed as its word."""
-    flags: str | list[str] = listed.get("flags", ())
-    return (flags,) if isinstance(flags, str) else flags
-
-
-def _serves(sets: dict[str, dict[str, Any]], hooked: list[dict[str, Any]]) -> frozenset[Part]:
-    """Return the parts whose sets are there in the shape that open() writes to; NAT needs chains of that type too."""
-    timed = _timed(sets)
-    leading = {chain["hook"] for chain in hooked if chain["type"] == "nat"}
-    return frozenset(
-        part
-        for part, shapes in ruleset.SHAPES.items()
-        if all(name in timed and _has_shape(sets[name], shape) for name, shape in shapes.items())
-        and (part is not Part.NAT or {"prerouting", "postrouting"} <= leading)
-    )
-
-
-def _has_shape(listed: dict[str, Any], shape: Shape) -> bool:
-    """Return whether a listed set or map is made of what `shape` says; nft 1.1 says of a name where it is from."""
-    kind = "string" if listed["type"] == _TYPE_OF_NAMES else listed["type"]
-    key = kind if isinstance(kind, list) else [kind]
-    value = listed.get("map", [])
-    value = value if isinstance(value, list) else value.split(" . ")
-    return (tuple(key), tuple(value)) == (shape.key, shape.value)
+def _of_text(table: Table, text: Text | None, differences: tuple[str, ...]) -> Standing:
+    """The standing of a host whose table was compared."""
+    name = f"table {ruleset.TABLE}"
+    if text is None and differences:
+        return doubtful(Word.CHANGED, f"{name} was changed: {', '.join(differences)}")
+    if text is None:
+        return doubtful(Word.UNKNOWN, f"{name} cannot be compared with its file")
+    if text.failure:
+        return doubtful(Word.FAILURE, text.failure)
+    if table.kind == "observe":
+        return doubtful(Word.OBSERVE, f"{name} only records grants: the host is open")
+    return Standing()
 
 
 def _sorted(parts: Iterable[Part]) -> list[Part]:
@@ -461,50 +529,10 @@ def _sorted(parts: Iterable[Part]) -> list[Part]:
 
 
 def _lack(part: Part) -> str:
-    return (
-        f"table {ruleset.TABLE} has nothing for grants with {part}, which are refused: "
-        "run the role doorward.spa.firewall again, which writes the table anew"
-    )
+    return f"table {ruleset.TABLE} has nothing for grants with {part}, which are refused: {_RENEWAL}"
 
 
 def _in_our_words(error: FirewallError) -> FirewallError:
-    """Return an error whose cause the system's words would hide: ENFILE stands for a full set."""
+    """The error with a clear text where errno is misleading: ENFILE stands for a full set."""
     full = os.strerror(errno.ENFILE) in str(error)
     return FirewallError("the set is full: as many grants are live as it holds" if full else str(error))
-
-
-def _service(protocol: str | int, port: int) -> Service:
-    """Return the service that nft lists with these two."""
-    return Service(_PROTOCOLS[protocol], port)
-
-
-def _inside(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]]:
-    """Yield the listed objects of one kind inside our table."""
-    listed = (entry[kind] for entry in entries if kind in entry)
-    return (entry for entry in listed if f"{entry['family']} {entry['table']}" == ruleset.TABLE)
-
-
-def _parts(entries: list[dict[str, Any]], kind: str) -> Iterable[str]:
-    """Yield the listed objects of one kind inside our table as texts, without handle and elements."""
-    for entry in _inside(entries, kind):
-        yield json.dumps([kind, {name: value for name, value in entry.items() if name not in {"handle", "elem"}}])
-
-
-def _others(entries: list[dict[str, Any]], kind: str) -> Iterable[dict[str, Any]]:
-    """Yield the listed objects of one kind outside our table."""
-    listed = (entry[kind] for entry in entries if kind in entry)
-    return (entry for entry in listed if f"{entry['family']} {entry['table']}" != ruleset.TABLE)
-
-
-def _chain_key(chain: dict[str, Any]) -> tuple[str, str, str]:
-    """Return what names a chain: family, table, name."""
-    return chain["family"], chain["table"], chain["name"]
-
-
-def _drops_plainly(expressions: list[dict[str, Any]]) -> bool:
-    """Return whether a rule drops or rejects whatever reaches it."""
-    telling = [expression for expression in expressions if not _INERT.intersection(expression)]
-    if len(telling) != 1:
-        return False
-    target = telling[0].get("xt") or {}
-    return bool({"drop", "reject"}.intersection(telling[0])) or target.get("name") in {"REJECT", "DROP"}

@@ -1,4 +1,4 @@
-"""The text of our one nftables table, and the rules for a table text that others write. Pure."""
+"""The text of our nftables table, and checks of a table text from a file. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
+from doorward.values import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -19,7 +20,15 @@ TABLE: Final = "inet doorward"
 ANYONE_SET: Final = "open_any"
 GUARDED_SET: Final = "guarded"
 GUARD_CHAIN: Final = "guard"
+OBSERVE_CHAIN: Final = "observe"  # an input chain that only marks
+STOPPED_CHAIN: Final = "stopped"  # empty; its name says that root opened the host until the next boot
+PRIORITY: Final = -1000  # before every chain in use: iptables' raw tables have -300
 NAT_CHAIN: Final = "prerouting"
+PUBLISHED_CHAIN: Final = "published"
+PUBLIC_SET, NAMED_SET = (
+    "public",
+    "named",
+)  # of the role's tables: services that stay open in `drop`, or that `guard` closes
 
 
 class Part(enum.Enum):
@@ -27,17 +36,17 @@ class Part(enum.Enum):
 
     GRANTS = "grants"  # a source to a service
     DESTINATION = "destination"  # at one address of this host only
-    NAT = "nat"  # led to another port or through this host
+    NAT = "nat"  # forwarded to another port or host
     SYSTEMS = "systems"  # from one operating system only
 
     def __str__(self) -> str:
-        """Return the word itself."""
+        """The word itself."""
         return self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the elements of a set are made of; with a `value` it is a map. `size` is how many it holds."""
+    """Types of the elements of a set, or with `value` of a map; `size` is their largest number."""
 
     key: tuple[str, ...]
     value: tuple[str, ...] = ()
@@ -45,9 +54,9 @@ class Shape:
 
 
 def _shapes(address: str) -> dict[Part, dict[str, Shape]]:
-    """Return the sets of one family of addresses, under names without its number.
+    """The sets of one family of addresses, under names without its number.
 
-    Sizes are small where there are many sets: the kernel takes 16 bytes for every place, whether it is filled or not.
+    Sizes are small where there are many sets: the kernel allocates 16 bytes for every element of `size`.
     """
     service = ("inet_proto", "inet_service")
     at, many, some = (address, address, *service), 16384, 1024
@@ -68,6 +77,9 @@ def _shapes(address: str) -> dict[Part, dict[str, Shape]]:
             "snat_all": Shape((address, address), (address,), some),
             "masquerade": Shape(at, size=many),
             "masquerade_all": Shape((address, address), size=some),
+            "through_any": Shape((address,), size=some),
+            "snat_any": Shape((address,), (address,), some),
+            "masquerade_any": Shape((address,), size=some),
         },
     }
 
@@ -93,7 +105,7 @@ GRANT_KINDS: Final = {  # what nft calls each
 
 
 def _set(name: str, shape: Shape) -> str:
-    """Return the definition of a set or map, on one line. A name's length is known only from where it comes from."""
+    """The definition of a set or map, on one line. Only `typeof` gives the length of a name."""
     if shape.key == ("string",):
         return f"    map {name} {{ typeof osf name : meta priority; flags timeout; size {shape.size}; }}\n"
     kind, value = ("map", f" : {' . '.join(shape.value)}") if shape.value else ("set", "")
@@ -101,53 +113,103 @@ def _set(name: str, shape: Shape) -> str:
 
 
 def sets(part: Part) -> str:
-    """Return the definitions of a part's sets, as they stand in every table text that has it."""
+    """The definitions of a part's sets."""
     return "".join(_set(name, shape) for name, shape in SHAPES[part].items())
 
 
-# The same in every table text. open_any is for the console alone: nothing that comes from the network fills it.
+# The same in every table text. open_any is for the console alone: no knock adds to it.
 SETS: Final = (
     f"{sets(Part.GRANTS)}    set {ANYONE_SET} {{ type inet_proto . inet_service; flags timeout; size 1024; }}\n"
     f"{sets(Part.DESTINATION)}"
+    "    set ended4 { type ipv4_addr . inet_proto . inet_service; flags timeout; size 65536; }\n"
+    "    set ended6 { type ipv6_addr . inet_proto . inet_service; flags timeout; size 65536; }\n"
 )
-# What a ghost service's rule lets in came by another port's number: who asks for its own port is not let in by it. A
-# target may be another address of this host too, such as one that nobody routes here.
-# The priority is that of traffic shaping, which nobody asks for on the way in: it carries the number of a system, since
-# nft does not take a system's name into the key of a set.
+# A UDP server that sends by itself would restart a flow that root ended, and its packets would count as established.
+ENDED_CHAIN: Final = """\
+    chain ended {
+        type filter hook output priority filter; policy accept;
+        ct state new ip daddr . meta l4proto . th sport @ended4 drop
+        ct state new ip6 daddr . meta l4proto . th sport @ended6 drop
+    }
+"""
+ENDED_SECONDS: Final = 86400
+# The same for servers behind this host.
+_ENDED_BEHIND: Final = """\
+        ct state new ip daddr . meta l4proto . th sport @ended4 drop
+        ct state new ip6 daddr . meta l4proto . th sport @ended6 drop
+"""
+# A SYN begins a new connection, even where connection tracking still holds an earlier one from the same port that the
+# server closed and the client did not.
+ESTABLISHED: Final = """\
+        ct state established meta l4proto != 6 accept
+        ct state established tcp flags & (syn | ack) != syn accept
+"""
+# Of a connection that is let in already, or that is none to this host.
+_BELONGING: Final = f"""\
+{ESTABLISHED}\
+        ct state related meta l4proto {{ 1, 58 }} accept
+        ct label 127 return
+"""
+_PORTED: Final = (6, 17)  # TCP, UDP
+# A ghost service's rule only matches connections to another port that were forwarded (dnat): it does not open the
+# service's own port. A target may also be an unrouted address of this host.
+# The packet's priority is for traffic shaping and unused on input: it carries the number of an operating system, since
+# nft does not accept an osf name in the key of a set.
+# `LET IN` marks and accepts (_marking).
 _ACCEPTS: Final[dict[Part, str]] = {
     Part.GRANTS: """\
-        ip saddr . meta l4proto . th dport @open4 accept
-        ip6 saddr . meta l4proto . th dport @open6 accept
-        meta l4proto . th dport @open_any accept
+        ip saddr . meta l4proto . th dport @open4 LET IN
+        ip6 saddr . meta l4proto . th dport @open6 LET IN
+        meta l4proto . th dport @open_any LET IN
+        ct status dnat jump dialled
 """,
     Part.DESTINATION: """\
-        ip saddr . ip daddr . meta l4proto . th dport @open_at4 accept
-        ip6 saddr . ip6 daddr . meta l4proto . th dport @open_at6 accept
+        ip saddr . ip daddr . meta l4proto . th dport @open_at4 LET IN
+        ip6 saddr . ip6 daddr . meta l4proto . th dport @open_at6 LET IN
 """,
     Part.NAT: """\
-        ct status dnat ip saddr . meta l4proto . th dport @ghost_open4 accept
-        ct status dnat ip6 saddr . meta l4proto . th dport @ghost_open6 accept
-        ct status dnat ip saddr . ip daddr . meta l4proto . th dport @through4 accept
-        ct status dnat ip6 saddr . ip6 daddr . meta l4proto . th dport @through6 accept
+        ct status dnat ip saddr . meta l4proto . th dport @ghost_open4 LET IN
+        ct status dnat ip6 saddr . meta l4proto . th dport @ghost_open6 LET IN
+        ct status dnat ip saddr . ip daddr . meta l4proto . th dport @through4 LET IN
+        ct status dnat ip6 saddr . ip6 daddr . meta l4proto . th dport @through6 LET IN
 """,
     Part.SYSTEMS: """\
         meta priority set osf name map @systems jump system
 """,
 }
-GRANT_RULES: Final = _ACCEPTS[Part.GRANTS] + _ACCEPTS[Part.DESTINATION]
-_SYSTEM_CHAIN: Final = """\
-    chain system {
-        meta priority . ip saddr . meta l4proto . th dport @open_os4 accept
-        meta priority . ip saddr . ip daddr . meta l4proto . th dport @open_os_at4 accept
+# Other programs' DNAT has changed the packet by now: these compare the port that was dialled. nft needs to know the
+# protocol before it accepts a port of conntrack in a key.
+_DIALLED: Final = """\
+        meta l4proto PROTOCOL ip saddr . meta l4proto . ct original proto-dst @open4 LET IN
+        meta l4proto PROTOCOL ip6 saddr . meta l4proto . ct original proto-dst @open6 LET IN
+        meta l4proto PROTOCOL meta l4proto . ct original proto-dst @open_any LET IN
+        meta l4proto PROTOCOL ip saddr . ct original ip daddr . meta l4proto . ct original proto-dst @open_at4 LET IN
+        meta l4proto PROTOCOL ip6 saddr . ct original ip6 daddr . meta l4proto . ct original proto-dst @open_at6 LET IN
+"""
+# Connections of a bridge's members to addresses of other hosts (of a container to a service of its cluster) are none to
+# services of this host. Only before DNAT it is known what was dialled; a flow without the label counts as dialled here.
+ELSEWHERE_CHAIN: Final = """\
+    chain elsewhere {
+        type filter hook prerouting priority -101; policy accept;
+        ct state new meta iifkind "bridge" fib daddr type unicast ct label set 127
     }
 """
-FORWARD_RULES: Final = """\
-        ip saddr . ip daddr . meta l4proto . th dport @through4 accept
-        ip6 saddr . ip6 daddr . meta l4proto . th dport @through6 accept
-        ip saddr . ip daddr @through_all4 accept
-        ip6 saddr . ip6 daddr @through_all6 accept
+_SYSTEM_CHAIN: Final = """\
+    chain system {
+        meta priority . ip saddr . meta l4proto . th dport @open_os4 LET IN
+        meta priority . ip saddr . ip daddr . meta l4proto . th dport @open_os_at4 LET IN
+    }
 """
-# Only what is addressed to this host is led elsewhere, and only the first packet of a connection comes by here.
+# Everywhere is not where only the gateway's own links lead, such as a cloud's metadata service.
+_FORWARDED: Final = """\
+        ip saddr . ip daddr . meta l4proto . th dport @through4 LET IN
+        ip6 saddr . ip6 daddr . meta l4proto . th dport @through6 LET IN
+        ip saddr . ip daddr @through_all4 LET IN
+        ip6 saddr . ip6 daddr @through_all6 LET IN
+        ip daddr != 169.254.0.0/16 ip saddr @through_any4 LET IN
+        ip6 daddr != fe80::/10 ip6 saddr @through_any6 LET IN
+"""
+# Only connections to this host are forwarded, and only the first packet of a connection passes here.
 NAT_CHAINS: Final = f"""\
     chain {NAT_CHAIN} {{
         type nat hook prerouting priority dstnat; policy accept;
@@ -175,90 +237,177 @@ NAT_CHAINS: Final = f"""\
         ip6 saddr . ip6 daddr . meta l4proto . th dport @masquerade6 masquerade
         ip saddr . ip daddr @masquerade_all4 masquerade
         ip6 saddr . ip6 daddr @masquerade_all6 masquerade
+        snat ip to ip saddr map @snat_any4
+        snat ip6 to ip6 saddr map @snat_any6
+        ip saddr @masquerade_any4 masquerade
+        ip6 saddr @masquerade_any6 masquerade
     }}
 """
-FORWARD_CHAIN: Final = f"""\
-    chain forward {{
-        type filter hook forward priority filter; policy accept;
-{FORWARD_RULES}    }}
-"""
 ALWAYS: Final = frozenset({Part.GRANTS, Part.DESTINATION})
-OUR_CHAINS: Final = (GUARD_CHAIN, NAT_CHAIN, "postrouting", "forward", "system")  # of the tables that doorwardd makes
+OUR_CHAINS: Final = (
+    GUARD_CHAIN,
+    OBSERVE_CHAIN,
+    NAT_CHAIN,
+    "postrouting",
+    "forward",
+    "system",
+    "ended",
+    "dialled",
+    "elsewhere",
+    PUBLISHED_CHAIN,
+    STOPPED_CHAIN,
+)  # of the tables that doorwardd makes
 FINGERPRINTING: Final = f'table {TABLE}_fingerprints {{ chain none {{ osf name "unknown"; }}; }}'
-REMOVE: Final = f"add table {TABLE}\ndelete table {TABLE}\n"  # whether it was there or not, on every kernel
+REMOVE: Final = f"add table {TABLE}\ndelete table {TABLE}\n"  # whether or not it existed, on every kernel
 
-# A quoted text may go over several lines, as in nft's own scanner: a brace inside it is none.
+# A quoted text may span lines, as in nft's own scanner: a brace inside it does not count.
 _LEXEME: Final = re.compile(r'\\\n|#[^\n]*|"[^"]*"|[{};\n]|[^\s{};"#\\]+|[\\"]')
 _BREAKS: Final = frozenset("{};\n")
 _DEFINITIONS: Final = ("define", "redefine", "undefine")
 _OURS: Final = (["table", *TABLE.split()], ["add", "table", *TABLE.split()], ["delete", "table", *TABLE.split()])
 
 
-def observe(parts: Collection[Part] = ALWAYS) -> str:
-    """Return the table that only records grants and closes nothing; with NAT it leads connections all the same."""
-    return f"table {TABLE} {{\n{_all_sets(parts)}{_nat(parts)}}}\n"
+def observe(parts: Collection[Part] = ALWAYS, mark: int = MARK) -> str:
+    """The table that records and marks grants and closes nothing; with NAT it forwards connections."""
+    chain = _input_chain(OBSERVE_CHAIN, grant_rules(parts, mark), mark)
+    return f"table {TABLE} {{\n{_all_sets(parts, mark)}{chain}{ENDED_CHAIN}{_forwarding(parts, mark)}}}\n"
 
 
-def guard(services: Iterable[Service], parts: Collection[Part] = ALWAYS) -> str:
-    """Return the table that drops new connections to `services` unless granted, and touches nothing else.
+def stopped(mark: int = MARK) -> str:
+    """The table of a host that root opened until the next boot, while doorwardd runs: it closes nothing."""
+    return observe(mark=mark).removesuffix("}\n") + f"    chain {STOPPED_CHAIN} {{ }}\n}}\n"
 
-    `related` is not let in: a conntrack helper would let a connected peer name the next port.
+
+def guard(services: Iterable[Service], parts: Collection[Part] = ALWAYS, mark: int = MARK) -> str:
+    """The table that drops new connections to `services` unless granted, and affects nothing else.
+
+    It drops those that another program forwards, by the port that was dialled, as well as those to a port of this host.
+    `related` is not let in: a conntrack helper would let a connected peer choose the next port.
     """
+    dialled = "".join(
+        f"        ct status dnat meta l4proto {one} meta l4proto . ct original proto-dst @{GUARDED_SET} drop\n"
+        for one in _PORTED
+    )
+    rules = f"{grant_rules(parts, mark)}        meta l4proto . th dport @{GUARDED_SET} drop\n{dialled}"
     return (
-        f"table {TABLE} {{\n{_all_sets(parts)}"
+        f"table {TABLE} {{\n{_all_sets(parts, mark)}"
         f"    set {GUARDED_SET} {{ type inet_proto . inet_service; {_elements(services)}}}\n"
-        f"    chain {GUARD_CHAIN} {{\n"
-        "        type filter hook input priority filter; policy accept;\n"
-        '        iif "lo" accept\n'
-        "        ct state established accept\n"
-        f"{grant_rules(parts)}"
-        f"        meta l4proto . th dport @{GUARDED_SET} drop\n"
-        f"    }}\n{_nat(parts)}}}\n"
+        f"{_input_chain(GUARD_CHAIN, rules, mark)}{ENDED_CHAIN}{_forwarding(parts, mark, dialled)}}}\n"
     )
 
 
-def grant_rules(parts: Collection[Part]) -> str:
-    """Return the rules of an input chain that let in what was granted."""
-    return "".join(rules for part, rules in _ACCEPTS.items() if part in ALWAYS or part in parts)
+def grant_rules(parts: Collection[Part] = ALWAYS, mark: int = MARK) -> str:
+    """The rules of an input chain that accept granted packets."""
+    return _marking("".join(rules for part, rules in _ACCEPTS.items() if part in ALWAYS or part in parts), mark)
+
+
+def forward_rules(mark: int = MARK) -> str:
+    """The rules of a forward chain that accept granted packets."""
+    return _marking(_FORWARDED, mark)
+
+
+def _marking(rules: str, mark: int) -> str:
+    """Rules whose `LET IN` marks and accepts: a later chain of another firewall can still drop, or accept the mark."""
+    return rules.replace("LET IN", f"meta mark set meta mark | {mark:#010x} accept")
+
+
+def _unmarked(mark: int) -> str:
+    """The rule that clears a mark that no grant set: a tunnel passes on the mark of the outer packet."""
+    return f"        meta mark set meta mark & {mark ^ 0xFFFFFFFF:#010x}\n"
+
+
+def _input_chain(name: str, rules: str, mark: int) -> str:
+    return (
+        f"    chain {name} {{\n"
+        f"        type filter hook input priority {PRIORITY}; policy accept;\n"
+        f"{_unmarked(mark)}"
+        '        iif "lo" accept\n'
+        f"{ESTABLISHED}"
+        f"{rules}    }}\n"
+    )
 
 
 def widened(text: str, chains: Iterable[str]) -> str:
-    """Return the transaction that makes the present table into that of `text`; live grants stay.
+    """The transaction that turns the present table into that of `text`; live grants stay.
 
-    `chains` are those that are there: what they held is said anew.
+    `chains` are the existing ones, whose rules are written again.
     """
     return "".join(f"flush chain {TABLE} {chain}\n" for chain in chains) + text
 
 
 def system_number(name: str) -> str:
-    """Return what stands for an operating system in a set, as nft writes such a number: two halves in hex."""
+    """The number of an operating system in a set, as nft writes it: two halves in hex."""
     number = zlib.crc32(name.encode())
     return f"{number >> 16:x}:{number & 0xFFFF:x}"
 
 
-def _all_sets(parts: Collection[Part]) -> str:
+def _all_sets(parts: Collection[Part], mark: int) -> str:
     chosen = "".join(sets(part) for part in SHAPES if part in parts and part not in ALWAYS)
-    return f"{SETS}{chosen}{_SYSTEM_CHAIN if Part.SYSTEMS in parts else ''}"
+    dialled = "".join(_DIALLED.replace("PROTOCOL", str(one)) for one in _PORTED)
+    chains = f"    chain dialled {{\n{dialled}    }}\n{_SYSTEM_CHAIN if Part.SYSTEMS in parts else ''}"
+    return f"{SETS}{chosen}{_marking(chains, mark)}"
 
 
-def _nat(parts: Collection[Part]) -> str:
-    return NAT_CHAINS + FORWARD_CHAIN if Part.NAT in parts else ""
+def _forwarding(parts: Collection[Part], mark: int, closing: str = "") -> str:
+    """The chains for what passes through this host: our NAT where it is a part, and that of other programs.
+
+    `closing` are the rules for connections that other programs forward and no grant covers.
+    """
+    nat, through = (NAT_CHAINS, forward_rules(mark)) if Part.NAT in parts else ("", "")
+    return (
+        f"{nat}{ELSEWHERE_CHAIN}"
+        f"    chain {PUBLISHED_CHAIN} {{\n{_BELONGING}        jump dialled\n{closing}    }}\n"
+        "    chain forward {\n"
+        f"        type filter hook forward priority {PRIORITY}; policy accept;\n"
+        f"{_unmarked(mark)}{_ENDED_BEHIND}{through}"
+        f"        ct direction original ct status dnat jump {PUBLISHED_CHAIN}\n    }}\n"
+    )
 
 
 def regard(services: Iterable[Service]) -> str:
-    """Return the transaction that makes a guard table guard exactly `services`; live grants stay."""
+    """The transaction that makes a guard table guard exactly `services`; live grants stay."""
     elements = ", ".join(map(service_element, sorted(set(services))))
     added = f"add element {TABLE} {GUARDED_SET} {{ {elements} }}\n" if elements else ""
     return f"flush set {TABLE} {GUARDED_SET}\n{added}"
 
 
 def swap(text: str) -> str:
-    """Return `text` as a transaction that replaces our table, whether or not there is one."""
+    """The transaction that replaces our table with `text`, whether or not there is one."""
     return text if text.startswith(REMOVE) else REMOVE + text
 
 
+def dormant(text: str, name: str) -> str:
+    """The text of a file with its table dormant and under another name, to be loaded beside ours.
+
+    Each block has the flag, since nft wakes a table that is named without it.
+    """
+    made: list[str] = []
+    words: list[str] = []
+    depth = end = 0
+    for match in _LEXEME.finditer(text):
+        lexeme = match[0]
+        made.append(text[end : match.start()])
+        end = match.end()
+        if lexeme in _BREAKS:
+            made.append(_asleep(lexeme, words if not depth else []))
+            depth, words = max(0, depth + {"{": 1, "}": -1}.get(lexeme, 0)), []
+        elif lexeme.startswith(("#", "\\\n")):
+            made.append(" ")  # a comment would swallow the flag
+        else:
+            words = [*words, lexeme]
+            made.append(name if not depth and words in _OURS else lexeme)
+    return "".join([*made, _asleep("\n", words if not depth else []), text[end:]])
+
+
+def _asleep(lexeme: str, words: list[str]) -> str:
+    """The end of the statement `words`, with the flag where it names our table."""
+    if words not in _OURS or words[0] == "delete":
+        return lexeme
+    return "{ flags dormant;" if lexeme == "{" else f" {{ flags dormant; }}{lexeme}"
+
+
 def restoration(listing: str) -> str:
-    """Return the transaction that brings back the table of `listing` (empty: its absence), without live grants.
+    """The transaction that brings back the table of `listing` (empty: its absence), without live grants.
 
     The listing must hold the elements (`nft -s`, not `-t`): terse output leaves out those of static sets too, and a
     restored table would have lost its fallback sources. Live grants are left out of the text: a transaction that adds
@@ -268,20 +417,20 @@ def restoration(listing: str) -> str:
 
 
 def service_element(service: Service) -> str:
-    """Return `6 . 22`: numbers, since a minimal system has no /etc/protocols to look names up in."""
+    """`6 . 22`: numbers, since a minimal system has no /etc/protocols to look names up in."""
     return f"{service.protocol:d} . {service.port:d}"
 
 
 def normalised(listing: str) -> str:
-    """Return a listing of `nft -s list table` without the elements of sets whose elements expire."""
+    """A listing of `nft -s list table` without the elements of sets whose elements expire."""
     return "".join(_without_timed_elements(listing.splitlines(keepends=True)))
 
 
 def refuse_foreign(text: str) -> None:
-    """Refuse a table text that does anything but define our table.
+    """Refuse a table text that defines anything but our table.
 
     Definitions (`define`) and the add/delete pair of a swap may stand beside it. `include` is refused at any depth:
-    what it names could change between the check and the next boot.
+    the included file could change between the check and the next boot. So are flags of the table.
 
     Raises:
         FirewallError: names the statement and its line.
@@ -290,19 +439,22 @@ def refuse_foreign(text: str) -> None:
         if "include" in words:
             msg = f"line {line}: include is not allowed in a firewall file"
             raise FirewallError(msg)
+        if words == ["flags"]:
+            msg = f"line {line}: the table {TABLE} can have no flags: a dormant one filters nothing"
+            raise FirewallError(msg)
         if words[0] not in _DEFINITIONS and words not in _OURS:
-            msg = f"line {line}: {' '.join(words)[:60]!r} is not the table {TABLE}, and nothing else may be touched"
+            msg = f"line {line}: {' '.join(words)[:60]!r} is not the table {TABLE}, and nothing else may be changed"
             raise FirewallError(msg)
 
 
 def _elements(services: Iterable[Service]) -> str:
-    """Return the elements clause of a set definition; nft refuses an empty one."""
+    """The elements clause of a set definition; nft refuses an empty one."""
     elements = ", ".join(map(service_element, sorted(set(services))))
     return f"elements = {{ {elements} }}; " if elements else ""
 
 
 def _without_timed_elements(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a listing, passing over `elements = { … }` inside sets that have the timeout flag."""
+    """Yield the lines of a listing without `elements = { … }` in sets that have the timeout flag."""
     timed = skipping = False
     for line in lines:
         words = line.replace(",", " ").split()
@@ -318,7 +470,7 @@ def _without_timed_elements(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the words of every statement outside braces, and of every include inside them."""
+    """Yield line and words of every statement outside braces; inside them of each include and of flags of the table."""
     depth = 0
     line = start = 1
     words: list[str] = []
@@ -329,8 +481,8 @@ def _statements(text: str) -> Iterator[tuple[int, list[str]]]:
         if lexeme in _BREAKS:
             words = []
             depth = max(0, depth + {"{": 1, "}": -1}.get(lexeme, 0))
-        elif lexeme == "include" and depth:
-            yield line, ["include"]
+        elif depth and (lexeme == "include" or (lexeme == "flags" and depth == 1 and not words)):
+            yield line, [lexeme]
         elif not lexeme.startswith(("#", "\\\n")):
             start = start if words else line
             words = [*words, lexeme]

@@ -12,10 +12,10 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 from doorward.values import PORT_MAX, DigestType, IPAddress, Service
 
 PAYLOAD_MIN: Final = 140  # MIN_SPA_DATA_SIZE, server/incoming_spa.c
@@ -33,9 +33,9 @@ _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _FIELD_BASE64: Final = re.compile(r"([A-Za-z0-9+/]*)(?:=.*)?", re.ASCII)
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]+")
 _RANDOM: Final = re.compile(r"\d{16}", re.ASCII)
-_USER: Final = re.compile(r"[^\x00-\x1f\x7f-\U0010ffff\"/\\\[\]:;|=,+*?<>]+")
+_USER: Final = re.compile(r"[ !#-)\-.0-9@-Z^-{}~]+")  # printable ASCII without "/\[]:;|=,+*?<>
 _NUMBER: Final = re.compile(r"\d+", re.ASCII)
-_NAT_HOST: Final = re.compile(r"[^ /?\"'\\\x00-\x1f\x7f-\U0010ffff]{1,70}")
+_NAT_HOST: Final = re.compile(r"[!#-&(-.0->@-\[\]-~]{1,70}")  # printable ASCII without blank /?"'\
 _USER_TEXT_MAX: Final = 64
 _FIELD_TEXT_MAX: Final = 256
 _MESSAGE_MAX: Final = 255
@@ -44,6 +44,31 @@ _VERSION_MAX: Final = 8
 _TIME_DIGITS_MAX: Final = 12
 _TYPE_DIGITS_MAX: Final = 2
 _PORT_DIGITS_MAX: Final = 5
+
+
+class Field(enum.Enum):
+    """A part of the plaintext that can be wrong by itself."""
+
+    PLAINTEXT = "plaintext"  # its length, alphabet or number of fields
+    DIGEST = "digest"
+    RANDOM = "random"
+    USER = "user"
+    TIME = "time"
+    VERSION = "version"
+    TYPE = "type"
+    MESSAGE = "message"
+    NAT_ACCESS = "nat_access"
+    SERVER_AUTH = "server_auth"
+    TIMEOUT = "timeout"
+
+
+class FieldError(WireError):
+    """A part of a plaintext breaks the format."""
+
+    def __init__(self, field: Field, text: str) -> None:
+        """Name the part and its fault."""
+        super().__init__(text)
+        self.field = field
 
 
 class MessageType(enum.IntEnum):
@@ -109,18 +134,23 @@ class Message:
     digest: DigestType = DigestType.SHA256
 
     def __post_init__(self) -> None:
-        """Refuse what the format cannot carry or the receiver would refuse."""
-        _require(_RANDOM.fullmatch(self.random), "the random value is not 16 digits")
-        _require(_USER.fullmatch(self.user), "the user name is empty or has a character that is not allowed")
-        _require(_text_length(len(self.user.encode())) <= _USER_TEXT_MAX, "the user name is longer than 48 bytes")
-        _require(0 <= self.time < 10**_TIME_DIGITS_MAX, "the time is outside 12 digits")
+        """Refuse a message that the format cannot carry or the receiver would refuse."""
+        _require(Field.RANDOM, _RANDOM.fullmatch(self.random), "the random value is not 16 digits")
         _require(
+            Field.USER, _USER.fullmatch(self.user), "the user name is empty or has a character that is not allowed"
+        )
+        _require(
+            Field.USER, _text_length(len(self.user.encode())) <= _USER_TEXT_MAX, "the user name is longer than 48 bytes"
+        )
+        _require(Field.TIME, 0 <= self.time < 10**_TIME_DIGITS_MAX, "the time is outside 12 digits")
+        _require(
+            Field.VERSION,
             1 <= len(self.version) <= _VERSION_MAX and ":" not in self.version,
             "the version is not 1 to 8 characters",
         )
         length = len(self.text.encode())
-        _require(length <= _MESSAGE_MAX, "the message is longer than 255 bytes")
-        _require(_text_length(length) <= _FIELD_TEXT_MAX, "the message is longer than its field")
+        _require(Field.MESSAGE, length <= _MESSAGE_MAX, "the message is longer than 255 bytes")
+        _require(Field.MESSAGE, _text_length(length) <= _FIELD_TEXT_MAX, "the message is longer than its field")
         self._check_body()
         self._check_timeout()
 
@@ -129,13 +159,19 @@ class Message:
             parse_command(self.text)
         else:
             parse_access(self.text)
-        _require((self.nat_access is not None) == (self.type in WITH_NAT), "nat_access and type do not fit")
+        _require(
+            Field.NAT_ACCESS, (self.nat_access is not None) == (self.type in WITH_NAT), "nat_access and type do not fit"
+        )
         if self.nat_access is not None:
             parse_nat(self.nat_access)
 
     def _check_timeout(self) -> None:
-        _require((self.timeout is not None) == (self.type in WITH_TIMEOUT), "timeout and type do not fit")
-        _require(self.timeout is None or 0 <= self.timeout <= TIMEOUT_MAX, "the timeout is outside 0 to 65536")
+        _require(
+            Field.TIMEOUT, (self.timeout is not None) == (self.type in WITH_TIMEOUT), "timeout and type do not fit"
+        )
+        _require(
+            Field.TIMEOUT, self.timeout is None or 0 <= self.timeout <= TIMEOUT_MAX, "the timeout is outside 0 to 65536"
+        )
 
 
 def check(payload: bytes) -> None:
@@ -158,7 +194,7 @@ def check(payload: bytes) -> None:
 
 
 def decode_blob(text: bytes) -> bytes:
-    """Return the bytes of base64 without padding, in its one canonical spelling.
+    """The bytes of base64 without padding, in its one canonical spelling.
 
     Raises:
         WireError: another alphabet or length, or unused bits that are set (a second spelling of the same bytes).
@@ -175,12 +211,12 @@ def decode_blob(text: bytes) -> bytes:
 
 
 def encode_blob(blob: bytes) -> bytes:
-    """Return base64 without padding."""
+    """Base64 without padding."""
     return binascii.b2a_base64(blob, newline=False).rstrip(b"=")
 
 
 def serialize(message: Message) -> bytes:
-    """Return the plaintext of a message, its digest included."""
+    """The plaintext of a message, its digest included."""
     fields = [message.random, _encode(message.user), str(message.time), message.version]
     fields += [str(int(message.type)), _encode(message.text)]
     if message.nat_access is not None:
@@ -194,48 +230,46 @@ def serialize(message: Message) -> bytes:
 
 
 def is_plaintext(text: bytes) -> bool:
-    """Say whether decrypted bytes begin as every plaintext does: 16 digits and a colon (lib/fko_decode.c)."""
+    """Whether decrypted bytes begin as every plaintext does: 16 digits and a colon (lib/fko_decode.c)."""
     return len(text) >= PLAINTEXT_MIN and text[:16].isdigit() and text[16:17] == b":"
 
 
 def verify_digest(plaintext: bytes) -> DigestType:
-    """Return the digest type of a plaintext whose digest fits.
+    """The digest type of a plaintext whose digest fits.
 
     The receiver takes the algorithm from the digest's length, whatever its own configuration.
 
     Raises:
-        WireError: no digest, or it does not fit.
+        FieldError: no digest, or it does not fit.
     """
     body, _, digest = plaintext.rpartition(b":")
     for kind in _DIGESTS_BY_LENGTH.get(len(digest), ()):
         if hmac.compare_digest(digest_text(kind, body), digest):
             return kind
-    msg = "the digest does not fit the plaintext"
-    raise WireError(msg)
+    raise FieldError(Field.DIGEST, "the digest does not fit the plaintext")
 
 
 def parse(plaintext: bytes) -> Message:
-    """Return the message of a plaintext.
+    """The message of a plaintext.
 
     Raises:
-        WireError: a field is not what the format allows, or the digest does not fit.
+        FieldError: a field breaks the format, or the digest does not fit.
     """
     if not PLAINTEXT_MIN <= len(plaintext) < PAYLOAD_MAX or _PRINTABLE.fullmatch(plaintext) is None:
-        msg = "the plaintext has a bad length or character"
-        raise WireError(msg)
+        raise FieldError(Field.PLAINTEXT, "the plaintext has a bad length or character")
     kind = verify_digest(plaintext)
     head = plaintext.decode("ascii").split(":")[:-1]
-    _require(len(head) >= 6, "the plaintext has too few fields")  # noqa: PLR2004  six fields stand before the rest
+    _require(Field.PLAINTEXT, len(head) >= 6, "the plaintext has too few fields")  # noqa: PLR2004  six fields stand before the rest
     random, user, time, version, number, text, *rest = head
     message_type = _message_type(number)
     nat_access, server_auth, timeout = _rest(message_type, rest)
     return Message(
         random=random,
-        user=_decode(user, _USER_TEXT_MAX, "the user name"),
-        time=_number(time, _TIME_DIGITS_MAX, "the time"),
+        user=_decode(Field.USER, user, _USER_TEXT_MAX, "the user name"),
+        time=_number(Field.TIME, time, _TIME_DIGITS_MAX, "the time"),
         version=version,
         type=message_type,
-        text=_decode(text, _FIELD_TEXT_MAX, "the message"),
+        text=_decode_body(message_type, text),
         nat_access=nat_access,
         server_auth=server_auth,
         timeout=timeout,
@@ -250,20 +284,23 @@ def parse_access(text: str) -> Access:
     An IPv6 source is doorward's extension; fwknopd refuses it.
 
     Raises:
-        WireError: not of this form.
+        FieldError: not of this form.
     """
     source, _, services = text.partition(",")
-    return Access(_source(source), tuple(Service.parse(entry) for entry in services.split(",")))
+    try:
+        return Access(_source(source), tuple(Service.parse(entry) for entry in services.split(",")))
+    except WireError as error:
+        raise FieldError(Field.MESSAGE, str(error)) from error
 
 
 def parse_command(text: str) -> Command:
     """Read `IP,command`; everything after the first comma is the command.
 
     Raises:
-        WireError: not of this form.
+        FieldError: not of this form.
     """
     source, _, command = text.partition(",")
-    _require(command, "the command is empty")
+    _require(Field.MESSAGE, command, "the command is empty")
     return Command(_source(source), command)
 
 
@@ -271,55 +308,52 @@ def parse_nat(text: str) -> NatTarget:
     """Read `host,port`.
 
     Raises:
-        WireError: not of this form.
+        FieldError: not of this form.
     """
-    _require(len(text.encode()) <= _NAT_MAX and text.count(",") == 1, "nat_access is not host,port")
+    _require(Field.NAT_ACCESS, len(text.encode()) <= _NAT_MAX and text.count(",") == 1, "nat_access is not host,port")
     host, _, port = text.partition(",")
-    _require(_NAT_HOST.fullmatch(host), "the NAT host has a character that is not allowed")
-    number = _number(port, _PORT_DIGITS_MAX, "the NAT port")
-    _require(1 <= number <= PORT_MAX, "the NAT port is outside 1 to 65535")
+    _require(Field.NAT_ACCESS, _NAT_HOST.fullmatch(host), "the NAT host has a character that is not allowed")
+    number = _number(Field.NAT_ACCESS, port, _PORT_DIGITS_MAX, "the NAT port")
+    _require(Field.NAT_ACCESS, 1 <= number <= PORT_MAX, "the NAT port is outside 1 to 65535")
     return NatTarget(host, number)
 
 
 def _rest(message_type: MessageType, rest: list[str]) -> tuple[str | None, str | None, int | None]:
-    """Return nat_access, server_auth and timeout from the fields after the message."""
+    """Nat_access, server_auth and timeout from the fields after the message."""
     nat_access = server_auth = timeout = None
     if message_type in WITH_NAT:
-        _require(rest, "nat_access is missing")
-        nat_access = _decode(rest.pop(0), _FIELD_TEXT_MAX, "nat_access")
+        _require(Field.NAT_ACCESS, rest, "nat_access is missing")
+        nat_access = _decode(Field.NAT_ACCESS, rest.pop(0), _FIELD_TEXT_MAX, "nat_access")
     if message_type in WITH_TIMEOUT:
-        _require(rest, "the timeout is missing")
-        timeout = _number(rest.pop(), _PORT_DIGITS_MAX, "the timeout")
+        _require(Field.TIMEOUT, rest, "the timeout is missing")
+        timeout = _number(Field.TIMEOUT, rest.pop(), _PORT_DIGITS_MAX, "the timeout")
     if rest:
         server_auth = rest.pop(0)
-        _decode_bytes(server_auth, _FIELD_TEXT_MAX, "server_auth")
-    _require(not rest, "the plaintext has too many fields")
+        _decode_bytes(Field.SERVER_AUTH, server_auth, _FIELD_TEXT_MAX, "server_auth")
+    _require(Field.PLAINTEXT, not rest, "the plaintext has too many fields")
     return nat_access, server_auth, timeout
 
 
 def _message_type(text: str) -> MessageType:
-    number = _number(text, _TYPE_DIGITS_MAX, "the message type")
-    kind = _TYPES.get(number)
-    if kind is None:
-        msg = f"message type {number} does not exist"
-        raise WireError(msg)
-    return kind
+    number = _number(Field.TYPE, text, _TYPE_DIGITS_MAX, "the message type")
+    _require(Field.TYPE, number in _TYPES, f"message type {number} does not exist")
+    return _TYPES[number]
 
 
 def _source(text: str) -> IPAddress | None:
-    """Return the address to let in, or None for the packet's origin."""
+    """The address to let in, or None for the packet's origin."""
     try:
         source = ipaddress.ip_address(text)
     except ValueError as error:
-        msg = "the source is no address"  # 010.0.0.1 included, which fwknopd hands on as it is
-        raise WireError(msg) from error
+        # 010.0.0.1 included, which fwknopd hands on as it is
+        raise FieldError(Field.MESSAGE, "the source is no address") from error
     if isinstance(source, ipaddress.IPv6Address):
         return _routable(source)
     return None if source.is_unspecified else source
 
 
 def _routable(source: ipaddress.IPv6Address) -> ipaddress.IPv6Address:
-    """Return an IPv6 source that a packet from another host can have."""
+    """An IPv6 source that a packet from another host can have."""
     odd = (
         source.is_unspecified
         or source.is_loopback
@@ -328,7 +362,7 @@ def _routable(source: ipaddress.IPv6Address) -> ipaddress.IPv6Address:
         or source.scope_id
         or source in _IPV4_IN_IPV6
     )
-    _require(not odd, "the IPv6 source is none that can arrive from elsewhere")
+    _require(Field.MESSAGE, not odd, "the IPv6 source is none that can arrive from elsewhere")
     return source
 
 
@@ -336,14 +370,14 @@ _IPV4_IN_IPV6: Final = ipaddress.IPv6Network("::/64")  # mapped and compatible f
 
 
 def digest_text(kind: DigestType, body: bytes) -> bytes:
-    """Return the digest of a plaintext as its last field writes it."""
+    """The digest of a plaintext as its last field writes it."""
     state = _BLANK[kind].copy()  # to look an algorithm up by its name takes longer than to use it
     state.update(body)
     return encode_blob(state.digest())
 
 
 def _text_length(length: int) -> int:
-    """Return how many characters of base64 without padding so many bytes make."""
+    """The length in base64 without padding of so many bytes."""
     return -(-length * 4 // 3)
 
 
@@ -351,30 +385,38 @@ def _encode(text: str) -> str:
     return encode_blob(text.encode("utf-8")).decode("ascii")
 
 
-def _decode_bytes(text: str, limit: int, what: str) -> bytes:
-    """Return the bytes of a base64 field; what follows a `=` is ignored, as fwknop's decoder does (lib/base64.c)."""
+def _decode_bytes(field: Field, text: str, limit: int, what: str) -> bytes:
+    """The bytes of a base64 field; the characters behind a `=` are ignored, as by fwknop's decoder (lib/base64.c)."""
     match = _FIELD_BASE64.fullmatch(text)
     if match is None or not 1 <= len(text) <= limit or len(match[1]) % 4 == 1:
-        msg = f"{what} is not base64 of at most {limit} characters"
-        raise WireError(msg)
+        raise FieldError(field, f"{what} is not base64 of at most {limit} characters")
     return binascii.a2b_base64(match[1] + "=" * (-len(match[1]) % 4))
 
 
-def _decode(text: str, limit: int, what: str) -> str:
-    raw = _decode_bytes(text, limit, what)
-    if _PRINTABLE.fullmatch(raw) is None:
-        msg = f"{what} has a character that is not printable ASCII"
-        raise WireError(msg)
+def _decode(field: Field, text: str, limit: int, what: str) -> str:
+    raw = _decode_bytes(field, text, limit, what)
+    _require(field, _PRINTABLE.fullmatch(raw), f"{what} has a character that is not printable ASCII")
     return raw.decode("ascii")
 
 
-def _number(text: str, digits: int, what: str) -> int:
+def _decode_body(kind: MessageType, text: str) -> str:
+    """The message's text; a command may have letters beyond ASCII, as in fwknop."""
+    if kind is not MessageType.COMMAND:
+        return _decode(Field.MESSAGE, text, _FIELD_TEXT_MAX, "the message")
+    try:
+        body = _decode_bytes(Field.MESSAGE, text, _FIELD_TEXT_MAX, "the message").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FieldError(Field.MESSAGE, "the command is not UTF-8 text") from error
+    _require(Field.MESSAGE, body.isprintable(), "the command has a character that is not printable")
+    return body
+
+
+def _number(field: Field, text: str, digits: int, what: str) -> int:
     if len(text) > digits or _NUMBER.fullmatch(text) is None:
-        msg = f"{what} is not a number of at most {digits} digits"
-        raise WireError(msg)
+        raise FieldError(field, f"{what} is not a number of at most {digits} digits")
     return int(text)
 
 
-def _require(condition: object, text: str) -> None:
+def _require(field: Field, condition: object, text: str) -> None:
     if not condition:
-        raise WireError(text)
+        raise FieldError(field, text)

@@ -6,14 +6,15 @@ bare signatures, keys or compressed bombs. Source: RFC 4880 §4.2, §5.1, §5.13
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from doorward.errors import WireError
 
 RECIPIENTS_MAX: Final = 2  # fwknop names one; a client's `encrypt-to` adds itself
-HIDDEN: Final = "0" * 16  # the key ID of a recipient that is not named
 _SESSION_KEY: Final = 1  # public-key encrypted session key
-_ENCRYPTED: Final = frozenset({9, 18, 20})  # without and with integrity protection, and GnuPG's AEAD
+# With integrity protection, and GnuPG's AEAD. Blocks without it (9), which gpg refuses since 2.2.8, can be changed by
+# a stranger, and a changed one would be another knock.
+_ENCRYPTED: Final = frozenset({18, 20})
 _VERSION_3: Final = 3
 _KEY_ID_END: Final = 9  # version, eight bytes of key ID
 _INDETERMINATE: Final = 3  # length type of the old format: up to the end
@@ -21,8 +22,15 @@ _UNLIKE: Final = "no OpenPGP message as fwknop sends it"
 _ONE_BYTE_MAX, _TWO_BYTES_MAX, _PARTIAL_MAX = 191, 223, 254
 
 
-def recipients(blob: bytes) -> tuple[str, ...]:
-    """Return the key IDs, 16 upper-case hex digits each, that an encrypted message names.
+class Parts(NamedTuple):
+    """What a message consists of, without its framing."""
+
+    recipients: tuple[str, ...]  # key IDs, 16 upper-case hex digits each
+    block: bytes  # the encrypted block. Nobody can change it, nor make another one of the same content
+
+
+def parse(blob: bytes) -> Parts:
+    """The parts of an encrypted message.
 
     Raises:
         WireError: this is not one encrypted message and nothing else.
@@ -30,16 +38,19 @@ def recipients(blob: bytes) -> tuple[str, ...]:
     named: list[str] = []
     place = 0
     while place < len(blob):
-        tag, start, end = _header(blob, place)
+        tag, pieces = _packet(blob, place)
+        place = pieces[-1][1]
         if tag in _ENCRYPTED and named:
-            if end != len(blob):
+            if place != len(blob):
                 msg = f"{_UNLIKE}: something follows the encrypted block"
                 raise WireError(msg)
-            return tuple(named)
+            return Parts(tuple(named), b"".join(blob[start:end] for start, end in pieces))
         if tag != _SESSION_KEY or len(named) == RECIPIENTS_MAX:
             break
-        named.append(_recipient(blob[start:end]))
-        place = end
+        if len(pieces) > 1:
+            msg = f"{_UNLIKE}: a session key in parts"
+            raise WireError(msg)
+        named.append(_recipient(blob[pieces[0][0] : place]))
     msg = f"{_UNLIKE}: not session keys and one encrypted block"
     raise WireError(msg)
 
@@ -51,24 +62,23 @@ def _recipient(body: bytes) -> str:
     return body[1:_KEY_ID_END].hex().upper()
 
 
-def _header(blob: bytes, place: int) -> tuple[int, int, int]:
-    """Return tag, start and end of the packet at `place`."""
+def _packet(blob: bytes, place: int) -> tuple[int, list[tuple[int, int]]]:
+    """Tag of the packet at `place`, and start and end of each part of its body."""
     first = blob[place]
     if not first & 0x80:
         msg = f"{_UNLIKE}: no packet begins where one should"
         raise WireError(msg)
-    tag, (start, end) = (
-        (first & 0x3F, _new_length(blob, place + 1))
-        if first & 0x40
-        else (first >> 2 & 0x0F, _old_length(blob, place + 1, first & 3))
-    )
-    if end > len(blob):
+    if first & 0x40:
+        tag, pieces = first & 0x3F, _new_pieces(blob, place + 1)
+    else:
+        tag, pieces = first >> 2 & 0x0F, [_old_piece(blob, place + 1, first & 3)]
+    if pieces[-1][1] > len(blob):
         msg = f"{_UNLIKE}: a packet is cut off"
         raise WireError(msg)
-    return tag, start, end
+    return tag, pieces
 
 
-def _old_length(blob: bytes, place: int, kind: int) -> tuple[int, int]:
+def _old_piece(blob: bytes, place: int, kind: int) -> tuple[int, int]:
     if kind == _INDETERMINATE:
         return place, len(blob)
     size = 1 << kind
@@ -79,20 +89,23 @@ def _old_length(blob: bytes, place: int, kind: int) -> tuple[int, int]:
     return start, start + int.from_bytes(blob[place:start], "big")
 
 
-def _new_length(blob: bytes, place: int) -> tuple[int, int]:
-    """Return start and end of a body; one in parts is walked to its last part, and no key is in parts."""
+def _new_pieces(blob: bytes, place: int) -> list[tuple[int, int]]:
+    pieces = []
     while True:
         lead = blob[place : place + 5]
         if not lead:
             msg = f"{_UNLIKE}: a packet is cut off"
             raise WireError(msg)
-        if lead[0] <= _ONE_BYTE_MAX:
+        partial = _TWO_BYTES_MAX < lead[0] <= _PARTIAL_MAX
+        if partial:
+            length, size = 1 << (lead[0] & 0x1F), 1
+        elif lead[0] <= _ONE_BYTE_MAX:
             length, size = lead[0], 1
         elif lead[0] <= _TWO_BYTES_MAX:
             length, size = int.from_bytes(lead[:2], "big") - (192 << 8) + 192, 2
-        elif lead[0] <= _PARTIAL_MAX:
-            place += 1 + (1 << (lead[0] & 0x1F))
-            continue
         else:
             length, size = int.from_bytes(lead[1:], "big"), 5
-        return place + size, place + size + length
+        start, place = place + size, place + size + length
+        pieces.append((start, place))
+        if not partial:
+            return pieces

@@ -25,7 +25,7 @@ def place(host: Host) -> hosts.Host:
 def closed(place: hosts.Host) -> None:
     """Wait until no window is open any more."""
     end = time.monotonic() + 90
-    while json.loads(hosts.inside(place, "doorward", "status", "--json"))["grants"]:
+    while hosts.status(place)["grants"]:
         assert time.monotonic() < end, "a window did not close by itself"
         time.sleep(0.3)
 
@@ -47,7 +47,8 @@ def test_only_root_changes_what_decides_and_only_root_reads_the_keys(host: Host,
 
 
 def test_the_daemon_says_what_holds(host: Host) -> None:
-    status = json.loads(host.check_output("doorward status --json"))
+    status = json.loads(host.check_output("doorward status --json"))  # it ends with 0: closed and well
+    assert (status["well"], status["causes"]) == (True, [])
     assert status["running"] is True
     assert status["table"] == "drop"
     assert status["pending"] is False

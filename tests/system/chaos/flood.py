@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING
 
 from doorward.daemon import cli, processes
-from doorward.daemon.listener import Listener
 from doorward.errors import FirewallError, HelperError
-from doorward.privsep.messages import Open, encode
+from doorward.helper.messages import REQUESTS, Open
+from doorward.listener.loop import Listener
 from doorward.values import Grant, Service
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Flooding(Listener):
         grant = Grant(source, (Service.parse("tcp/22"),), 1)
         if not TAKES:
             try:
-                os.write(self._channel.fileno(), encode(Open(grant)))
+                os.write(self._channel.fileno(), REQUESTS.encode(Open(grant)))
             except BlockingIOError:
                 return
             except OSError as error:

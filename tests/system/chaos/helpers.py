@@ -15,56 +15,64 @@ import socket
 import sys
 import warnings
 
-from doorward.daemon import log, options
-from doorward.daemon.helper import HelperProcess
-from doorward.privsep.messages import MESSAGE_MAX, Adopt, Adopted, Configuration, Configure, Open, decode_reply, encode
+from doorward.helper.messages import REPLIES, REQUESTS, Adopt, Adopted, Configuration, Configure, Done, Open
+from doorward.helper.process import HelperProcess
+from doorward.linux.seqpacket import MESSAGE_MAX
+from doorward.processes import options
+from doorward.record import log
 from doorward.values import Grant, Service
 
 SOURCE, FLOODED = "192.0.2.7", "192.0.2.8"
 
 
-def asking(source: str) -> bytes:
+def asking(source: str, seconds: int = 1) -> bytes:
     """Return the good message for a source."""
-    return encode(Open(Grant(ipaddress.ip_address(source), (Service.parse("tcp/22"),), 1)))
+    return REQUESTS.encode(Open(Grant(ipaddress.ip_address(source), (Service.parse("tcp/22"),), seconds)))
 
 
 GOOD = asking(SOURCE)
+PORT, SECONDS = (22).to_bytes(8, "big"), (1).to_bytes(8, "big")
 PATIENCE = 5.0
 
 
-def changed(place: int, content: bytes) -> bytes:
-    """Return the good message with other bytes from a place on."""
-    return GOOD[:place] + content + GOOD[place + len(content) :]
+def changed(old: bytes, new: bytes) -> bytes:
+    """Return the good message with other bytes in the place of those that it has once."""
+    assert GOOD.count(old) == 1, old
+    return GOOD.replace(old, new)
 
 
 def messages() -> dict[str, tuple[bytes, int]]:
     """Return every message with the number of descriptors that go with it."""
     cut = {f"cut off after {length} bytes": GOOD[:length] for length in range(1, len(GOOD))}
+    service = b"\0\1\0" + PORT  # one, its protocol and its port
     broken = {
-        "a window of 136 years": changed(17, b"\xff" * 4),
+        "a window of 136 years": changed(SECONDS, (2**32 - 1).to_bytes(8, "big")),
         "one byte more": GOOD + b"\0",
-        "of an unknown kind": b"X" + GOOD[1:],
-        "a reply": b"d",
-        "the configuration asked for with something behind": b"CC",
-        "as long as a message can be": b"O" * MESSAGE_MAX,
-        "too long": b"O" * (MESSAGE_MAX + 1),
-        "no service": changed(21, b"\0"),
-        "more services than there are": changed(21, b"\2"),
-        "port 0": changed(23, b"\0\0"),
-        "an unknown protocol": changed(22, b"\xff"),
-        "no window": changed(17, b"\0\0\0\0"),
-        "the unspecified source": changed(1, bytes(10) + b"\xff\xff" + bytes(4)),
+        "of an unknown kind": GOOD[:1] + b"\x09" + GOOD[2:],
+        "of another channel": b"X" + GOOD[1:],
+        "a reply": REPLIES.encode(Done()),
+        "the configuration asked for with something behind": REQUESTS.encode(Configure()) + b"\0",
+        "as long as a message can be": GOOD.ljust(MESSAGE_MAX, b"\0"),
+        "too long": GOOD.ljust(MESSAGE_MAX + 1, b"\0"),
+        "no service": changed(service, b"\0\0"),
+        "more services than there are": changed(service, b"\0\2\0" + PORT),
+        "port 0": changed(PORT, bytes(8)),
+        "an unknown protocol": changed(service, b"\0\1\xff" + PORT),
+        "no window": changed(SECONDS, bytes(8)),
+        "a negative window": changed(SECONDS, b"\xff" * 8),
+        "the unspecified source": changed(ipaddress.ip_address(SOURCE).packed, bytes(4)),
     }
     named = {name: (content, 0) for name, content in {**cut, **broken}.items()}
     passing = {f"{count} descriptors attached": (GOOD, count) for count in (1, 4, 5, 100)}
-    return {**named, **passing, "a window that no stanza allows": (changed(17, b"\0\0\1\x2d"), 0), "good": (GOOD, 0)}
+    longer = asking(SOURCE, 301)
+    return {**named, **passing, "a window that no stanza allows": (longer, 0), "good": (GOOD, 0)}
 
 
 def configured(ours: socket.socket) -> None:
     """Have the helper read its configuration and act on it, as every listener has first."""
     for request, reply in ((Configure(), Configuration), (Adopt(), Adopted)):
-        ours.send(encode(request))
-        assert isinstance(decode_reply(ours.recv(100)), reply)
+        ours.send(REQUESTS.encode(request))
+        assert isinstance(REPLIES.decode(ours.recv(100)), reply)
 
 
 def outcome(content: bytes, descriptors: int) -> str:
@@ -87,7 +95,7 @@ def outcome(content: bytes, descriptors: int) -> str:
         except ConnectionResetError:
             reply = b""
     _, status = os.waitpid(child, 0)
-    return type(decode_reply(reply)).__name__ if reply else f"ended {os.waitstatus_to_exitcode(status)}"
+    return type(REPLIES.decode(reply)).__name__ if reply else f"ended {os.waitstatus_to_exitcode(status)}"
 
 
 def flooded() -> dict[str, object]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from system.doorwardd import HMAC_KEY, KEY, Running, command, environment, eventually, is_open, listener, write
+from system.doorwardd import HMAC_KEY, KEY, Running, command, environment, eventually, files, is_open, listener, write
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
@@ -92,10 +92,7 @@ class Scene:
     @property
     def files(self) -> tuple[str, ...]:
         """The options that name the daemon's files."""
-        return (
-            *("-c", str(self.folder / "doorwardd.conf"), "-a", str(self.folder / "access.conf")),
-            *("-r", str(self.folder / "run")),
-        )
+        return files(self.folder)
 
     @contextlib.contextmanager
     def daemon(

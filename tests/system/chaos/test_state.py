@@ -100,7 +100,7 @@ def test_a_damaged_store_is_refused_and_the_repair_forgets_nothing(scene: Scene)
     with scene.daemon(hears=False) as daemon:
         assert daemon.process.wait(10) == 1
         assert daemon.wait_for("--rotate-digest-cache")
-    argv = scene.host.command(*command("--rotate-digest-cache", *scene.files))
+    argv = scene.host.command(*command("--rotate-digest-cache", "--exit-parse-digest-cache", *scene.files))
     subprocess.run(argv, check=True, env=environment(), capture_output=True, timeout=60)
     with scene.daemon() as daemon:
         for knock in list(scene.knocks):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from doorward.daemon.listener import PATIENCE
+from doorward.listener.loop import PATIENCE
 from system.chaos.scene import ended, listener_of
 from system.doorwardd import eventually
 

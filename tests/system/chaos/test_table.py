@@ -12,6 +12,7 @@ from system.doorwardd import eventually, is_open
 
 if TYPE_CHECKING:
     from system.chaos.scene import Scene
+    from system.doorwardd import Running
 
 ATTACKS = {
     "the table deleted": "delete table inet doorward\n",
@@ -20,8 +21,11 @@ ATTACKS = {
     "its chain flushed": "flush chain inet doorward guard\n",
     "its chain deleted": "flush chain inet doorward guard\ndelete chain inet doorward guard\n",
     "its guarded services forgotten": "flush set inet doorward guarded\n",
+    "a rule in front": "insert rule inet doorward guard accept\n",
+    "the table made dormant": "add table inet doorward { flags dormant; }\n",
 }
 GRANTS = 10_000
+OPENINGS = 65_536  # that the sets of a table hold (firewall/ruleset.py)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -83,3 +87,26 @@ def test_ten_thousand_grants_outlive_reload_restart_and_flush_and_end_on_time(sc
         assert eventually(lambda: not scene.open_sources())
         assert time.monotonic() - opened < 9 + 2
         scene.check(daemon)
+
+
+def test_as_many_openings_as_the_table_holds_refuse_another_renew_their_own_and_make_room_when_one_ends(
+    scene: Scene,
+) -> None:
+    with scene.daemon() as daemon:
+        made = (f"10.0.{n >> 8}.{n & 255} . 6 . 22 timeout 1h" for n in range(OPENINGS))
+        scene.host.nft(f"add element inet doorward open4 {{ {', '.join(made)} }}\n")
+        refused = scene.knock()
+        line = daemon.wait_for(f"origin_port={refused.port} ")
+        assert "reason=firewall" in line
+        assert "the set is full" in line
+        scene.granted(daemon, scene.knock("10.0.9.9"))
+        assert eventually(lambda: scene.witness.times("10.0.9.9") == 1), "who has an opening keeps it"
+        assert eventually(lambda: "reason=granted" in answer(scene, daemon)), "that one ended, and made room"
+        assert scene.witness.times(refused.source) == 0
+        scene.host.nft("flush set inet doorward open4\n")
+        scene.check(daemon)
+
+
+def answer(scene: Scene, daemon: Running) -> str:
+    """The line of another knock."""
+    return daemon.wait_for(f"origin_port={scene.knock().port} ")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.replay import ReplayStore
 from system.doorwardd import write
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def test_the_check_sees_a_door_that_is_open_past_its_time(scene: Scene) -> None:
 
 def test_the_check_sees_a_door_that_is_open_to_everybody(scene: Scene) -> None:
     with scene.daemon() as daemon:
-        scene.host.nft("insert rule inet doorward guard tcp dport 22 accept\n")
+        scene.host.nft("add element inet doorward open_any { tcp . 22 timeout 60s }\n")
         with pytest.raises(AssertionError, match="open with nothing granted"):
             scene.check(daemon)
 
@@ -37,8 +39,12 @@ def test_the_check_sees_a_door_that_is_open_to_everybody(scene: Scene) -> None:
 def test_the_check_sees_a_replay_that_was_accepted(scene: Scene) -> None:
     with scene.daemon() as daemon:
         scene.granted(daemon, scene.knock())
-    for file in (scene.folder / "run").glob("replay.db*"):
+    run = scene.folder / "run"
+    for file in run.glob("replay.db*"):
         file.unlink()
+    ReplayStore(run / "replay.db").close()  # planted: one that has forgotten and does not know it
+    for file in run.glob("replay.db*"):
+        os.chown(file, run.stat().st_uid, run.stat().st_gid)
     with scene.daemon() as daemon, pytest.raises(AssertionError, match="a replay was accepted"):
         scene.check(daemon)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward import console, portable
 from doorward.client import cli, packet
 from doorward.crypto.symmetric import unseal
 from doorward.values import Secret, SymmetricKeys
@@ -139,14 +140,14 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
     ("words", "code", "complaint"),
     [
         (["-A", "tcp/22"], 1, "name the host to knock at: -D HOST"),
-        (["-D", "127.0.0.1"], 1, "name what to open: -A tcp/22"),
+        (["-D", "127.0.0.1"], 1, "name a service to open: -A tcp/22"),
         (["-A", "tcp/22", "-D", "no.invalid"], 1, "no.invalid: "),
         (["-A", "tcp/22", "-D", "127.0.0.1", "-6"], 1, " (IPv6 alone)"),
         (["-A", "tcp/22", "-D", "127.0.0.1", "-R", "-w", "/missing/wget"], 1, "/missing/wget (-w, WGET_CMD) cannot be"),
         (["-A", "tcp/22", "-D", "127.0.0.1", "-U", "a/b"], 1, "user name"),
         (["-A", "tcp/0", "-D", "x"], 2, "port 0 is outside"),
         (["-A", "tcp/22", "-D", "x", "-p", "99999"], 2, "'99999' is not a number"),
-        (["-A", "tcp/22", "-D", "x", "-a", "x"], 2, "neither auto, source, resolve nor an address"),
+        (["-A", "tcp/22", "-D", "x", "-a", "x"], 2, "neither auto, named, source, resolve nor an address"),
         (["-A", "tcp/22", "-D", "x", "-P", "sctp"], 2, "none of udp, tcp, http"),
         (["-A", "tcp/22", "-D", "x", "-N", "10.0.0.1,x"], 2, "'x' is not a number"),
         (["-A", "tcp/22", "-D", "x", "-f", "131072"], 2, "from 0 to 65536"),
@@ -155,13 +156,15 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
         (["-A", "tcp/22", "-D", "x", "-Q", "192.0.2.1"], 1, "a spoofed source needs -P"),
         (["-A", "tcp/22", "-D", "x", "-H", "px", "-P", "udp"], 1, "a proxy needs -P http"),
         (["-A", "tcp/22,tcp/80", "-D", "x", "-N", "y", "--nat-port", "1"], 1, "stands for one service"),
-        (["-C", "é", "-D", "x"], 2, "not printable ASCII"),
+        (["-C", "a\x7f", "-D", "x"], 2, "not printable"),
+        (["-k", "--key-len", "0"], 2, "'0' is not a number from 1 to 32"),
+        (["-k", "--hmac-key-len", "0"], 2, "'0' is not a number from 1 to 128"),
         (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--fd", "987654"], 1, "descriptor 987654 cannot be read"),
-        (["-A", "tcp/22", "--save-rc-stanza"], 1, "name the stanza"),
+        (["-A", "tcp/22", "--save-rc-stanza"], 1, "name the section"),
         (["-A", "tcp/22", "-D", "x", "--no-rc-file", "--save-rc-stanza"], 1, "--no-rc-file leaves it out"),
         (["-A", "tcp/22", "-D", "x", "--no-home-dir", "--save-rc-stanza"], 1, "--no-home-dir without --rc-file FILE"),
-        (["--stanza-list", "--no-rc-file"], 1, "--stanza-list need a file of stanzas, and --no-rc-file leaves it out"),
-        (["-A", "tcp/22", "-T", "-G", "/missing"], 1, "/missing has a key a host: name the host with -D"),
+        (["--stanza-list", "--no-rc-file"], 1, "--stanza-list need a file of sections, and --no-rc-file leaves it out"),
+        (["-A", "tcp/22", "-T", "-G", "/missing"], 1, "/missing has one key per host: name the host with -D"),
         (
             ["-A", "tcp/22", "-D", "x", "--no-rc-file", "-n", "y"],
             1,
@@ -177,8 +180,9 @@ def test_a_packet_without_an_hmac_is_warned_of(door: socket.socket, capsys: pyte
         (["-A", "tcp/22", "-D", "x", "--nonsense"], 2, "unrecognized"),
         (["-A", "tcp/22", "-D", "x", "--key-base64-rijndael", "hunter2*"], 2, "is not base64"),
         (["-A", "tcp/22", "-D", "x", "--key-rijndael", "hunter2" * 5], 1, "1 to 32 bytes, not 35"),
-        (["-A", "tcp/22", "-D", "x", "-n", "missing"], 3, ".fwknoprc: no stanza [missing]"),
-        (["-A", "tcp/22", "-D", "x", "--rc-file", "/missing"], 3, "/missing: cannot be read"),
+        (["-A", "tcp/22", "-D", "x", "-n", "missing"], 3, ".fwknoprc: no section [missing]"),
+        (["-A", "tcp/22", "-D", "x", "--rc-file", "/missing"], 1, "there is no /missing"),
+        (["-A", "tcp/22", "-D", "x", "--rc-file", "/missing", "-n", "x"], 3, "/missing: cannot be read"),
         (["-A", "tcp/22", "-D", "x", "-G", "/missing"], 3, "/missing: cannot be read"),
         (["keys", "generate", "--length", "8"], 2, "'8' is not a number from 16 to 32"),
         (["keys", "generate", "--length", "33"], 2, "from 16 to 32"),
@@ -238,7 +242,7 @@ def test_generated_keys_are_a_file_to_knock_with(
     assert "--force replaces it" in capsys.readouterr().err
     assert cli.main(["-K", str(path)]) == 1
     complaint = capsys.readouterr().err
-    assert f"{path}: exists, and keys are never overwritten unasked: name another file" in complaint
+    assert f"{path}: exists, and keys are not overwritten by default: name another file" in complaint
     kept = path.read_text()
     instead = complaint.partition("(`doorward ")[2].partition("`")[0]
     assert cli.main(instead.split()) == 0
@@ -247,7 +251,7 @@ def test_generated_keys_are_a_file_to_knock_with(
     assert len(door.recv(2048)) >= 140
 
 
-def test_the_stanzas_can_be_listed(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sections_can_be_listed(rc_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rc_file.write_text("[default]\n[web1]\nUSE_GPG Y\n[web2]\n")
     assert cli.main(["--stanza-list"]) == 0
     assert capsys.readouterr().out == "default\nweb1\nweb2\n"
@@ -262,24 +266,32 @@ def test_what_is_odd_about_the_file_is_warned_of_by_every_command_that_reads_it(
         assert f"{rc_file}:4: [web1] begins on line 3 already" in capsys.readouterr().err
 
 
-def test_ssh_config_carries_the_options_of_the_knock(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ssh_config_carries_the_options_of_the_knock(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-m", "doorward"])
+    monkeypatch.setattr(sys, "argv", ["doorward"])
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
     words = ["ssh-config", "--spa-server", "gw", "--service", "tcp/22,tcp/80", "--source", "packet", "-n", "x", "web1"]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == (
-        "Match host web1\n"
-        "    ProxyCommand doorward connect -n x --spa-server gw --service tcp/22,tcp/80 --source packet %h %p\n"
+        "Host web1\n"
+        "    ProxyCommand /usr/bin/python3 -m doorward connect -n x --spa-server gw --service tcp/22,tcp/80 "
+        "--source packet --follow-ssh -- '%h' '%p'\n"
         "    ProxyUseFdpass yes\n"
     )
 
 
-@pytest.mark.parametrize("words", [["-V"], ["--version"], ["knock", "-V"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["-V"], ["--version"], ["knock", "-V"], ["knock", "-A", "tcp/0", "--version"]], ids=" ".join
+)
 def test_the_version_is_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 0
     assert re.fullmatch(r"doorward \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
-    "words", [["-h"], ["knock", "-h"], ["connect", "-h"], ["keys", "generate", "-h"]], ids=" ".join
+    "words", [["-h"], ["knock", "-h"], ["connect", "-h"], ["keys", "-h"], ["keys", "generate", "-h"]], ids=" ".join
 )
 def test_help_ends_well_and_shows_how(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 0
@@ -299,7 +311,7 @@ def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 def test_connect_loads_neither_the_daemon_nor_the_hosts_commands_nor_scapy(home: Path) -> None:
     program = (
-        "import sys; from doorward.client import cli; cli.main(['connect', '127.0.0.1', '1']);"
+        "import sys; from doorward import console; console.main(['connect', '127.0.0.1', '1']);"
         "print(sorted(name for name in sys.modules if name.startswith(('doorward', 'scapy', 'asyncio', 'json'))))"
     )
     shown = subprocess.run(
@@ -310,8 +322,33 @@ def test_connect_loads_neither_the_daemon_nor_the_hosts_commands_nor_scapy(home:
         env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
     ).stdout
     assert "doorward.client.connect" in shown
-    for absent in ("doorward.client.host", "doorward.daemon", "doorward.firewall", "scapy", "asyncio", "json"):
+    for absent in ("doorward.host.commands", "doorward.daemon", "doorward.firewall", "scapy", "asyncio", "json"):
         assert f"'{absent}" not in shown
+
+
+def test_the_client_needs_nothing_that_only_linux_has(home: Path, rc_file: Path) -> None:
+    program = (
+        "import os, pkgutil, select, signal, socket, threading\n"
+        "for module, names in ((socket, ('SOCK_CLOEXEC', 'SOCK_NONBLOCK', 'AF_PACKET', 'AF_NETLINK', 'AF_VSOCK')),\n"
+        "    (os, ('memfd_create', 'pidfd_open', 'O_PATH', 'O_TMPFILE', 'getresuid', 'eventfd', 'splice')),\n"
+        "    (select, ('epoll',)), (signal, ('signalfd', 'SIGRTMIN'))):\n"
+        "    for name in names: vars(module).pop(name, None)\n"
+        "import doorward.client; from doorward.client import cli\n"
+        "for module in pkgutil.iter_modules(doorward.client.__path__): __import__(f'doorward.client.{module.name}')\n"
+        "listener = socket.create_server(('127.0.0.1', 0)); port = str(listener.getsockname()[1])\n"
+        "knocks = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); knocks.bind(('127.0.0.1', 0))\n"
+        "threading.Thread(target=lambda: listener.accept()[0].close()).start()\n"
+        "cli.main(['connect', '--spa-port', str(knocks.getsockname()[1]), '127.0.0.1', port])\n"
+        "assert len(knocks.recv(2048)) > 140\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
+    )
+    assert rc_file.exists()
 
 
 def test_a_reader_that_goes_away_causes_no_traceback(home: Path) -> None:
@@ -325,6 +362,24 @@ def test_a_reader_that_goes_away_causes_no_traceback(home: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert run("-V", home=home).returncode == 0
+
+
+def test_a_command_may_have_letters_beyond_ascii(
+    door: socket.socket, rc_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host, port = where(door)
+    assert cli.main(["-C", "touch /tmp/ä✓", "-a", "192.0.2.1", "-D", host, "-p", port]) == 0
+    assert received(door).text == "192.0.2.1,touch /tmp/ä✓"
+    assert rc_file.exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [["--key-len", "15"], ["--hmac-key-len", "15"]])
+def test_a_short_key_is_made_with_a_warning(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-k", *words]) == 0
+    assert capsys.readouterr().err == "doorward: warning: a key of 15 bytes can be guessed: take 16 bytes or more\n"
+    assert cli.main(["-k", words[0], "16"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_connect_writes_a_configuration_problem_into_the_status_file(home: Path) -> None:
@@ -370,8 +425,9 @@ def test_a_home_that_is_no_folder_means_no_file_and_one_that_loops_is_a_problem(
     assert "cannot be read" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not portable.HOSTS_RUN_HERE, reason="a host is Linux (tests/other_systems.py)")
 def test_the_hosts_commands_are_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--help"]) == 0
+    assert console.main(["--help"]) == 0
     shown = capsys.readouterr().out
     for command in ("knock", "connect", "keys", "ssh-config", "status", "open", "close", "firewall"):
         assert re.search(rf"^    {command} ", shown, re.MULTILINE), command

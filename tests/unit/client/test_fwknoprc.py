@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from doorward.config import fwknoprc
-from doorward.config.profile import (
+from doorward.client import fwknoprc
+from doorward.client.profile import (
     OWN_ADDRESS_QUESTIONS,
     Carrier,
     HostPort,
@@ -56,6 +56,7 @@ def complaints(text: str, name: str = fwknoprc.DEFAULT) -> list[str]:
         ("TIME_OFFSET 30", "time_offset", 30),
         ("TIME_OFFSET -5m", "time_offset", -300),
         ("TIME_OFFSET 2H", "time_offset", 7200),
+        ("TIME_OFFSET +1H", "time_offset", 3600),
         ("TIME_OFFSET 1d", "time_offset", 86400),
         ("DIGEST_TYPE SHA512", "digest", DigestType.SHA512),
         ("ENCRYPTION_MODE ctr", "mode", EncryptionMode.CTR),
@@ -85,6 +86,8 @@ def complaints(text: str, name: str = fwknoprc.DEFAULT) -> list[str]:
         ("SPA_SERVER_PROTO TCP", "carrier", Carrier.TCP),
         ("SPA_SERVER_PROTO http", "carrier", Carrier.HTTP),
         ("HTTP_PROXY http://px:3128/", "http_proxy", HostPort("px", 3128)),
+        ("HTTP_PROXY http://px:80/path", "http_proxy", HostPort("px", 80)),
+        ("HTTP_PROXY http://px/path/2", "http_proxy", HostPort("px")),
         ("HTTP_PROXY px", "http_proxy", HostPort("px")),
         ("ICMP_TYPE 8", "icmp_type", 8),
         ("ICMP_CODE 15", "icmp_code", 15),
@@ -130,7 +133,7 @@ def test_every_name_that_fwknop_knows_is_known() -> None:
     names = text.split()
     assert len(names) == 44
     assert set(names) <= set(fwknoprc.SETTINGS)
-    ours = {"HTTP_PROXY", "ICMP_CODE", "ICMP_TYPE", "RESOLVE_DNS"}
+    ours = {"HMAC_KEY_COMMAND", "HTTP_PROXY", "ICMP_CODE", "ICMP_TYPE", "KEY_COMMAND", "RESOLVE_DNS"}
     assert set(fwknoprc.SETTINGS) - set(names) == ours
 
 
@@ -165,12 +168,12 @@ def test_an_address_wins_over_asking_a_web_site_for_it(lines: str) -> None:
         (f"RESOLVE_URL {','.join(['https://x/'] * 9)}", "RESOLVE_URL: at most 8 addresses are asked"),
         ("RESOLVE_DNS myip.opendns.com", "RESOLVE_DNS: 'myip.opendns.com' is not NAME@SERVER"),
         ("RESOLVE_DNS a..b@x", "RESOLVE_DNS: 'a..b@x' is not NAME@SERVER"),
-        ("SPOOF_SOURCE_IP here", "SPOOF_SOURCE_IP: 'here' is no address"),
+        ("SPOOF_SOURCE_IP here", "SPOOF_SOURCE_IP: 'here' is not an address"),
         ("SPA_SERVER_PROTO sctp", "SPA_SERVER_PROTO: 'sctp' is none of udp, tcp, http, udpraw, tcpraw, icmp"),
         ("HTTP_USER_AGENT é", "HTTP_USER_AGENT: a user agent is 1 to 99 printable characters"),
         ("ICMP_TYPE 41", "ICMP_TYPE: '41' is not a number from 0 to 40"),
         ("HTTP_PROXY https://x", None),
-        ("ALLOW_IP 010.0.0.1", "ALLOW_IP: '010.0.0.1' is neither auto, source, resolve nor an address"),
+        ("ALLOW_IP 010.0.0.1", "ALLOW_IP: '010.0.0.1' is neither auto, named, source, resolve nor an address"),
         ("CLIENT_TIMEOUT 30", "unknown name 'CLIENT_TIMEOUT'"),
         ("spa_server x", "unknown name 'spa_server'"),
         ("SPA_SERVER_PORT 0", "SPA_SERVER_PORT: '0' is not a number from 1 to 65535"),
@@ -216,41 +219,43 @@ def test_a_wrong_key_is_not_repeated(line: str) -> None:
     assert "hunter2" not in "".join(complaints(f"[default]\n{line}\n"))
 
 
-def test_mistakes_in_stanzas_that_are_not_used_do_not_matter() -> None:
+def test_mistakes_in_sections_that_are_not_used_do_not_matter() -> None:
     text = "[default]\nSPA_SERVER_PORT 1000\n[gpg]\nUSE_GPG 1\nnonsense\n[web1]\nACCESS tcp/22\n"
     assert profile(text, "web1").port == 1000
     assert len(complaints(text, "gpg")) == 2
 
 
-def test_a_named_stanza_lies_over_the_default() -> None:
+def test_a_named_section_lies_over_the_default() -> None:
     text = "[default]\nSPA_SERVER_PORT 1000\nSPOOF_USER alice\n[web1]\nSPOOF_USER bob\n"
     assert profile(text, "web1") == Profile(port=1000, user="bob")
     assert profile(text) == Profile(port=1000, user="alice")
 
 
 @pytest.mark.parametrize("name", ["web1", "WEB1", "Web1"])
-def test_stanza_names_know_no_case(name: str) -> None:
+def test_section_names_know_no_case(name: str) -> None:
     assert profile("[WeB1]\nSPA_SERVER x\n", name).server == "x"
 
 
-def test_a_missing_stanza_is_told_with_those_that_exist() -> None:
-    assert complaints("[default]\n[web1]\n[web2]\n", "web3") == ["rc: no stanza [web3]; there are: default, web1, web2"]
+def test_a_missing_section_is_told_with_those_that_exist() -> None:
+    assert complaints("[default]\n[web1]\n[web2]\n", "web3") == [
+        "rc: no section [web3]; there are: default, web1, web2"
+    ]
 
 
-def test_lines_above_the_first_stanza_belong_to_the_default() -> None:
+def test_lines_above_the_first_section_belong_to_the_default() -> None:
     assert profile(f"KEY_BASE64: {KEY}\nHMAC_KEY_BASE64: {HMAC_KEY}\n").key == Secret(b"A" * 16)
     assert profile(f"KEY_BASE64: {KEY}\n[web1]\nSPA_SERVER x\n", "web1").key == Secret(b"A" * 16)
 
 
-def test_a_named_stanzas_key_replaces_the_defaults_whatever_its_spelling() -> None:
+def test_a_named_sections_key_replaces_the_defaults_whatever_its_spelling() -> None:
     text = f"[default]\nKEY one\nHMAC_KEY_FILE /x\n[web1]\nKEY_BASE64 {KEY}\n[web2]\nKEY_FILE /y\nHMAC_KEY two\n"
     assert profile(text, "web1").key == Secret(b"A" * 16)
     assert profile(text, "web2") == Profile(key_file=Path("/y"), hmac_key=Secret(b"two"))
 
 
-def test_two_keys_in_one_stanza_are_a_problem() -> None:
+def test_two_keys_in_one_section_are_a_problem() -> None:
     (found,) = complaints(f"[default]\nKEY one\nKEY_BASE64 {KEY}\n")
-    assert found == "rc:3: KEY_BASE64: the stanza has this key already; keep one line"
+    assert found == "rc:3: KEY_BASE64: the section has this key already; keep one line"
 
 
 def test_an_encryption_key_equal_to_the_hmac_key_is_a_problem() -> None:
@@ -284,12 +289,15 @@ def test_random_bytes_never_raise_anything_else() -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "web1", "web2"])
-def test_a_heading_without_an_end_is_a_problem_whichever_stanza_is_used(name: str) -> None:
+def test_a_heading_without_an_end_is_a_problem_whichever_section_is_used(name: str) -> None:
     text = "[default]\nKEY one\n[web1]\nSPA_SERVER x\n  [web2\nKEY hunter2\n[]\n[ \n"
-    assert complaints(text, name) == ["rc:5: the stanza's heading has no ']'", "rc:8: the stanza's heading has no ']'"]
+    assert complaints(text, name) == [
+        "rc:5: the section's heading has no ']'",
+        "rc:8: the section's heading has no ']'",
+    ]
 
 
-def test_two_stanzas_of_one_name_are_both_read_and_warned_of() -> None:
+def test_two_sections_of_one_name_are_both_read_and_warned_of() -> None:
     text = b"[web1]\nSPA_SERVER x\nFW_TIMEOUT 1\n[web2]\n[WEB1] ; again\nFW_TIMEOUT 2\n[default]\n[default]#\n"
     found = fwknoprc.parse(text, "rc")
     assert found.profile("web1") == Profile(server="x", timeout=2)
@@ -307,7 +315,7 @@ def test_a_file_of_nothing_but_oddities_is_not_warned_of_without_an_end() -> Non
 
 def test_what_stands_behind_a_heading_is_warned_of_and_not_repeated() -> None:
     found = fwknoprc.parse(b"[web1] KEY hunter2\n[web2] ; x\n[web3]# y\n[web4]  \n", "rc")
-    assert found.warnings == ("rc:1: what stands behind the stanza's heading is not read: put it on a line of its own",)
+    assert found.warnings == ("rc:1: text behind the section's heading is not read: put it on a line of its own",)
     assert found.profile("web1") == Profile()
 
 
@@ -328,7 +336,7 @@ def test_a_file_without_keys_may_be_read_by_all(tmp_path: Path) -> None:
     assert fwknoprc.load(path).warnings == ()
     path.chmod(0o664)
     assert fwknoprc.load(path).warnings == (
-        f"{path}: others can write it (mode 0664) and so let in whom they like: chmod 600 it",
+        f"{path}: other users can write it (mode 0664) and so choose who is let in: chmod 600 it",
     )
 
 
@@ -371,7 +379,7 @@ def test_a_profile_never_shows_its_keys() -> None:
         ("10.0.0.3", "tcp/22", None),
     ],
 )
-def test_a_host_finds_its_stanza_by_name_or_by_address(host: str, service: str, name: str | None) -> None:
+def test_a_host_finds_its_section_by_name_or_by_address(host: str, service: str, name: str | None) -> None:
     text = (
         "[default]\nSPA_SERVER 10.0.0.3\n[web1]\nACCESS tcp/80\n[shell]\nSPA_SERVER 10.0.0.1\nACCESS tcp/22,tcp/80\n"
         "[pages]\nSPA_SERVER 10.0.0.1\nACCESS tcp/443\n[any]\nSPA_SERVER 10.0.0.2\n"
@@ -386,7 +394,7 @@ def test_a_file_that_others_can_write_names_no_program(tmp_path: Path, mode: int
     path = tmp_path / "rc"
     path.write_text(f"[default]\n{name} /tmp/evil\n")
     path.chmod(mode)
-    with pytest.raises(ConfigError, match=rf":2: {name}: others can write this file"):
+    with pytest.raises(ConfigError, match=rf":2: {name}: other users can write this file"):
         fwknoprc.load(path)
     path.chmod(0o644)
     assert fwknoprc.load(path).profile() != Profile()

@@ -44,14 +44,14 @@ def write(path: Path, text: str) -> Path:
     ("text", "words", "told"),
     [
         ("[web2]\n", "-D web1", f"{IN_DEFAULT}{NOBODY}write KEY_BASE64 into [default]{GENERATE}, or {FILE}-G"),
-        ("[web1]\nKEY x\n", "-D web1", f"{IN_DEFAULT}{NOBODY}that file has a stanza [web1]: read it with -n web1"),
+        ("[web1]\nKEY x\n", "-D web1", f"{IN_DEFAULT}{NOBODY}that file has a section [web1]: read it with -n web1"),
         ("[web1]\n", "-n web1", f"{IN_BOTH}{NOBODY}write KEY_BASE64 into [web1]{GENERATE}, or {FILE}-G"),
         ("[default]\nKEY x\n", "--no-rc-file", f"no file was read, {NOBODY}{FILE}-G"),
         ("[default]\nKEY x\n", "--no-home-dir", f"no file was read, {NOBODY}{FILE}-G"),
         (
             "[default]\nKEY x\n",
             "--ask-key",
-            f"it was to be asked for (--ask-key), {NOBODY}hand it over with --fd or --stdin",
+            f"--ask-key asks for it, {NOBODY}pass it with --fd or --stdin",
         ),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_person_who_types_nothing_is_told_which_key_it_was(
     monkeypatch.setattr("getpass.getpass", end)
     write(home / ".fwknoprc", "[default]\nKEY x\n")
     assert said(capsys, *KNOCK, "--ask-hmac-key") == (
-        "no HMAC key: it was to be asked for (--ask-hmac-key), and nothing was typed; hand it over with --fd or --stdin"
+        "no HMAC key: --ask-hmac-key asks for it, and nothing was typed; pass it with --fd or --stdin"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_person_who_types_nothing_is_told_which_key_it_was(
             "[web1]\nKEY x\nUSE_HMAC Y\n",
             "-n web1",
             (
-                f"127.0.0.1 port 1: no HMAC key: {IN_BOTH}and `doorward connect` asks nobody; "
+                f"127.0.0.1 port 1: no HMAC key: {IN_BOTH}and `doorward connect` asks no questions; "
                 f"write HMAC_KEY_BASE64 into [web1]{GENERATE}"
             ),
         ),
@@ -129,7 +129,7 @@ def test_a_person_who_types_nothing_is_told_which_key_it_was(
             "127.0.0.1: dialling without a knock: no GPG_RECIPIENT to knock with: [web1] and [default] of RC have none",
         ),
     ],
-    ids=["HMAC", "no stanza", "GnuPG"],
+    ids=["HMAC", "no section", "GnuPG"],
 )
 def test_connect_says_which_key_it_lacks_and_where_it_looked(
     text: str, words: str, told: str, home: Path, capsys: pytest.CaptureFixture[str]
@@ -143,7 +143,7 @@ def test_a_packet_that_cannot_be_saved_is_told_with_the_reason(home: Path, capsy
     told = "the packet cannot be saved: No such file or directory"
     assert said(capsys, *KNOCK, "-B", "/missing/x") == f"/missing/x: {told}"
     (home / "link").symlink_to("target")
-    told = "the packet cannot be saved: it is a link, which is not followed"
+    told = "the packet cannot be saved: it is a link, and links are not followed"
     assert said(capsys, *KNOCK, "-B", f"{home}/link") == f"{home}/link: {told}"
 
 

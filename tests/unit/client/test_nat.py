@@ -6,7 +6,7 @@ import pytest
 
 from doorward.client import nat
 from doorward.client.packet import Request
-from doorward.config.profile import HostPort, Profile
+from doorward.client.profile import HostPort, Profile
 from doorward.errors import ClientError
 from doorward.values import Secret, Service, SymmetricKeys
 from doorward.wire.fwknop import MessageType
@@ -19,36 +19,38 @@ KEYS = SymmetricKeys(Secret(b"k"), None)
 @pytest.mark.parametrize(
     ("profile", "services", "led"),
     [
-        (Profile(), TWO, nat.Led(TWO)),
-        (Profile(nat_access=HostPort("10.0.0.1", 80)), SSH, nat.Led(SSH, "10.0.0.1,80")),
-        (Profile(nat_access=HostPort("10.0.0.1", 80)), TWO, nat.Led(TWO, "10.0.0.1,80")),
-        (Profile(nat_access=HostPort("10.0.0.1")), SSH, nat.Led(SSH, "10.0.0.1,22")),
-        (Profile(nat_access=HostPort("2001:db8::5", 80)), SSH, nat.Led(SSH, "2001:db8::5,80")),
+        (Profile(), TWO, nat.NatRequest(TWO)),
+        (Profile(nat_access=HostPort("10.0.0.1", 80)), SSH, nat.NatRequest(SSH, "10.0.0.1,80")),
+        (Profile(nat_access=HostPort("10.0.0.1", 80)), TWO, nat.NatRequest(TWO, "10.0.0.1,80")),
+        (Profile(nat_access=HostPort("10.0.0.1")), SSH, nat.NatRequest(SSH, "10.0.0.1,22")),
+        (Profile(nat_access=HostPort("2001:db8::5", 80)), SSH, nat.NatRequest(SSH, "2001:db8::5,80")),
         (
             Profile(nat_access=HostPort("in", 80), nat_port=99),
             SSH,
-            nat.Led((Service.parse("tcp/99"),), "in,80"),
+            nat.NatRequest((Service.parse("tcp/99"),), "in,80"),
         ),
-        (Profile(nat_local=True, server="h"), SSH, nat.Led(SSH, "h,22", local=True)),
+        (Profile(nat_local=True, server="h"), SSH, nat.NatRequest(SSH, "h,22")),
         (
             Profile(nat_local=True, server="h", nat_port=110),
             SSH,
-            nat.Led((Service.parse("tcp/110"),), "h,22", local=True),
+            nat.NatRequest((Service.parse("tcp/110"),), "h,22"),
         ),
         (
             Profile(nat_port=99),
             SSH,
-            nat.Led((Service.parse("tcp/99"),)),
+            nat.NatRequest((Service.parse("tcp/99"),)),
         ),  # as fwknop: the port is replaced all the same
     ],
 )
-def test_the_message_says_what_fwknops_says(profile: Profile, services: tuple[Service, ...], led: nat.Led) -> None:
-    assert nat.lead(profile, services, secrets.token_bytes) == led
+def test_the_message_says_what_fwknops_says(
+    profile: Profile, services: tuple[Service, ...], led: nat.NatRequest
+) -> None:
+    assert nat.request(profile, services, secrets.token_bytes) == led
 
 
 def test_a_random_port_lies_where_fwknops_lies() -> None:
-    led = nat.lead(Profile(nat_access=HostPort("in"), nat_rand_port=True), SSH, bytes)
-    assert led == nat.Led((Service.parse("tcp/10000"),), "in,22", random_port=10000)
+    led = nat.request(Profile(nat_access=HostPort("in"), nat_rand_port=True), SSH, bytes)
+    assert led == nat.NatRequest((Service.parse("tcp/10000"),), "in,22", random_port=10000)
     assert nat.random_port(lambda count: b"\xff" * count) <= 65534
     assert len({nat.random_port(secrets.token_bytes) for _ in range(50)}) > 40
 
@@ -65,7 +67,7 @@ def test_options_that_do_not_fit_together_are_refused(
     profile: Profile, services: tuple[Service, ...], complaint: str
 ) -> None:
     with pytest.raises(ClientError, match=complaint):
-        nat.lead(profile, services, secrets.token_bytes)
+        nat.request(profile, services, secrets.token_bytes)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +86,5 @@ def test_options_that_do_not_fit_together_are_refused(
 def test_what_is_asked_for_makes_the_message_type(
     target: str | None, timeout: int, command: str | None, kind: MessageType, *, local: bool
 ) -> None:
-    assert Request(SSH, "u", KEYS, timeout=timeout, nat=target, local=local, command=command).type is kind
+    profile = Profile(timeout=timeout, command=command, nat_local=local)
+    assert Request(profile, nat.NatRequest(SSH, target), KEYS, "u").type is kind

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.client import request
-from doorward.client.nat import Led
-from doorward.config.profile import Profile
+from doorward.client.nat import NatRequest
+from doorward.client.profile import Profile
 from doorward.errors import ClientError, ConfigError
 from doorward.values import EncryptionMode, Secret, Service, SymmetricKeys
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from doorward.client.packet import Request
 
-LED = Led((Service.parse("tcp/22"),))
+LED = NatRequest((Service.parse("tcp/22"),))
 
 
 def asked(profile: Profile, host: str = "web1", **typed: str) -> Request:

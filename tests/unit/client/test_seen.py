@@ -1,270 +1,187 @@
 from __future__ import annotations
 
-import dataclasses
-import io
 import ipaddress
-import itertools
-import secrets
-import sys
-import time
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from doorward.client import seen
-from doorward.client.address import Endpoint
-from doorward.client.outside import Outside
-from doorward.config.profile import Profile
-from doorward.errors import ClientError
-from unit.client.web import certificate, saying, site
+from doorward.client.seen import DAY, SITE, Seen
 
-if TYPE_CHECKING:
-    import socket
+NOW = 1_800_000_000
+HOST, PUBLIC = ipaddress.ip_address("8.8.8.8"), ipaddress.ip_address("9.9.9.9")
+OWN = ipaddress.ip_address("192.168.1.23")
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+wlan0\t00000000\t0102A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
+eth0\t00000000\t0101A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0
+"""
 
-PUBLIC = Endpoint(ipaddress.ip_address("9.9.9.9"), 62201)
-PRIVATE = Endpoint(ipaddress.ip_address("10.0.0.1"), 62201)
-PUBLIC6 = Endpoint(ipaddress.ip_address("2620:fe::fe"), 62201)
-ME, ME6 = "8.8.4.4", "2001:4860:4860::8888"
+
+def entry(address: str, age: int = 0, by: str = "8.8.8.8", out: str = "w") -> Seen:
+    return Seen(out, by, ipaddress.ip_address(address), NOW - age)
+
+
+def known(*entries: Seen, host: str = "8.8.8.8") -> list[str]:
+    return [str(each.address) for each in seen.known(entries, "w", ipaddress.ip_address(host), NOW)]
 
 
 @pytest.fixture
-def pem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a certificate for the loopback that this machine believes."""
-    path = certificate(tmp_path, "127.0.0.1", "::1")
-    monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    return path
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "state/doorward/seen"
 
 
-def outside() -> Outside:
-    return Outside(
-        clock=time.time,
-        monotonic=time.monotonic,
-        random_bytes=secrets.token_bytes,
-        environ={},
-        home=Path("/"),
-        ask=lambda _: "",
-        agree=lambda _: False,
-        out=io.StringIO(),
-        err=io.StringIO(),
-    )
+def test_what_was_learned_is_read_again_by_nobody_but_its_owner(file: Path) -> None:
+    seen.learn(file, entry("9.9.9.9"))
+    assert seen.load(file) == ([entry("9.9.9.9")], "")
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert list(file.parent.iterdir()) == [file]
 
 
-def address(*urls: str, host: Endpoint | None = PUBLIC, **said: object) -> str:
-    profile = dataclasses.replace(Profile(resolve_urls=urls), **said)  # type: ignore[arg-type]  # by name
-    return str(seen.address(profile, host, outside()))
+def test_a_host_that_sees_another_address_keeps_the_last_three_and_the_newest_comes_first(file: Path) -> None:
+    for age, address in ((9, "9.9.9.1"), (8, "9.9.9.2"), (7, "9.9.9.3"), (6, "9.9.9.4"), (5, "9.9.9.3")):
+        seen.learn(file, entry(address, age))
+        seen.learn(file, entry(address, age, by=SITE, out="other"))
+    assert known(*seen.load(file)[0]) == ["9.9.9.3", "9.9.9.4", "9.9.9.2"]
 
 
-def complaint(*urls: str, host: Endpoint | None = PUBLIC, **said: object) -> str:
-    with pytest.raises(ClientError, match="nobody says which address") as caught:
-        address(*urls, host=host, **said)
-    return str(caught.value)
+def test_the_file_does_not_grow_without_end(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seen, "LINES_MAX", 2)
+    for number in range(4):
+        seen.learn(file, entry("9.9.9.9", out=str(number)))
+    assert [each.way for each in seen.load(file)[0]] == ["3", "2"]
 
 
-@pytest.mark.parametrize("body", [ME, f"{ME}\n", f"  {ME}\r\n"])
-def test_a_site_is_asked_over_tls_and_believed(pem: Path, body: str) -> None:
-    with site(saying(body), pem) as url:
-        assert address(url) == ME
-
-
-def test_a_chunked_answer_is_put_together(pem: Path) -> None:
-    with site(saying(b"4\r\n8.8.\r\n3\r\n4.4\r\n0\r\n\r\n", "200 OK", "Transfer-Encoding: chunked"), pem) as url:
-        assert address(url) == ME
-
-
-def test_for_a_host_of_ipv6_the_site_is_asked_over_ipv6(pem: Path) -> None:
-    with site(saying(ME6), pem, "::1") as url:
-        assert address(url, host=PUBLIC6) == ME6
-    with site(saying(ME6), pem) as url:
-        assert "127.0.0.1: " in complaint(url, host=PUBLIC6)  # it cannot be asked over IPv6
-
-
-def test_the_request_names_the_program(pem: Path) -> None:
-    heads: list[str] = []
-
-    def answer(connection: socket.socket, head: str) -> None:
-        heads.append(head)
-        saying(ME)(connection, head)
-
-    with site(answer, pem) as url:
-        address(url)
-        address(url, user_agent="me")
-    assert [head.split("\r\n")[1] for head in heads] == ["User-Agent: Fwknop/2.6.11", "User-Agent: me"]
-    assert heads[0].startswith("GET /ip HTTP/1.1\r\n")
-
-
-def test_the_next_site_is_asked_where_one_fails(pem: Path) -> None:
-    with site(saying("down", "503 Sorry"), pem) as first, site(saying(ME), pem) as second:
-        assert address("https://127.0.0.1:1/", first, second) == ME
-        text = complaint("https://127.0.0.1:1/", first)
-    assert "https://127.0.0.1:1/: Connection refused; " in text
-    assert f"{first}: answers with status 503" in text
-
-
-def test_a_certificate_that_nobody_vouches_for_is_refused(pem: Path, tmp_path: Path) -> None:
-    other = certificate(tmp_path, "127.0.0.1", name="other")
-    with site(saying(ME), other) as url:
-        assert "certificate verify failed" in complaint(url)
-    assert pem.exists()
-
-
-def test_a_certificate_for_another_name_is_refused(pem: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = certificate(tmp_path, "192.0.2.1", name="other")
-    monkeypatch.setenv("SSL_CERT_FILE", str(other))
-    with site(saying(ME), other) as url:
-        assert "not valid for" in complaint(url)
-    assert pem.exists()
+def test_what_a_host_saw_counts_at_that_host_alone_and_what_a_site_told_everywhere() -> None:
+    entries = entry("9.9.9.1"), entry("9.9.9.2", by="8.8.4.4"), entry("9.9.9.3", by=SITE)
+    assert known(*entries) == ["9.9.9.1", "9.9.9.3"]
+    assert known(*entries, host="8.8.4.4") == ["9.9.9.2", "9.9.9.3"]
+    assert known(*entries, host="1.1.1.1") == ["9.9.9.3"]
 
 
 @pytest.mark.parametrize(
-    ("body", "reason"),
+    "useless",
     [
-        ("", "answers '', not one plain address"),
-        ("<html>8.8.4.4</html>", "not one plain address"),
-        (f"{ME} {ME}", "not one plain address"),
-        (f"{ME}\n1.1.1.1\n", "not one plain address"),
-        (f"{ME},tcp/22", "not one plain address"),
-        ("08.8.4.4", "not one plain address"),
-        ("\x1b[2J8.8.4.4", "answers '?[2J8.8.4.4', not one"),
-        ("127.0.0.1", "answers 127.0.0.1, which no packet comes from"),
-        ("0.0.0.0", "which no packet comes from"),  # noqa: S104  an answer
-        ("224.0.0.1", "which no packet comes from"),
-        ("169.254.1.1", "which no packet comes from"),
-        ("10.0.0.9", "answers 10.0.0.9, a private address, but 9.9.9.9 is public"),
-        (ME6, f"answers {ME6}, but 9.9.9.9 is knocked at"),
-        ("x" * 17_000, "answers with more than 16384 bytes"),
+        entry("9.9.9.9", out="another way"),
+        entry("9.9.9.9", age=91 * DAY),
+        entry("9.9.9.9", age=-2 * DAY),
+        entry("10.0.0.4"),
+        entry("127.0.0.1"),
+        entry("2600::1"),
     ],
 )
-def test_what_is_no_usable_address_is_refused(pem: Path, body: str, reason: str) -> None:
-    with site(saying(body), pem) as url:
-        assert reason in complaint(url)
+def test_what_is_old_or_impossible_or_of_another_way_out_does_not_count(useless: Seen) -> None:
+    assert known(useless) == []
+    assert known(useless, entry("9.9.9.9", age=DAY)) == ["9.9.9.9"]
 
 
-def test_a_private_address_is_right_within_a_private_network(pem: Path) -> None:
-    with site(saying("10.0.0.9"), pem) as url:
-        assert address(url, host=PRIVATE) == "10.0.0.9"
+def test_old_lines_go_when_something_is_learned(file: Path) -> None:
+    seen.learn(file, entry("9.9.9.9", age=200 * DAY))
+    seen.learn(file, entry("9.9.9.8"))
+    assert seen.load(file)[0] == [entry("9.9.9.8")]
 
 
 @pytest.mark.parametrize(
-    ("target", "reason"),
+    "row",
     [
-        ("file:///etc/passwd", "redirects to something that is no web address"),
-        ("ftp://127.0.0.1/", "redirects to something that is no web address"),
-        ("https://u:p@127.0.0.1/", "redirects to something that is no web address"),
-        ("http://127.0.0.1/", "redirects to an address without TLS"),
-        ("/again", "redirects more than 3 times"),
+        "",
+        "x",
+        "w 8.8.8.8 9.9.9.9",
+        "w 8.8.8.8 9.9.9.9 x",
+        "w nobody 9.9.9.9 1",
+        "w 8.8.8.8 9.9.9 1",
+        "\x00 \xff é 1",
+        "a b c d e",
     ],
 )
-def test_a_redirection_leads_nowhere_but_to_the_web(pem: Path, target: str, reason: str) -> None:
-    with site(saying("", "302 Found", f"Location: {target}"), pem) as url:
-        assert reason in complaint(url)
+def test_a_damaged_line_is_told_and_goes_with_the_next_learning(file: Path, row: str) -> None:
+    seen.learn(file, entry("9.9.9.9"))
+    with file.open("a") as stream:
+        stream.write(f"{row}\n")
+    assert seen.load(file) == ([entry("9.9.9.9")], f"1 of the lines of {file} are damaged and not used")
+    seen.learn(file, entry("9.9.9.8"))
+    assert seen.load(file)[1] == ""
 
 
-def test_a_redirection_over_tls_is_followed(pem: Path) -> None:
-    with site(saying(ME), pem) as there, site(saying("", "301 Moved", f"Location: {there}"), pem) as url:
-        assert address(url) == ME
+def test_a_file_that_others_can_write_counts_for_nothing(file: Path) -> None:
+    seen.learn(file, entry("9.9.9.9"))
+    for mode in (0o620, 0o602):
+        file.chmod(mode)
+        assert seen.load(file) == ([], f"{file} is not used: others can write it (mode 0{mode:o})")
+    file.chmod(0o644)
+    assert seen.load(file) == ([entry("9.9.9.9")], "")
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"HTTP/1.1 200 OK\r\n", b"HTTP/9 x\r\n\r\n", b"SSH-2.0-x\r\n"])
-def test_what_is_no_http_is_refused(pem: Path, content: bytes) -> None:
-    with site(lambda connection, _: connection.sendall(content), pem) as url:
-        assert complaint(url)
+def test_a_file_of_another_user_counts_for_nothing_and_stays(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen.learn(file, entry("9.9.9.9"))
+    there = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: there + 1)
+    assert seen.load(file) == ([], f"{file} is not used: it is another user's")
+    with pytest.raises(PermissionError, match="others can write the folder"):
+        seen.learn(file, entry("9.9.9.8"))
+    monkeypatch.undo()
+    assert seen.load(file)[0] == [entry("9.9.9.9")]
 
 
-@pytest.mark.parametrize("secure", [True, False])
-def test_a_site_that_drips_is_given_up(pem: Path, monkeypatch: pytest.MonkeyPatch, *, secure: bool) -> None:
-    monkeypatch.setattr(seen, "SECONDS", 0.4)
-
-    def drip(connection: socket.socket, _: str) -> None:
-        for _turn in itertools.count():
-            connection.sendall(b"a")
-            time.sleep(0.05)
-
-    with site(drip, pem if secure else None) as url:
-        assert "slow" in (text := complaint(url)) or "timed out" in text
+def test_a_folder_that_others_can_write_gets_nothing(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.parent.chmod(0o777)
+    with pytest.raises(PermissionError, match="others can write the folder"):
+        seen.learn(file, entry("9.9.9.9"))
 
 
-def test_a_site_that_says_nothing_is_given_up(pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "SECONDS", 0.3)
-
-    def listen(connection: socket.socket, _: str) -> None:
-        connection.recv(1)
-
-    with site(listen, pem) as url:
-        assert "timed out" in complaint(url)
-
-
-def test_without_tls_only_the_person_who_asked_for_it_is_served() -> None:
-    with site(saying(ME)) as url:
-        assert address(url, resolve_http_only=True) == ME
-        warned = outside()
-        seen.address(Profile(resolve_urls=(url,)), PUBLIC, warned)
-    assert isinstance(warned.err, io.StringIO)
-    assert "without TLS whoever is on the way can answer" in warned.err.getvalue()
+def test_a_link_a_pipe_and_a_huge_file_count_for_nothing(file: Path, tmp_path: Path) -> None:
+    seen.learn(file, entry("9.9.9.9"))
+    link, pipe, huge = (tmp_path / name for name in ("link", "pipe", "huge"))
+    link.symlink_to(file)
+    os.mkfifo(pipe, 0o600)
+    huge.write_bytes(bytes(seen.FILE_MAX + 1))
+    huge.chmod(0o600)
+    told = [seen.load(path) for path in (link, pipe, huge)]
+    assert [entries for entries, _ in told] == [[], [], []]
+    assert "symbolic links" in told[0][1]
+    assert told[1][1].endswith("it is no file")
+    assert told[2][1].endswith(f"it exceeds {seen.FILE_MAX} bytes")
 
 
-def test_there_are_several_sites_to_ask_without_being_told() -> None:
-    assert len(seen.SITES) >= 2
-    assert all(url.startswith("https://") for url in seen.SITES)
+def test_no_file_is_no_complaint(file: Path) -> None:
+    assert seen.load(file) == ([], "")
+    assert seen.load(Path("/dev/null/doorward/seen")) == ([], "")
 
 
-@pytest.mark.parametrize("wget", ["/usr/bin/wget", "wget --tries=1"])
-def test_the_users_own_wget_is_run(wget: str) -> None:
-    heads: list[str] = []
-
-    def answer(connection: socket.socket, head: str) -> None:
-        heads.append(head)
-        saying(ME)(connection, head)
-
-    with site(answer) as url:
-        assert address(url, wget=wget) == ME
-        assert address(url, wget=wget, wget_user_agent=True) == ME
-    assert "User-Agent: Fwknop/2.6.11" in heads[0]
-    assert "User-Agent: Wget/" in heads[1]
+def test_the_file_is_in_the_state_home_and_a_relative_one_is_none() -> None:
+    home = Path("/home/alice")
+    assert seen.path({}, home) == home / ".local/state/doorward/seen"
+    assert seen.path({"XDG_STATE_HOME": "/var/alice"}, home) == Path("/var/alice/doorward/seen")
+    assert seen.path({"XDG_STATE_HOME": "here"}, home) == home / ".local/state/doorward/seen"
 
 
-def program(code: str) -> str:
-    return f"{sys.executable} -c '{code}'"
+def test_a_way_out_is_named_by_network_and_gateway_and_whether_the_host_is_public(tmp_path: Path) -> None:
+    table = tmp_path / "route"
+    table.write_text(ROUTES)
+    lease = ipaddress.ip_address("192.168.1.77")
+    way = seen.way(OWN, HOST, table)
+    assert way == seen.way(lease, HOST, table) == "public,c0a801,0101A8C0"
+    others = [
+        seen.way(OWN, ipaddress.ip_address("10.0.0.5"), table),
+        seen.way(ipaddress.ip_address("192.168.2.23"), HOST, table),
+        seen.way(OWN, HOST, tmp_path / "none"),
+        seen.way(ipaddress.ip_address("fd77::1"), HOST, table),
+    ]
+    assert len({way, *others}) == 5
+
+
+@pytest.mark.parametrize("table", ["", "x\ny\n", "h\na 00000000 b zz\n", "h\nlo 00000000 0 0001 0 0 x\n"])
+def test_a_table_of_routes_that_cannot_be_read_names_no_gateway(tmp_path: Path, table: str) -> None:
+    (tmp_path / "route").write_text(table)
+    assert seen.way(OWN, HOST, tmp_path / "route").endswith(",-")
 
 
 @pytest.mark.parametrize(
-    ("wget", "reason"),
-    [
-        ("/missing/wget", "No such file"),
-        (program("print(1)"), "answers '1', not one plain address"),
-        (program("print(9 * 20000)"), "not one plain address"),
-        (program('import sys; sys.stdout.write("9" * 99999)'), "prints more than 16384 bytes"),
-        (program('import os; os.write(1, b"8.8.4.4 "); os.kill(os.getpid(), 9)'), None),
-    ],
+    ("seconds", "words"),
+    [(-5, "just now"), (59, "just now"), (60, "1 min ago"), (7300, "2 h ago"), (9 * DAY, "9 d ago")],
 )
-def test_a_wget_that_misbehaves_is_an_error(wget: str, reason: str | None) -> None:
-    if reason is None:
-        assert address("https://x/", wget=wget) == ME
-    else:
-        assert reason in complaint("https://x/", wget=wget)
-
-
-def test_a_wget_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seen, "SECONDS", 0.3)
-    assert "says nothing within 0.3 s" in complaint("https://x/", wget=program("import time; time.sleep(60)"))
-
-
-def test_what_wget_would_take_for_a_shells_word_stays_a_word(tmp_path: Path) -> None:
-    assert complaint(f"https://x/$(touch {tmp_path}/y);touch%20{tmp_path}/y", wget=program("print(2)"))
-    assert not list(tmp_path.iterdir())
-
-
-@given(st.binary(max_size=300))
-@example(b"Transfer-Encoding: chunked\r\n\r\n-5\r\n")
-@example(b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n")
-@example(b"Content-Length: -1\r\n\r\n")
-@example(b"Content-Length: 99999999999999999999\r\n\r\nx")
-@example(b"\xff: \xff\r\n" * 150)
-def test_whatever_a_site_sends_nothing_but_an_error_comes_of_it(rest: bytes) -> None:
-    def answer(connection: socket.socket, _: str) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\n" + rest)
-
-    with site(answer) as url:
-        assert complaint(url, resolve_http_only=True)
+def test_an_age_has_one_unit(seconds: float, words: str) -> None:
+    assert seen.age(seconds) == words

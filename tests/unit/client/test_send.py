@@ -11,8 +11,8 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 
 from doorward.client import raw
 from doorward.client.address import Endpoint
-from doorward.client.send import USER_AGENT, Transport, http_request, send, unsent
-from doorward.config.profile import Carrier
+from doorward.client.profile import USER_AGENT, Carrier, HostPort, Profile
+from doorward.client.send import http_request, send, unsent
 from doorward.errors import ClientError
 
 if TYPE_CHECKING:
@@ -47,21 +47,21 @@ def received(listener: socket.socket) -> bytes:
 
 
 def test_over_tcp_the_payload_is_all_there_is(listener: socket.socket) -> None:
-    assert send(PAYLOAD, endpoint(listener), Transport(Carrier.TCP)) == len(PAYLOAD)
+    assert send(PAYLOAD, endpoint(listener), Profile(carrier=Carrier.TCP)) == len(PAYLOAD)
     assert received(listener) == PAYLOAD
 
 
 def test_over_tcp_the_source_port_can_be_named(listener: socket.socket) -> None:
     with socket.create_server(("", 0)) as free:
         port = free.getsockname()[1]
-    send(PAYLOAD, endpoint(listener), Transport(Carrier.TCP, source_port=port))
+    send(PAYLOAD, endpoint(listener), Profile(carrier=Carrier.TCP, source_port=port))
     connection, client = listener.accept()
     connection.close()
     assert client[1] == port
 
 
 def test_over_http_it_is_fwknops_request(listener: socket.socket) -> None:
-    send(PAYLOAD, endpoint(listener), Transport(Carrier.HTTP, server="web1"))
+    send(PAYLOAD, endpoint(listener), Profile(carrier=Carrier.HTTP, server="web1"))
     path = "ab-_" * 40
     assert received(listener).decode() == (
         f"GET /{path} HTTP/1.1\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\nHost: web1\r\nConnection: close\r\n\r\n"
@@ -70,7 +70,7 @@ def test_over_http_it_is_fwknops_request(listener: socket.socket) -> None:
 
 @pytest.mark.parametrize(("server", "shown"), [("web1", "web1"), ("2001:db8::1", "[2001:db8::1]")])
 def test_through_a_proxy_the_request_names_the_server_and_the_host_is_the_proxy(server: str, shown: str) -> None:
-    sent = http_request(b"ab", Transport(Carrier.HTTP, server=server, proxy="px", user_agent="me"))
+    sent = http_request(b"ab", Profile(carrier=Carrier.HTTP, server=server, http_proxy=HostPort("px"), user_agent="me"))
     assert sent.decode().split("\r\n")[:4] == [
         f"GET http://{shown}/ab HTTP/1.1",
         "User-Agent: me",
@@ -96,7 +96,7 @@ def test_a_proxy_is_given_the_time_to_pass_the_request_on(listener: socket.socke
 
     thread = threading.Thread(target=pass_on)
     thread.start()
-    send(PAYLOAD, endpoint(listener), Transport(Carrier.HTTP, server="web1", proxy="px"))
+    send(PAYLOAD, endpoint(listener), Profile(carrier=Carrier.HTTP, server="web1", http_proxy=HostPort("px")))
     thread.join()
     assert gone == [b"still there"]
 
@@ -106,44 +106,42 @@ def test_nobody_there_is_an_error(carrier: Carrier) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(ConnectionRefusedError):
-        send(PAYLOAD, V4._replace(port=port), Transport(carrier))
+        send(PAYLOAD, V4._replace(port=port), Profile(carrier=carrier))
 
 
 @pytest.mark.parametrize(
-    ("error", "transport", "told"),
+    ("error", "profile", "told"),
     [
         (
             TimeoutError("timed out"),
-            Transport(Carrier.TCP, server="web1"),
+            Profile(carrier=Carrier.TCP, server="web1"),
             "web1 (127.0.0.1) port 62201 over tcp: no answer within 5 s; -P tcp needs a server there",
         ),
         (
             TimeoutError("timed out"),
-            Transport(Carrier.HTTP, proxy="px"),
+            Profile(carrier=Carrier.HTTP, http_proxy=HostPort("px")),
             "the proxy px (127.0.0.1) port 62201 over http: no answer within 5 s",
         ),
         (
             OSError(1, "Operation not permitted"),
-            Transport(server="127.0.0.1"),
+            Profile(server="127.0.0.1"),
             "127.0.0.1 port 62201 over udp: Operation not permitted: this machine's own",
         ),
         (
             OSError(101, "Network is unreachable"),
-            Transport(Carrier.ICMP),
+            Profile(carrier=Carrier.ICMP),
             "127.0.0.1 over icmp: Network is unreachable",
         ),
     ],
 )
-def test_what_could_not_be_sent_is_told_with_where_it_was_to_go(
-    error: OSError, transport: Transport, told: str
-) -> None:
-    assert unsent(error, V4, transport).startswith(told)
+def test_what_could_not_be_sent_is_told_with_where_it_was_to_go(error: OSError, profile: Profile, told: str) -> None:
+    assert unsent(error, V4, profile).startswith(told)
 
 
 @pytest.mark.parametrize("to", [V4, V6])
 @pytest.mark.parametrize("carrier", [Carrier.UDPRAW, Carrier.TCPRAW])
 def test_headers_of_our_own_making_are_fwknops(carrier: Carrier, to: Endpoint) -> None:
-    content = raw.packet(PAYLOAD, to, Transport(carrier, source_port=1234))
+    content = raw.packet(PAYLOAD, to, Profile(carrier=carrier, source_port=1234))
     network = IP(content) if to is V4 else IPv6(content)
     assert (network.ttl if to is V4 else network.hlim) == 255
     carried = network.payload
@@ -162,7 +160,7 @@ def test_headers_of_our_own_making_are_fwknops(carrier: Carrier, to: Endpoint) -
 def test_icmp_carries_the_payload_behind_its_eight_bytes(
     to: Endpoint, kind: int | None, code: int, in_v4: int, in_v6: type | None
 ) -> None:
-    content = raw.packet(PAYLOAD, to, Transport(Carrier.ICMP, icmp_type=kind, icmp_code=code))
+    content = raw.packet(PAYLOAD, to, Profile(carrier=Carrier.ICMP, icmp_type=kind, icmp_code=code))
     network = IP(content) if to is V4 else IPv6(content)
     assert bytes(network.payload)[1] == code
     assert bytes(network.payload)[8:] == PAYLOAD
@@ -185,16 +183,16 @@ def sums_are_right(network: Any) -> bool:
 
 def test_a_spoofed_source_stands_in_the_header() -> None:
     spoofed = ipaddress.ip_address("198.51.100.7")
-    assert IP(raw.packet(PAYLOAD, V4, Transport(Carrier.UDPRAW, spoofed=spoofed))).src == "198.51.100.7"
-    assert IP(raw.packet(PAYLOAD, V4, Transport(Carrier.UDPRAW))).src == "127.0.0.1"
+    assert IP(raw.packet(PAYLOAD, V4, Profile(carrier=Carrier.UDPRAW, spoofed=spoofed))).src == "198.51.100.7"
+    assert IP(raw.packet(PAYLOAD, V4, Profile(carrier=Carrier.UDPRAW))).src == "127.0.0.1"
 
 
 def test_a_spoofed_source_is_of_the_hosts_family() -> None:
     with pytest.raises(ClientError, match="cannot be the source"):
-        raw.send(PAYLOAD, V6, Transport(Carrier.UDPRAW, spoofed=ipaddress.ip_address("198.51.100.7")))
+        raw.send(PAYLOAD, V6, Profile(carrier=Carrier.UDPRAW, spoofed=ipaddress.ip_address("198.51.100.7")))
 
 
 def test_a_machine_without_scapy_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "scapy.layers", None)
     with pytest.raises(ClientError, match="python3-scapy"):
-        raw.packet(PAYLOAD, V4, Transport(Carrier.UDPRAW))
+        raw.packet(PAYLOAD, V4, Profile(carrier=Carrier.UDPRAW))

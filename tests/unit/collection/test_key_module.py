@@ -54,6 +54,15 @@ def test_a_reinstalled_host_is_reported_by_name_until_it_is_to_be_enrolled_again
     assert not make(tmp_path, reenroll=True)["changed"]
 
 
+def test_a_host_that_is_enrolled_under_another_name_is_reported_with_that_name(tmp_path: Path) -> None:
+    mark = enrol(tmp_path)
+    refused = make(tmp_path, check=False, host="www", host_mark=mark)
+    assert refused["failed"]
+    assert "www is the host that was enrolled as web" in refused["msg"]
+    assert "lookup('doorward.spa.key', 'web')" in refused["msg"]
+    assert not (tmp_path / "keys/www").exists()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_host_of_another_controller_is_left_alone(tmp_path: Path, *, known: bool) -> None:
     if known:

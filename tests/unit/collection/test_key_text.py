@@ -54,3 +54,30 @@ def test_anything_else_is_refused_and_never_repeated(text: str) -> None:
     with pytest.raises(key_text.KeyTextError) as caught:
         key_text.parse(text)
     assert B64[:8] not in str(caught.value)
+
+
+OTHER = key_text.render(KEY[::-1], HMAC)
+GONE = key_text.missing("c is enrolled, and its key is gone")
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "chosen"),
+    [
+        ("", "a", ("", "")),
+        (GOOD, "a", (GOOD, "")),  # a text without names is whoever's variable it stands in
+        (key_text.of_hosts({"a": GOOD}), "a", (GOOD, "")),
+        (key_text.of_hosts({"a": GOOD}), "b", ("", "")),
+        (key_text.of_hosts({"a": GOOD, "b": OTHER}), "a", (GOOD, "")),
+        (key_text.of_hosts({"a": GOOD, "b": OTHER}), "b", (OTHER, "")),
+        (key_text.of_hosts({"a": GOOD, "b": ""}), "b", ("", "")),
+        (key_text.of_hosts({"a": GOOD, "c": GONE}), "c", ("", "c is enrolled, and its key is gone")),
+        (key_text.of_hosts({"c": GONE, "a": GOOD}), "a", (GOOD, "")),
+        (key_text.of_hosts({"fe80::1%eth0": GOOD}), "fe80::1%eth0", (GOOD, "")),
+    ],
+)
+def test_a_connection_takes_the_key_of_its_own_host(text: str, host: str, chosen: tuple[str, str]) -> None:
+    assert key_text.choose(text, host) == chosen
+
+
+def test_the_text_of_no_host_is_empty() -> None:
+    assert key_text.of_hosts({}) == key_text.of_hosts({"a": ""}) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 ROLES = Path(__file__).resolve().parents[1] / "roles"
 _MARKUP = (
     (re.compile(r"\bP\(([\w.]+)#\w+\)"), r"`\1`"),
+    (re.compile(r"\bO\([\w.]+#role:\w+:(\w+)\)"), r"`\1`"),
     (re.compile(r"\b[CVOM]\(([^)]*)\)"), r"`\1`"),
 )
 
@@ -22,7 +24,7 @@ def readme(role: Path) -> str:
     parts = [f"# doorward.spa.{role.name}", f"{spec['short_description']}.", *_paragraphs(spec["description"])]
     parts += ["## Variables", *(_variable(name, option, "-") for name, option in spec["options"].items())]
     parts.append("*Made from meta/argument_specs.yml by tools/role_readmes.py.*")
-    return "\n\n".join(parts) + "\n"
+    return _formatted("\n\n".join(parts) + "\n")
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +39,13 @@ def main(arguments: list[str]) -> int:
         elif current != text:
             file.write_text(text, encoding="utf-8")
     return stale
+
+
+def _formatted(text: str) -> str:
+    """Return the text in the form of every Markdown file of the repository (.mdformat.toml)."""
+    command = [Path(sys.executable).parent / "mdformat", "-"]
+    done = subprocess.run(command, cwd=ROLES, input=text, check=True, capture_output=True, text=True)  # noqa: S603  ours
+    return done.stdout
 
 
 def _variable(name: str, option: dict[str, Any], bullet: str) -> str:

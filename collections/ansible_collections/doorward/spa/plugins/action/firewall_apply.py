@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import socket
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
-from ansible_collections.doorward.spa.plugins.plugin_utils import _inherited
+from ansible_collections.doorward.spa.plugins.plugin_utils import _inherited, _knocking, _silence
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
 from ansible_collections.doorward.spa.plugins.plugin_utils._listing import without_grants
 
@@ -25,9 +24,8 @@ _OPTIONS = {
 _PERSISTED = "/etc/doorward/firewall.nft"
 _MARGIN = 5.0  # seconds before the deadline after which a confirmation would race the rollback
 _AFTER = 2.0  # seconds after the deadline in which the rollback has surely happened
-_PROBE = 1.5  # seconds in which an open port would have answered; a lost SYN is repeated after one
+_LOOKS = 4  # at the open port, a knock between two
 _RETURN = 30.0  # seconds in which a host that rolled back must be reachable again
-_SSH_PORT = 22
 _CUT = "--doorward--"
 # Lists a file's table as the kernel would, without touching the host's: loaded into an empty network namespace.
 _LIST = "nft -s list table inet doorward"
@@ -59,6 +57,8 @@ class ActionModule(HostAction):
         self._refuse_a_connection_that_cannot_confirm()
         deadline = options["deadline"] or max(60, 3 * int(self._connection.get_option("timeout")) + 30)
         silent = options["expect_closed"] and not self._is_let_in(options["let_in"])
+        if silent:
+            self._require_an_answer()
         return result | {"deadline": deadline} | self._close(file, deadline, expect_closed=silent)
 
     def _send_table(self, content: str) -> str:
@@ -134,15 +134,36 @@ class ActionModule(HostAction):
         if commands:
             self._on_host("nft", commands)  # a table of another's making may have no such sets
 
-    def _require_silence(self) -> None:
-        """Fail when the host still answers one who has not knocked; sshd is met only if so."""
-        place = (self._connection.get_option("host"), int(self._connection.get_option("port") or _SSH_PORT))
-        try:
-            socket.create_connection(place, timeout=_PROBE).close()
-        except OSError:
-            return  # silence; or an alias of ssh_config, which only ssh can resolve
-        msg = f"{place[0]} port {place[1]} still answers without a knock"
+    def _require_an_answer(self) -> None:
+        """Fail where the probe does not see the port while it is open: its silence would prove nothing later."""
+        if self._connection.jumps:
+            return  # whose own probe tells silence from a failure
+        for _look in range(_LOOKS):
+            probes = self._probes()
+            if _silence.is_open(probes):
+                return
+            _knocking.send(_knocking.command(self._connection, [self._connection.spa_service()]))
+        msg = (
+            "this controller does not reach the port that ssh dials while it is open, so its silence would prove "
+            f"nothing: {'; '.join(map(str, probes))}. Nothing was changed"
+        )
         raise AnsibleActionFail(msg)
+
+    def _require_silence(self) -> None:
+        """Fail when the host still answers one who has not knocked, or cannot be asked; sshd is met only if open."""
+        if self._connection.jumps:
+            if not self._connection.spa_is_silent_behind_the_jump():
+                msg = f"{self._connection.get_option('host')} still answers its jump host without a knock"
+                raise AnsibleActionFail(msg)
+            return
+        against = _silence.broken(self._probes())
+        if against:
+            msg = f"the host is not silent without a knock: {against}"
+            raise AnsibleActionFail(msg)
+
+    def _probes(self) -> list[_silence.Probe]:
+        dialled = self._connection.spa_dialled()
+        return _silence.probe(dialled.host, dialled.port, dialled.bind_address)
 
     def _confirm(self, token: str, until: float) -> None:
         """Knock, connect anew and confirm, over and over until it is done or too late."""
@@ -167,7 +188,7 @@ class ActionModule(HostAction):
         while True:
             try:
                 self._connection.reset()
-                status = self._doorward_json("status")
+                status = self._doorward_status()
             except AnsibleError as error:
                 if time.monotonic() < give_up:
                     time.sleep(1)

@@ -63,6 +63,14 @@ class ActionModule(ActionBase):
         ours, theirs = _key_store.enrolment(folder, make=False), options["host_mark"].strip()
         if options["reenroll"] or theirs == (ours or ""):
             return
+        other = _key_store.named(folder.parent, theirs) if theirs else ""
+        if other:
+            msg = (
+                f"{options['host']} is the host that was enrolled as {other}: its keys have that name. Nothing was "
+                f"changed. Use {other}, and for connections by this name set ansible_spa_key: "
+                f"\"{{{{ lookup('doorward.spa.key', '{other}') }}}}\""
+            )
+            raise AnsibleActionFail(msg)
         if theirs:
             story = "bears the mark of another controller, or of keys that this controller has lost"
         elif _key_store.enrolled(folder):

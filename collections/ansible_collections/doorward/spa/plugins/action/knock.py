@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.doorward.spa.plugins.plugin_utils import _archive
+from ansible_collections.doorward.spa.plugins.plugin_utils import _knocking
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
 
 if TYPE_CHECKING:
@@ -25,10 +23,9 @@ _OPTIONS = {
     "verify": {"type": "bool", "default": False},
     "timeout": {"type": "int", "default": 10},
 }
-_SOURCE_FLAGS = {"auto": (), "packet": ("-s",)}
+_LEFT_OPEN = frozenset({"auto", "named"})
 _AGAIN = 2.0  # seconds before a knock that shows no effect is sent again
 _LOOK = 0.3  # seconds between two looks at the grants
-_SSH_PORT = 22
 
 
 class ActionModule(HostAction):
@@ -41,43 +38,34 @@ class ActionModule(HostAction):
         if not getattr(self._connection, "knocks", False):
             msg = "this host's connection does not knock: it needs ansible_connection: doorward.spa.ssh and a key"
             raise AnsibleActionFail(msg)
-        services = options["services"] or [self._service()]
-        command = self._command(options, services)
+        services = options["services"] or [self._connection.spa_service()]
         result = {"changed": False, "services": services}
         if options["verify"]:
-            return result | self._verified(command, services, options["timeout"])
-        self._send(command)
+            return result | self._verified(options, services)
+        _knocking.send(self._command(options, services))
         return result | {"knocks": 1}
 
-    def _service(self) -> str:
-        return self._connection.get_option("spa_service") or f"tcp/{self._connection.get_option('port') or _SSH_PORT}"
-
     def _command(self, options: dict, services: Sequence[str]) -> list[str]:
-        """Return the client's command line; the key stays in a file."""
-        option = self._connection.get_option
-        host = options["host"] or option("spa_host") or option("host")
-        port = options["port"] or option("spa_port")
-        source = options["source"] or option("spa_source")
-        words = [sys.executable, "-I", str(_archive.find()), "knock", *self._connection.spa_key_arguments()]
-        words += ["--no-save-args", "-A", ",".join(services), "-D", host, "-p", str(port)]
-        return [*words, *_SOURCE_FLAGS.get(source, ("-a", source))]
+        given = {name: options[name] for name in ("host", "port", "source") if options[name]}
+        return _knocking.command(self._connection, services, **given)
 
-    def _send(self, command: Sequence[str]) -> None:
-        done = subprocess.run(  # noqa: S603  our own archive, no shell
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
-        )
-        if done.returncode:
-            msg = f"the knock was not sent: {(done.stderr or done.stdout).strip()[-500:]}"
-            raise AnsibleActionFail(msg)
+    def _verified(self, options: dict, services: Sequence[str]) -> dict:
+        """Knock until the host shows a grant for the address that it sees this controller at.
 
-    def _verified(self, command: Sequence[str], services: Sequence[str], timeout: int) -> dict:
-        """Knock until the host shows a grant for the address that it sees this controller at."""
+        Behind NAT that address cannot be known before. It is remembered, since every later knock has to name it, and
+        where the source is left to the client this one names it too.
+        """
         source = self._peer().source
+        left_open = (options["source"] or self._connection.get_option("spa_source")) in _LEFT_OPEN
+        if left_open and not self._connection.jumps:
+            self._connection.spa_learn(source)
+        command = self._command(options | ({"source": source} if left_open else {}), services)
+        timeout = options["timeout"]
         self._doorward("close", "--from", source)
         knocks, start, again = 0, time.monotonic(), 0.0
         while (waited := time.monotonic() - start) < timeout:
             if waited >= again:
-                self._send(command)
+                _knocking.send(command)
                 knocks, again = knocks + 1, waited + _AGAIN
             if self._missing(source, services) == set():
                 return {"source": source, "knocks": knocks}
@@ -86,12 +74,12 @@ class ActionModule(HostAction):
 
     def _missing(self, source: str, services: Sequence[str]) -> set[str]:
         """Return the services that the host has not opened for `source`."""
-        grants = self._doorward_json("status")["grants"]
+        grants = self._doorward_status()["grants"]
         return set(services) - {one["service"] for one in grants if one["source"] == source}
 
     def _diagnosis(self, source: str, services: Sequence[str], knocks: int) -> str:
         """Return what is known about a knock without effect, the daemon's own last words included."""
-        status = self._doorward_json("status")
+        status = self._doorward_status()
         others = sorted({one["source"] for one in status["grants"]})
         journal = self._on_host("journalctl", "-u", "doorwardd.service", "-n", "3", "-o", "cat", "--no-pager")
         return (

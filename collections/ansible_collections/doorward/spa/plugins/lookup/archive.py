@@ -9,10 +9,10 @@ DOCUMENTATION = r"""
 name: archive
 short_description: Path of the doorward archive on the controller
 version_added: 0.1.0
-author: The doorward authors
+author: The doorward authors (!UNKNOWN)
 description:
-  - Returns the path of the archive that the role P(doorward.spa.daemon#role) installs. It is the one that the
-    collection brings along or, in its absence, the same one made from an installed Python package C(doorward).
+  - Returns the path of the archive that the role P(doorward.spa.daemon#role) installs. It is the archive of the
+    collection's tarball, or else one made from an installed Python package C(doorward).
 options:
   _terms:
     description: Takes none.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: firewall_apply
-short_description: Put a firewall table in force without ever locking its owner out
+short_description: Replace a host's firewall table under a dead man's switch
 version_added: 0.1.0
-author: The doorward authors
+author: The doorward authors (!UNKNOWN)
 description:
   - Compares the table in force, the table that the host loads at boot and the wanted one, each as the kernel lists it.
     Does nothing where they are the same.
-  - Otherwise arms a timer on the host that puts the old table back, swaps the tables in one transaction, and confirms
+  - Otherwise arms a timer on the host that restores the old table, swaps the tables in one transaction, and confirms
     with a fresh knock and a new SSH connection. Only then is the table kept for the next boot. Without the
     confirmation the old table is back within O(deadline) and the task fails.
   - Touches the table C(inet doorward) and no other. Needs root on the host, and P(doorward.spa.ssh#connection).
@@ -24,7 +24,7 @@ options:
     required: true
   deadline:
     description:
-      - Seconds after which the host puts the old table back by itself. By default three times the connection's
+      - Seconds after which the host restores the old table by itself. By default three times the connection's
         C(timeout) and 30 more, at least 60.
     type: int
   expect_closed:
@@ -39,7 +39,7 @@ options:
     elements: str
     default: []
   force:
-    description: Go through all of it even where nothing would change.
+    description: Swap and confirm even where nothing would change.
     type: bool
     default: false
 attributes:
@@ -48,7 +48,7 @@ attributes:
     description: Loads the table into a network namespace of its own to check and compare it. Never arms or swaps.
   diff_mode:
     support: full
-    description: Shows both tables as the kernel lists them. They bear no secrets and no live grants.
+    description: Shows both tables as the kernel lists them. They contain no secrets and no live grants.
 """
 
 EXAMPLES = r"""
@@ -60,7 +60,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stage:
-  description: How far it came - V(unchanged), V(checked), V(apply), V(closed), V(confirm) or V(confirmed).
+  description: The last stage reached - V(unchanged), V(checked), V(apply), V(closed), V(confirm) or V(confirmed).
   type: str
   returned: always
 deadline:

@@ -9,12 +9,12 @@ DOCUMENTATION = r"""
 module: key
 short_description: Make the keys of a host's clients on the controller, once
 version_added: 0.1.0
-author: The doorward authors
+author: The doorward authors (!UNKNOWN)
 description:
   - Makes a symmetric key (AES-256 and HMAC) for each client of a host, in a file of mode 0600 on the controller,
-    plain or vaulted. A key that is there is never remade.
-  - Compares the enrolment mark that the host bears with the one that the controller keeps, and so tells a bare host
-    from one that was reinstalled or that another controller enrolled.
+    plain or vaulted. An existing key is never made again.
+  - Compares the enrolment mark of the host with the one that the controller keeps, and so tells a bare host from one
+    that was reinstalled or that another controller enrolled.
   - Runs on the controller and does not connect to the host. Returns fingerprints, never keys.
 options:
   host:
@@ -36,7 +36,7 @@ options:
     type: str
     default: ""
   host_mark:
-    description: The enrolment mark that the host bears, empty where it bears none.
+    description: The enrolment mark that the host has, empty where it has none.
     type: str
     default: ""
   reenroll:
@@ -44,12 +44,12 @@ options:
     type: bool
     default: false
   enrolled:
-    description: Remember (V(true)) that the host now bears its mark, or forget it (V(false)).
+    description: Remember (V(true)) that the host now has its mark, or forget it (V(false)).
     type: bool
 attributes:
   check_mode:
     support: full
-    description: Makes nothing in check mode, and returns what it would.
+    description: Makes no keys in check mode, and returns the result of a real run.
   diff_mode:
     support: none
     description: Shows no differences, since they would be keys.
@@ -75,7 +75,7 @@ made:
   elements: str
   returned: success
 enrolment:
-  description: The mark that the host is to bear.
+  description: The mark for the host.
   type: str
   returned: success
 """

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: knock
 short_description: Knock at a host from the controller
 version_added: 0.1.0
-author: The doorward authors
+author: The doorward authors (!UNKNOWN)
 description:
   - Sends one Single Packet Authorization packet from the controller. With P(doorward.spa.ssh#connection) no task needs
     it to connect. It is for opening other services, and for proving that a knock works.

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -31,6 +33,18 @@ def find() -> Path:
     if not made.is_file():
         _build(made)
     return made
+
+
+def command(name: str) -> list[str]:
+    """Return the words that run a command of the archive with this ansible's own Python and cryptography.
+
+    The Python is isolated: it ignores PYTHONPATH and the packages of a user, where cryptography may be.
+    """
+    specs = filter(None, map(importlib.util.find_spec, ("cryptography", "_cffi_backend")))
+    files = [Path(spec.origin) for spec in specs if spec.origin]
+    folders = dict.fromkeys(str(file.parents[1] if file.stem == "__init__" else file.parent) for file in files)
+    modules = [f"--modules={os.pathsep.join(folders)}"] if folders else []
+    return [sys.executable, "-I", str(find()), *modules, name]
 
 
 def scratch() -> Path:

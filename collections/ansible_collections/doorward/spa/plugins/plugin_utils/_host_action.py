@@ -8,10 +8,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HOST_COMMAND = "/usr/bin/doorward"
 
@@ -48,9 +51,16 @@ class HostAction(ActionBase):
 
     def _doorward_json(self, *words: str) -> dict:
         """Run a `doorward` command on the host and return the object it prints; fail with its words otherwise."""
+        return self._object(words, accepted=(0,))
+
+    def _doorward_status(self) -> dict:
+        """Return what `doorward status` knows; it ends with 1 where the host is not closed and well."""
+        return self._object(("status",), accepted=(0, 1))
+
+    def _object(self, words: Sequence[str], accepted: Sequence[int]) -> dict:
         outcome = self._doorward(*words, "--json")
         start, end = outcome.text.find("{"), outcome.text.rfind("}")
-        if outcome.code == 0 and 0 <= start < end:
+        if outcome.code in accepted and 0 <= start < end:
             return json.loads(outcome.text[start : end + 1])
         msg = f"`doorward {shlex.join(words)}` on the host ended with {outcome.code}: {outcome.text[-800:]}"
         raise AnsibleActionFail(msg)

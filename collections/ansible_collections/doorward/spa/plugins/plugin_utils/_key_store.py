@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +54,8 @@ def create(file: Path, text: str) -> bool:
     """Write `text` to a new file of mode 0600; False, and nothing written, when the file is there already."""
     for folder in (file.parent.parent, file.parent):  # only the last is made with the mode by mkdir(parents)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    import tempfile  # noqa: PLC0415  the lookup, which only reads, runs in every task
+
     handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
@@ -74,8 +74,17 @@ def enrolment(host_folder: Path, *, make: bool) -> str | None:
     """Return the enrolment id of a host, made on demand; the host bears the same once it is enrolled."""
     file = host_folder / _ENROLMENT
     if make:
+        import secrets  # noqa: PLC0415  as above
+
         create(file, secrets.token_hex(16) + "\n")
     return file.read_text(encoding="ascii").strip() if file.exists() else None
+
+
+def named(folder: Path, mark: str) -> str:
+    """Return the name of the host that bears this enrolment id, empty where none does."""
+    files = folder.glob(f"*/{_ENROLMENT}")
+    fitting = (file for file in files if file.read_text(encoding="ascii", errors="replace").strip() == mark)
+    return next((file.parent.name for file in fitting), "")
 
 
 def enrolled(host_folder: Path) -> bool:

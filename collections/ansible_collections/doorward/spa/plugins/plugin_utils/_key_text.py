@@ -9,10 +9,15 @@ import base64
 import binascii
 import hashlib
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 KEY_BYTES = 32  # AES-256
 HMAC_BYTES = 64  # the block of SHA-256: longer keys would be hashed first (RFC 2104, section 2)
 _NAMES = ("KEY_BASE64", "HMAC_KEY_BASE64")
+_BLOCK = re.compile(r"^# (host|no key): (.*)$", re.MULTILINE)
 _LINE = re.compile(r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})", re.ASCII)
 
 
@@ -59,6 +64,32 @@ def fingerprint(text: str) -> str:
 def stanza(text: str, name: str = "default") -> str:
     """Return the key as a stanza of a .fwknoprc file."""
     return f"[{name}]\n" + "".join(f"{option} {key}\n" for option, key in parse(text).items())
+
+
+def of_hosts(texts: Mapping[str, str]) -> str:
+    """Return one text with the key text of each host, by the name that its connection knows it by."""
+    return "".join(f"# host: {name}\n{text}" for name, text in texts.items() if text)
+
+
+def missing(sentence: str) -> str:
+    """Return the text that stands for a key that should be there and is not."""
+    return f"# no key: {sentence}\n"
+
+
+def choose(text: str, host: str) -> tuple[str, str]:
+    """Return the key text of one host, and else the sentence about its missing key; a text without names is its own."""
+    parts = _BLOCK.split(text)
+    if len(parts) == 1:
+        return text, ""
+    chosen, is_its_own, sentence = "", False, ""
+    for kind, words, rest in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        if kind == "host":
+            is_its_own = words == host
+        elif is_its_own:
+            sentence = words
+        if is_its_own and rest.strip():
+            chosen = rest.lstrip("\n")
+    return chosen, sentence
 
 
 def _canonical(text: str, number: int) -> str:

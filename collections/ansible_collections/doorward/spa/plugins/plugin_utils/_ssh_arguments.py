@@ -7,22 +7,47 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _FLAGS = "[46AaCfGgKkMNnqsTtVvXxYy]*"  # ssh's flags without a value, which may stand before -J and -o in one word
-_JUMP_FLAG = re.compile(rf"-{_FLAGS}J.*", re.ASCII | re.DOTALL)
-_OPTION = re.compile(rf"(?:-{_FLAGS}o)?\s*(proxyjump|proxycommand)(?:[\s=].*)?", re.IGNORECASE | re.DOTALL)
+_JUMP_FLAG = re.compile(rf"-({_FLAGS})J(.*)", re.ASCII | re.DOTALL)
+_OPTION = re.compile(rf"(?:-({_FLAGS})o)?\s*(proxyjump|proxycommand)(?:[\s=]+(.*))?", re.IGNORECASE | re.DOTALL)
+
+
+class _Proxy(NamedTuple):
+    """A proxy in a list of words: what names it, its value, the words from `start` to `end`, and flags beside it."""
+
+    name: str
+    value: str
+    start: int
+    end: int
+    flags: str
 
 
 def foreign_proxy(arguments: Iterable[str]) -> str | None:
-    """Return the first argument that makes ssh go through a proxy of its own, or None."""
-    for word in (word for text in arguments for word in shlex.split(text or "")):
-        option = _OPTION.fullmatch(word)
+    """Return what makes ssh go through a proxy of its own, or None; `none` is no proxy."""
+    found = (proxy for text in arguments for proxy in _proxies(shlex.split(text or "")))
+    return next((proxy.name for proxy in found if proxy.value.lower() != "none"), None)
+
+
+def without_none(text: str) -> str:
+    """Return arguments without the proxies `none`, which ssh would take for a word against every later proxy."""
+    words = shlex.split(text or "")
+    found = [proxy for proxy in _proxies(words) if proxy.value.lower() == "none"]
+    for proxy in reversed(found):
+        words[proxy.start : proxy.end] = [f"-{proxy.flags}"] if proxy.flags else []
+    return shlex.join(words) if found else text
+
+
+def _proxies(words: list[str]) -> Iterator[_Proxy]:
+    for place, word in enumerate(words):
+        after = words[place + 1] if place + 1 < len(words) else ""
+        option, jump = _OPTION.fullmatch(word), _JUMP_FLAG.fullmatch(word)
         if option:
-            return option[1]
-        if _JUMP_FLAG.fullmatch(word):
-            return "-J"
-    return None
+            is_apart = option[1] is None and words[place - 1 : place] == ["-o"]
+            yield _Proxy(option[2], (option[3] or "").strip(), place - is_apart, place + 1, option[1] or "")
+        elif jump:
+            yield _Proxy("-J", jump[2] or after, place, place + 1 + (not jump[2]), jump[1])

@@ -1,0 +1,48 @@
+"""A fingerprint of a pair of keys that two people can compare over a phone: eight words.
+
+The words are 40 bits of scrypt over both keys, so that a guess at a weak passphrase costs some 0.1 s and 32 MB, and is
+right by chance once in 2**40. They say nothing of random keys. Who hears them can test guesses at passphrases, but more
+slowly than who sees one packet; so they are shown only to those who can read the keys.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from doorward.values import Secret
+
+_SALT: Final = b"doorward fingerprint 1"
+_COST: Final = {"n": 1 << 15, "r": 8, "p": 1}
+_MEMORY_MAX: Final = 1 << 26  # bytes; scrypt takes 128 * n * r of them, 1 << 25
+_BYTES: Final = 5  # eight characters of base32
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # of base32, RFC 4648
+_SPELLING: Final = (
+    *("alfa", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett", "kilo", "lima"),
+    *("mike", "november", "oscar", "papa", "quebec", "romeo", "sierra", "tango", "uniform", "victor", "whiskey"),
+    *("xray", "yankee", "zulu", "two", "three", "four", "five", "six", "seven"),
+)
+_SPELLED: Final = dict(zip(_ALPHABET, _SPELLING, strict=True))
+
+
+def words(key: Secret | None, hmac_key: Secret | None) -> str:
+    """The fingerprint as `K2WA-R7QM (kilo two whiskey alfa, romeo seven quebec mike)`."""
+    text = base64.b32encode(_slow_hash(_framed(key) + _framed(hmac_key))).decode("ascii")
+    halves = text[:4], text[4:]
+    return f"{'-'.join(halves)} ({', '.join(' '.join(_SPELLED[letter] for letter in half) for half in halves)})"
+
+
+def _framed(key: Secret | None) -> bytes:
+    """A key behind its length, so that no two pairs are the same bytes; a missing one has none."""
+    return b"\xff\xff" if key is None else len(key).to_bytes(2, "big") + key.reveal()
+
+
+def _slow_hash(content: bytes) -> bytes:
+    """The hash by OpenSSL through hashlib, which a Python may lack, or through cryptography."""
+    if hasattr(hashlib, "scrypt"):
+        return hashlib.scrypt(content, salt=_SALT, maxmem=_MEMORY_MAX, dklen=_BYTES, **_COST)
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt  # noqa: PLC0415  only where hashlib has none
+
+    return Scrypt(salt=_SALT, length=_BYTES, **_COST).derive(content)

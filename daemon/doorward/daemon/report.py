@@ -1,0 +1,147 @@
+"""`doorwardd check --report`: what knocks need of this host, one line each; it changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from doorward.crypto import fingerprint
+from doorward.errors import DoorwardError, FirewallError
+from doorward.findings import NO, OK, UNKNOWN, Finding
+from doorward.firewall.needs import Needs
+from doorward.firewall.nftables import Nftables
+from doorward.firewall.ruleset import TABLE
+from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.host.running import holder
+from doorward.linux.clock import UNSYNCHRONISED, is_synchronised
+from doorward.values import Protocol, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from doorward.config.stanza import Stanza
+    from doorward.firewall.foreign import Foreign
+    from doorward.processes.configuration import Configuration
+
+_SECONDS: Final = 10
+_FOLDERS: Final = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
+_SAME: Final = "at the client: doorward doctor HOST says the same"
+_SSHD: Final = "sshd -T | grep ^port"
+
+
+def findings(found: Configuration) -> Iterator[Finding]:
+    """Every line; those about the firewall need root."""
+    yield from _daemon(found)
+    if os.geteuid():
+        yield Finding(UNKNOWN, "table", "only root can see the firewall", "sudo doorwardd check --report")
+    else:
+        yield from _firewall(found)
+    yield from _sshd(found)
+    yield _clock()
+    for stanza in found.access.stanzas:
+        yield from _keys(stanza)
+
+
+def _daemon(found: Configuration) -> Iterator[Finding]:
+    stanzas = found.access.stanzas
+    yield Finding(OK, "files", f"{len(stanzas)} stanzas without a mistake", "doorwardd check --explain-config")
+    try:
+        pid = holder(found.settings.pid_file)
+    except DoorwardError as error:
+        yield Finding(UNKNOWN, "daemon", str(error))
+        return
+    if pid is None:
+        yield Finding(NO, "daemon", f"does not run, by {found.settings.pid_file}", "systemctl start doorwardd")
+    else:
+        yield Finding(OK, "daemon", f"runs, PID {pid}", "journalctl -u doorwardd")
+
+
+def _firewall(found: Configuration) -> Iterator[Finding]:
+    """The table, and the chains of others that can drop what a grant lets in."""
+    settings = found.settings
+    needs = Needs.of(found.access.stanzas, settings.permissions)
+    chosen = settings.firewall_file, settings.firewall_mode, _guarded(found)
+    try:
+        with closing(Nftables(*chosen, needs=needs, mark=settings.mark, switch=SWITCH_FOLDER)) as firewall:
+            yield from _table(firewall, found)
+            yield from _others(firewall.foreign())
+    except FirewallError as error:
+        yield Finding(NO, "table", str(error), "nft list ruleset")
+
+
+def _guarded(found: Configuration) -> Callable[[], frozenset[Service]]:
+    return lambda: found.guarded
+
+
+def _table(firewall: Nftables, found: Configuration) -> Iterator[Finding]:
+    table, standing = firewall.table(), firewall.standing(found.served)
+    if table is not None and not standing.doubts:
+        yield Finding(OK, "table", f"{TABLE}: {table.kind}, read by libnftables", f"nft list table {TABLE}")
+    for sentence in standing.sentences:
+        yield Finding(NO, "table", sentence, "doorward status")
+
+
+def _others(foreign: Foreign) -> Iterator[Finding]:
+    lines = (*foreign.findings(), *foreign.without_sessions(), *filter(None, [foreign.use_of_mark()]))
+    if not lines:
+        yield Finding(OK, "others", "no chain of another firewall drops what a grant lets in", "nft list ruleset")
+    yield from (Finding(NO, "others", line, "doorward status") for line in lines)
+
+
+def _sshd(found: Configuration) -> Iterator[Finding]:
+    """Whether a stanza opens the ports of sshd, as sshd itself has them."""
+    ports = _ports_of_sshd()
+    if not ports:
+        yield Finding(UNKNOWN, "sshd", "does not say its port", _SSHD)
+    for port in ports:
+        service = Service(Protocol.TCP, port)
+        openers = [stanza.label for stanza in found.access.stanzas if _opens(stanza, service)]
+        if openers:
+            yield Finding(OK, "sshd", f"{service} is opened by {', '.join(openers[:3])}", _SSHD)
+        else:
+            yield Finding(NO, "sshd", f"no stanza opens {service}", f"{_SSHD}; grep OPEN_PORTS access.conf")
+
+
+def _opens(stanza: Stanza, service: Service) -> bool:
+    named = stanza.open_ports
+    allowed = stanza.any_ports or named is None or service in named
+    return allowed and service not in (stanza.restrict_ports or ())
+
+
+def _ports_of_sshd() -> list[int]:
+    program = shutil.which("sshd", path=_FOLDERS)
+    if program is None:
+        return []
+    try:
+        done = subprocess.run(  # noqa: S603  one program of the system's folders, without a shell
+            [program, "-T"], capture_output=True, text=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = (line.split() for line in done.stdout.splitlines())
+    return [int(row[1]) for row in rows if row[:1] == ["port"] and row[1].isdecimal()]
+
+
+def _clock() -> Finding:
+    right = is_synchronised()
+    if right:
+        return Finding(OK, "clock", "something keeps this host's clock right", "timedatectl")
+    text = UNSYNCHRONISED if right is False else "nobody says whether this host's clock is right"
+    return Finding(UNKNOWN, "clock", text, "timedatectl set-ntp true")
+
+
+def _keys(stanza: Stanza) -> Iterator[Finding]:
+    """The fingerprint of a stanza's keys; the keyrings were opened before."""
+    keys, openpgp = stanza.keys, stanza.openpgp
+    if keys is not None:
+        told = fingerprint.words(keys.key, keys.hmac_key)
+        lacks = "" if keys.hmac_key else ", and no HMAC key: anybody's packet is decrypted"
+        yield Finding(UNKNOWN if lacks else OK, "key", f"{stanza.label}: {told}{lacks}", _SAME)
+    if openpgp is not None:
+        told = f"GnuPG's {openpgp.decrypt_id}, which gpg opens"
+        if openpgp.hmac_key is not None:
+            told += f"; HMAC key {fingerprint.words(None, openpgp.hmac_key)}"
+        yield Finding(OK, "key", f"{stanza.label}: {told}", f"gpg --homedir {openpgp.home} --list-keys")

@@ -1,0 +1,78 @@
+"""The closed set of messages between listener and helper: one SEQPACKET message each.
+
+Anything else ends the process that received it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from doorward.errors import WireError
+from doorward.linux.codec import Codec, Cut
+from doorward.linux.seqpacket import MESSAGE_MAX
+from doorward.values import Grant  # noqa: TC001  the codec reads the hints
+
+SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
+_Text = Annotated[str, Cut(MESSAGE_MAX - 6)]
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Listener: read the files again and hand them over; nothing changes yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Listener: the files that were handed over last can be used; apply them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Listener: open this grant."""
+
+    grant: Grant
+
+    def __post_init__(self) -> None:
+        """Refuse more services than a packet can name."""
+        if len(self.grant.services) > SERVICES_MAX:
+            msg = f"a grant of {len(self.grant.services)} services"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAudit:
+    """Listener: open AUDIT_FILE of the configuration in force, or begin it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Helper: all files in one frozen descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Helper: the files are in force; the descriptors are all sockets and files that the listener reads from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Helper: the grant is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Helper: AUDIT_FILE in a descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Helper: the request is refused, and the reason; of files, whose old ones stay, each problem has a line."""
+
+    text: _Text
+
+
+Request = Configure | Adopt | Open | OpenAudit
+Reply = Configuration | Adopted | Done | Refused | Audit
+REQUESTS: Final = Codec[Request](b"Q", Request)
+REPLIES: Final = Codec[Reply](b"R", Reply)

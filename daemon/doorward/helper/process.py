@@ -1,0 +1,343 @@
+"""The privileged process: opens grants within its own limits, maintains the table and the packet sources."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import selectors
+import time
+from typing import TYPE_CHECKING, Final
+
+from doorward.errors import CaptureError, FirewallError, HelperError, ReportError
+from doorward.firewall import closed_by_hand
+from doorward.firewall.needs import Needs
+from doorward.firewall.nftables import Changes, Nftables
+from doorward.firewall.standing import Word
+from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.helper.keeper import Keeper
+from doorward.helper.limits import Ledger, Limits
+from doorward.helper.server import Helper
+from doorward.helper.sources import Sources
+from doorward.linux import privileges
+from doorward.processes import configuration
+from doorward.record import audit_file
+from doorward.record.log import Throttle
+from doorward.values import FirewallMode, ForeignFirewall
+
+if TYPE_CHECKING:
+    import argparse
+    import socket
+    from collections.abc import Callable, Iterable, Sequence
+
+    from doorward.config.files import Files
+    from doorward.processes.configuration import Configuration
+    from doorward.record.log import Log
+    from doorward.values import Grant, Service
+
+_REST: Final = 20  # times the duration of a comparison of our table, before the next one
+_TICK: Final = 1.0  # seconds between two checks of the interfaces
+_SERVED_SECONDS: Final = 5  # how long our servers' ports stay open without us
+
+
+class HelperProcess:
+    """doorwardd's helper from start to stop. Every operation checks its arguments: the listener is not trusted."""
+
+    def __init__(self, options: argparse.Namespace, log: Log) -> None:
+        """Read nothing yet: the listener requests the configuration first."""
+        self._options = options
+        self._log = log
+        self._refusals = Throttle(log)
+        self._limits = Limits(())
+        self._ledger = Ledger()
+        self._current: Configuration | None = None
+        self._next: Configuration | None = None  # read, and in force only once the listener can use it too
+        self._sources = Sources()
+        self._shut_out = ""
+        self._firewall: Nftables | None = None
+        self._gone = ""  # the logged reason why our rules could not be restored
+        self._in_doubt = False  # whether our table was changed since it was compared
+        self._rest = 0.0  # seconds of time.monotonic() until which it is not compared again
+        self._keeper: Keeper | None = None  # of our rule in other firewalls
+
+    def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
+        """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
+        helper = Helper(channel, self)
+        with selectors.DefaultSelector() as selector, contextlib.closing(Changes()) as watch:
+            selector.register(channel, selectors.EVENT_READ, helper.answer)
+            selector.register(watch, selectors.EVENT_READ, lambda: self._notice(watch))
+            if signals is not None:
+                selector.register(signals, selectors.EVENT_READ, lambda: forward(signals.recv(64)))
+            try:
+                self._loop(selector)
+            except HelperError as error:
+                self._refusals.tick(time.monotonic() + 1)
+                self._log.info("helper: %s", error)
+        if signals is not None and self._keeper is not None:  # without a unit, nothing else would remove our rule
+            self._keeper.stop()
+        self._end()
+
+    def _loop(self, selector: selectors.BaseSelector) -> None:
+        next_tick = time.monotonic()
+        while True:
+            for key, _ in selector.select(self._patience):
+                key.data()
+            now = time.monotonic()
+            if self._in_doubt and now >= self._rest:
+                self._restore()
+            if self._keeper is not None:
+                self._keeper.look(now)
+            if now >= next_tick:
+                self._refusals.tick(now)
+                self._refresh()
+                next_tick = now + _TICK
+
+    @property
+    def _patience(self) -> float:
+        """Seconds after which something is to be done, whatever arrives."""
+        patience = _TICK if self._keeper is None else self._keeper.patience
+        return min(patience, max(0, self._rest - time.monotonic())) if self._in_doubt else patience
+
+    def configure(self) -> Files:
+        """Read and return the files; the old configuration stays in force. Raises DoorwardError."""
+        self._next = None
+        self._next, files = configuration.load(self._options)
+        return files
+
+    def adopt(self) -> Sequence[int]:
+        """Apply the files that were read last, once; return the descriptors of all packet sources.
+
+        What can fail comes first, and the old configuration is put back where it does.
+
+        Raises:
+            FirewallError, CaptureError: the old configuration stays in force.
+            HelperError: no files wait for it.
+        """
+        new, self._next = self._next, None
+        if new is None:
+            msg = "the listener adopts a configuration that it has not requested"
+            raise HelperError(msg)
+        old, self._current = self._current, new
+        try:
+            self._adopt(new, frozenset() if old is None else old.served - new.served)
+        except (FirewallError, CaptureError):
+            self._current = old
+            if old is not None:
+                self._put_back()
+            raise
+        self._let_knocks_in()
+        self._limits = Limits(new.access.stanzas, new.settings.permissions)
+        return self._sources.descriptors()
+
+    def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
+        """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
+        with self._sources.adopting(new.settings):  # first: where a port is taken, the firewall does not change
+            if not self._options.test:
+                self._adopt_firewall(new)
+            self._shut(unserved)  # before the sockets close: a closed port behind an open firewall would answer
+
+    def _adopt_firewall(self, new: Configuration) -> None:
+        old, settings = self._firewall, new.settings
+        needs = Needs.of(new.access.stanzas, settings.permissions)
+        firewall = Nftables(
+            settings.firewall_file,
+            settings.firewall_mode,
+            lambda: self._guarded,
+            before=old,
+            needs=needs,
+            mark=settings.mark,
+            switch=SWITCH_FOLDER,
+        )
+        try:
+            made = firewall.prepare()
+        except FirewallError:
+            firewall.close()
+            raise
+        self._firewall, self._in_doubt = firewall, not firewall.is_whole
+        if made:
+            self._log.warning("firewall: %s", made)
+        self._warn_of_firewall(firewall, needs)
+        self._warn_of_openings(firewall, new)
+        self._adopt_others(firewall, settings.foreign_firewall)
+        if old is not None:
+            old.close()
+            return
+        if settings.flush_at_start:
+            firewall.flush()
+        now = time.monotonic()
+        for live in firewall.grants():
+            if not live.source.is_unspecified and math.isfinite(live.remaining):
+                self._ledger.adopt(live, now)
+
+    def _warn_of_firewall(self, firewall: Nftables, needs: Needs) -> None:
+        """Log everything that keeps grants from taking effect. Failing to detect it is not fatal."""
+        try:
+            for lack in filter(None, (*firewall.unserved(), needs.not_forwarding(), firewall.foreign().use_of_mark())):
+                self._log.error("firewall: %s", lack)
+        except FirewallError as error:
+            self._log.error("firewall: whether grants take effect is unknown: %s", error)
+
+    def _warn_of_openings(self, firewall: Nftables, new: Configuration) -> None:
+        """Log everything that keeps a host open that should be closed."""
+        try:
+            found = firewall.standing(new.served)
+        except FirewallError as error:
+            self._log.error("firewall: whether this host is closed is unknown: %s", error)
+            return
+        closing = new.settings.firewall_mode is FirewallMode.GUARD or firewall.is_confirmed
+        for doubt, sentence in found.doubts:
+            if closing or doubt is Word.ENDLESS:
+                self._log.error("firewall: NOT AS IT SHOULD BE: %s", sentence)
+
+    def _adopt_others(self, firewall: Nftables, wish: ForeignFirewall) -> None:
+        """Make other firewalls accept our mark, or log those that do not."""
+        keeper, self._keeper = self._keeper, None
+        if wish is ForeignFirewall.ADMIT:
+            self._keeper = Keeper(firewall.foreign(), self._log, keeper)
+            self._keeper.look(time.monotonic())
+            return
+        if keeper is not None:
+            keeper.stop()
+        try:
+            for finding in firewall.foreign().findings():
+                self._log.warning("firewall: %s", finding)
+        except FirewallError as error:
+            self._log.error("firewall: whether other firewalls drop granted packets is unknown: %s", error)
+
+    def _put_back(self) -> None:
+        """Restore the packet filter of the old configuration: a new one may have failed half way."""
+        if self._firewall is None:
+            return
+        try:
+            made = self._firewall.prepare()
+            if made:
+                count = self._reopen(self._firewall)
+                self._log.warning("firewall: as before again: %s, with %d live grants", made, count)
+        except FirewallError as error:
+            self._log.error("firewall: the old configuration could not be restored: %s", error)
+        self._let_knocks_in()
+
+    @property
+    def _guarded(self) -> frozenset[Service]:
+        return frozenset() if self._current is None else self._current.guarded
+
+    def open(self, grant: Grant) -> None:
+        """Open what some stanza allows, and no more than the ledger allows; else raise FirewallError."""
+        if self._firewall is None:
+            msg = "no configuration yet"
+            raise FirewallError(msg)
+        steady = time.monotonic()
+        refusal = self._limits.refuses(grant, time.time()) or self._ledger.refuses(grant, steady)
+        if refusal:
+            services = ",".join(map(str, grant.services))
+            self._refusals.error(steady, f"helper: refused {grant.source} {services}: {refusal}")
+            raise FirewallError(refusal)
+        before = self._firewall.intact
+        self._firewall.open(grant)
+        self._ledger.record(grant, steady)
+        if self._firewall.intact is not before:  # the table was missing, and was made again for this grant
+            count = self._reopen(self._firewall)
+            self._log.error("firewall: OUR TABLE WAS REMOVED: made again for a knock, with %d live grants", count)
+
+    def open_audit(self) -> int:
+        """Open AUDIT_FILE of the configuration in force, where nobody else can have put something in its place.
+
+        Raises:
+            ReportError: there is none, or it cannot be opened.
+        """
+        path = None if self._current is None else self._current.settings.audit_file
+        if path is None:
+            msg = "no AUDIT_FILE is configured"
+            raise ReportError(msg)
+        return audit_file.of_root(path)
+
+    def _notice(self, watch: Changes) -> None:
+        """Have our table compared where it was changed, and other firewalls checked."""
+        intact = None if self._firewall is None else self._firewall.intact
+        ours, others = watch.touched(() if intact is None else intact.timed_sets)
+        self._in_doubt |= ours
+        if others and self._keeper is not None:
+            self._keeper.expect()
+
+    def _restore(self) -> None:
+        """Restore our table where others changed it, with the live grants.
+
+        Others who keep changing it cost no more than a twentieth of our time: knocks go on.
+        """
+        if self._firewall is None:
+            return
+        began = time.monotonic()
+        self._in_doubt = not self._restored(self._firewall)
+        ended = time.monotonic()
+        self._rest = ended + min(_TICK, _REST * (ended - began))
+
+    def _restored(self, firewall: Nftables) -> bool:
+        """Whether our table is as it should be now, as far as we know."""
+        try:
+            made = firewall.prepare()
+            count = self._reopen(firewall) if made else 0
+        except FirewallError as error:
+            if self._gone != str(error):  # once, not every second
+                self._log.error("firewall: OUR TABLE IS GONE and cannot be loaded again: %s", error)
+            self._gone = str(error)
+            return False
+        self._gone = ""
+        if made:
+            self._log.error("firewall: OUR TABLE WAS REMOVED OR CHANGED: %s, with %d live grants", made, count)
+        return firewall.is_whole
+
+    def _reopen(self, firewall: Nftables) -> int:
+        """Open the live grants of the ledger again, and return their number."""
+        if self._current is not None:
+            for moment, source in closed_by_hand.read(self._current.settings.run_folder):
+                self._ledger.withdraw(source, moment)
+        live = self._ledger.live(time.monotonic())
+        firewall.reopen(live)
+        return len(live)
+
+    def _refresh(self) -> None:
+        for change in self._sources.refresh():
+            self._log.warning("%s", change)
+        self._let_knocks_in()
+
+    def _let_knocks_in(self) -> None:
+        """Keep our servers' ports open a little longer: they close by themselves if this process dies."""
+        served = frozenset() if self._current is None else self._current.served
+        if self._firewall is None or not served:
+            return
+        try:
+            self._firewall.open_anyone(served, _SERVED_SECONDS)
+        except FirewallError as error:
+            if self._shut_out != str(error):
+                self._log.error("firewall: no knock reaches %s: %s", " ".join(map(str, served)), error)
+            self._shut_out = str(error)
+        else:
+            self._shut_out = ""
+
+    def _shut(self, services: Iterable[Service]) -> None:
+        """Close ports whose server is gone."""
+        if self._firewall is not None:
+            with contextlib.suppress(FirewallError):  # then they close by themselves
+                self._firewall.close_anyone(services)
+
+    def _end(self) -> None:
+        if self._current is not None and self._current.settings.flush_at_exit and self._firewall is not None:
+            self._firewall.flush()
+        self._shut(frozenset() if self._current is None else self._current.served)
+        self._sources.close()
+        if self._firewall is not None:
+            self._firewall.close()
+
+
+def give_up_power() -> None:
+    """Keep only the capabilities for the packet filter, capture sockets and, where given, low ports."""
+    privileges.keep_only(
+        (privileges.CAP_NET_ADMIN, privileges.CAP_NET_RAW), where_given=(privileges.CAP_NET_BIND_SERVICE,)
+    )
+
+
+def exit_code(pid: int) -> int:
+    """The exit code of a child, or 128 plus its signal, as in a shell."""
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,118 @@
+"""The listener's side of the channel to the helper."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from doorward.config.files import ENCODED_MAX, Files
+from doorward.errors import FirewallError, HelperError, RefusedConfigError
+from doorward.helper.messages import (
+    REPLIES,
+    REQUESTS,
+    Adopt,
+    Adopted,
+    Audit,
+    Configuration,
+    Configure,
+    Done,
+    Open,
+    OpenAudit,
+    Refused,
+)
+from doorward.linux import seqpacket
+
+if TYPE_CHECKING:
+    import socket
+
+    from doorward.helper.messages import Reply, Request
+    from doorward.values import Grant
+
+_LONGER = 4  # times; a configuration lists the whole ruleset, which takes seconds with 50 000 foreign rules
+
+
+class RemotePower:
+    """The helper as the listener calls it. Every method raises HelperError on a protocol error or a dead helper."""
+
+    def __init__(self, channel: socket.socket, patience: float) -> None:
+        """Ask on `channel`; after `patience` seconds without an answer the helper counts as gone."""
+        channel.settimeout(patience)
+        self._channel = channel
+        self._patience = patience
+
+    def open(self, grant: Grant) -> None:
+        """Open a grant, or raise FirewallError with the helper's reason."""
+        reply, descriptors = self._ask(Open(grant))
+        _close(descriptors)
+        if isinstance(reply, Refused):
+            raise FirewallError(reply.text)
+        if not isinstance(reply, Done):
+            raise _protocol_error(reply)
+
+    def configure(self) -> Files:
+        """Read all files; the helper applies them at adopt().
+
+        Raises:
+            RefusedConfigError: the files have problems; the old configuration stays.
+        """
+        reply, descriptors = self._ask_for_change(Configure())
+        if not isinstance(reply, Configuration) or len(descriptors) != 1:
+            _close(descriptors)
+            raise _protocol_error(reply)
+        return Files.decode(seqpacket.read_frozen(descriptors[0], ENCODED_MAX))
+
+    def adopt(self) -> list[int]:
+        """Have the helper apply the files of configure(); return the descriptors of all packet sources.
+
+        Raises:
+            RefusedConfigError: it cannot; the old configuration stays.
+        """
+        reply, descriptors = self._ask_for_change(Adopt())
+        if not isinstance(reply, Adopted):
+            _close(descriptors)
+            raise _protocol_error(reply)
+        return descriptors
+
+    def open_audit(self) -> int:
+        """Open AUDIT_FILE of the configuration in force; return its descriptor.
+
+        Raises:
+            RefusedConfigError: the helper cannot open it.
+        """
+        reply, descriptors = self._ask(OpenAudit())
+        if isinstance(reply, Refused):
+            _close(descriptors)
+            raise RefusedConfigError(reply.text)
+        if not isinstance(reply, Audit) or len(descriptors) != 1:
+            _close(descriptors)
+            raise _protocol_error(reply)
+        return descriptors[0]
+
+    def _ask_for_change(self, request: Request) -> tuple[Reply, list[int]]:
+        self._channel.settimeout(_LONGER * self._patience)
+        try:
+            reply, descriptors = self._ask(request)
+        finally:
+            self._channel.settimeout(self._patience)
+        if isinstance(reply, Refused):
+            _close(descriptors)
+            raise RefusedConfigError(reply.text)
+        return reply, descriptors
+
+    def _ask(self, request: Request) -> tuple[Reply, list[int]]:
+        seqpacket.send(self._channel, REQUESTS.encode(request))
+        content, descriptors = seqpacket.receive(self._channel)
+        try:
+            return REPLIES.decode(content), descriptors
+        except HelperError:
+            _close(descriptors)
+            raise
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _protocol_error(reply: Reply) -> HelperError:
+    return HelperError(f"the helper answered out of turn: {type(reply).__name__}")

@@ -1,0 +1,126 @@
+"""The helper's side of the channel: one answer to each request; a protocol error ends the process."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING, Protocol
+
+from doorward.errors import CaptureError, DoorwardError, FirewallError, HelperError, ReportError
+from doorward.helper.messages import (
+    REPLIES,
+    REQUESTS,
+    Adopt,
+    Adopted,
+    Audit,
+    Configuration,
+    Configure,
+    Done,
+    Open,
+    OpenAudit,
+    Refused,
+)
+from doorward.linux import seqpacket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from doorward.config.files import Files
+    from doorward.helper.messages import Reply
+    from doorward.values import Grant
+
+
+class Power(Protocol):
+    """The privileged operations; process.HelperProcess has them."""
+
+    def configure(self) -> Files:
+        """Read and return the files."""
+
+    def adopt(self) -> Sequence[int]:
+        """Apply the files that were read last; return the descriptors of all packet sources."""
+
+    def open(self, grant: Grant) -> None:
+        """Open a grant."""
+
+    def open_audit(self) -> int:
+        """Open AUDIT_FILE; return its descriptor."""
+
+
+class Helper:
+    """Serves one listener until it is gone."""
+
+    def __init__(self, channel: socket.socket, power: Power) -> None:
+        """Answer on `channel` with `power`. A listener that does not read its answers commits a protocol error."""
+        channel.settimeout(0)
+        self._channel = channel
+        self._power = power
+        self._gone = select.poll()
+        self._gone.register(channel, select.POLLRDHUP)
+
+    def answer(self) -> None:
+        """Receive one request and answer it.
+
+        Raises:
+            HelperError: the listener is gone, or committed a protocol error; the helper must end.
+        """
+        if self._gone.poll(0):
+            msg = "the listener is gone"  # its last requests are dropped
+            raise HelperError(msg)
+        content, descriptors = seqpacket.receive(self._channel)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if descriptors:
+            msg = "a descriptor from the listener"
+            raise HelperError(msg)
+        match REQUESTS.decode(content):
+            case Open(grant=grant):
+                self._open(grant)
+            case Configure():
+                self._configure()
+            case Adopt():
+                self._adopt()
+            case OpenAudit():
+                self._open_audit()
+
+    def _open(self, grant: Grant) -> None:
+        try:
+            self._power.open(grant)
+        except FirewallError as error:
+            self._reply(Refused(str(error)))
+        else:
+            self._reply(Done())
+
+    def _configure(self) -> None:
+        try:
+            files = self._power.configure()
+        except DoorwardError as error:
+            self._reply(Refused(str(error)))
+            return
+        frozen = seqpacket.freeze("doorward configuration", files.encode())
+        try:
+            self._reply(Configuration(), [frozen])
+        finally:
+            os.close(frozen)
+
+    def _adopt(self) -> None:
+        try:
+            descriptors = self._power.adopt()
+        except (FirewallError, CaptureError) as error:
+            self._reply(Refused(str(error)))
+        else:
+            self._reply(Adopted(), descriptors)
+
+    def _open_audit(self) -> None:
+        try:
+            descriptor = self._power.open_audit()
+        except ReportError as error:
+            self._reply(Refused(str(error)))
+            return
+        try:
+            self._reply(Audit(), [descriptor])
+        finally:
+            os.close(descriptor)
+
+    def _reply(self, reply: Reply, descriptors: Sequence[int] = ()) -> None:
+        seqpacket.send(self._channel, REPLIES.encode(reply), descriptors)

@@ -1,0 +1,189 @@
+"""The listener's packet sources, which the helper opens and hands over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from doorward.capture import tcp, tcp_process, udp
+from doorward.capture.packet import Taps
+from doorward.errors import CaptureError
+from doorward.values import Carriers
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    from doorward.config.settings import DaemonSettings
+
+
+class Sources:
+    """The helper's taps, servers and files; sources that a reload does not change stay open and lose no packet."""
+
+    def __init__(self) -> None:
+        """Open nothing yet."""
+        self._taps: Taps | None = None
+        self._udp: _UdpServer | None = None
+        self._tcp: _TcpServer | None = None
+        self._file: _File | None = None
+
+    @contextlib.contextmanager
+    def adopting(self, settings: DaemonSettings) -> Iterator[None]:
+        """Open the sources of these settings, and after the block close all others.
+
+        Where the block fails nothing changes: no source of the listener has been closed.
+
+        Raises:
+            CaptureError: a source cannot be opened; nothing has changed.
+        """
+        with contextlib.ExitStack() as stack:  # new sources are closed again on a later failure
+            file = _next(_File, self._file, settings.pcap_file, stack)
+            udp_server = _next(_UdpServer, self._udp, settings.udp_server, stack)
+            tcp_server = _next(_TcpServer, self._tcp, settings.tcp_server, stack)
+            taps = self._next_taps(settings, stack)
+            yield
+            stack.pop_all()
+        before = (self._file, self._udp, self._tcp, self._taps)
+        self._file, self._udp, self._tcp, self._taps = after = (file, udp_server, tcp_server, taps)
+        for old in before:
+            if old is not None and not any(old is new for new in after):
+                old.close()
+
+    def descriptors(self) -> list[int]:
+        """All descriptors that the listener reads from now on."""
+        taps = [] if self._taps is None else [tap.fileno() for tap in self._taps.sockets]
+        servers = [] if self._udp is None else [one.fileno() for one in self._udp.sockets]
+        channel = [] if self._tcp is None else [self._tcp.listeners_end.fileno()]
+        return [*taps, *servers, *channel, *([] if self._file is None else [self._file.descriptor])]
+
+    def refresh(self) -> Iterator[str]:
+        """Maintain all sources; yield one line on each change."""
+        change = None if self._taps is None else self._taps.refresh()
+        if change:
+            yield change
+        if self._tcp is not None and self._tcp.revive():
+            yield "capture: the reader of TCP connections has ended and was started again"
+
+    def close(self) -> None:
+        """Close all sources."""
+        for one in (self._taps, self._udp, self._tcp, self._file):
+            if one is not None:
+                one.close()
+
+    def _next_taps(self, settings: DaemonSettings, stack: contextlib.ExitStack) -> Taps | None:
+        carriers = tapped(settings)
+        if not settings.capture or settings.pcap_file is not None or carriers == Carriers():
+            return None
+        if self._taps is None:
+            taps = Taps(carriers, settings.interfaces, promiscuous=settings.promiscuous)
+            return stack.enter_context(contextlib.closing(taps))
+        stack.callback(self._taps.listening())
+        self._taps.listen(carriers, settings.interfaces, promiscuous=settings.promiscuous)
+        return self._taps
+
+
+class _UdpServer:
+    """A bound UDP port."""
+
+    def __init__(self, port: int) -> None:
+        self.asked_for = port
+        self.sockets = udp.serve(port)
+
+    def close(self) -> None:
+        for one in self.sockets:
+            one.close()
+
+
+class _TcpServer:
+    """A listening TCP port, its reader process, and both ends of the channel between reader and listener."""
+
+    def __init__(self, port: int) -> None:
+        self.asked_for = port
+        self._sockets = tcp.serve(port)
+        self._readers_end, self.listeners_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._process: subprocess.Popen[bytes] = tcp_process.start(self._sockets, self._readers_end)
+        except CaptureError:
+            self._close_sockets()
+            raise
+
+    def revive(self) -> bool:
+        """Restart the process if it has ended, and return whether it had; connections waited meanwhile."""
+        if self._process.poll() is None:
+            return False
+        with contextlib.suppress(CaptureError):  # the next call tries again
+            self._process = tcp_process.start(self._sockets, self._readers_end)
+        return True
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for one in (*self._sockets, self._readers_end, self.listeners_end):
+            one.close()
+
+
+class _File:
+    """An open capture file."""
+
+    def __init__(self, path: Path) -> None:
+        self.asked_for = path
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            msg = f"{path}: {error.strerror}"
+            raise CaptureError(msg) from error
+        if not stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            os.close(self.descriptor)
+            msg = f"{path}: not a regular file"
+            raise CaptureError(msg)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+_Source = TypeVar("_Source", _UdpServer, _TcpServer, _File)
+_Wish = TypeVar("_Wish", int, Path)
+
+
+def _next(
+    kind: Callable[[_Wish], _Source], current: _Source | None, wish: _Wish | None, stack: contextlib.ExitStack
+) -> _Source | None:
+    """The source of this kind for a port or a path: the current one where it is the same."""
+    if wish is None:
+        return None
+    if current is not None and current.asked_for == wish:
+        return current
+    return stack.enter_context(contextlib.closing(kind(wish)))
+
+
+def tapped(settings: DaemonSettings) -> Carriers:
+    """The carriers of passive capture, without the ports of our own servers: each knock would come twice.
+
+    On a TCP server's port first segments with a payload remain (fwknop's tcpraw): no server ever sees that payload.
+    """
+    chosen = settings.carriers
+    own_tcp = settings.tcp_server
+    return replace(
+        chosen,
+        udp=_without(chosen.udp, settings.udp_server),
+        tcp=_without(chosen.tcp, own_tcp),
+        syn=(range(own_tcp, own_tcp + 1),) if own_tcp and any(own_tcp in span for span in chosen.tcp) else (),
+        echo=settings.icmp,
+    )
+
+
+def _without(ports: tuple[range, ...], port: int | None) -> tuple[range, ...]:
+    """The ranges without one port."""
+    if port is None:
+        return ports
+    below = (range(span.start, min(span.stop, port)) for span in ports)
+    above = (range(max(span.start, port + 1), span.stop) for span in ports)
+    return tuple(part for part in (*below, *above) if part)

@@ -1,0 +1,1 @@
+"""Root's console on a host: status, open, close, firewall, audit."""

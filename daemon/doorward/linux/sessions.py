@@ -1,0 +1,208 @@
+"""What goes on after a grant's end: flows that connection tracking knows, and TCP sockets; and how they are ended.
+
+Source: linux/netfilter/nfnetlink_conntrack.h, linux/inet_diag.h, linux/sock_diag.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import ipaddress
+import socket
+import struct
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from doorward.errors import FirewallError
+from doorward.linux import netlink
+from doorward.linux.netlink import ACKNOWLEDGE, DUMP, GENERIC, NESTED, attribute, attributes
+from doorward.values import Protocol, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from doorward.values import IPAddress
+
+_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
+_BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
+_ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE
+_IP, _PROTO = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
+_NUMBER, _FROM_PORT, _TO_PORT = 1, 2, 3  # CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT
+_ASKED: Final = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2; its end is struct inet_diag_sockid
+_TOLD: Final = struct.Struct("=BBBB48s")  # the beginning of struct inet_diag_msg
+_PLACE: Final = struct.Struct("!HH16s16s")  # ports and addresses of struct inet_diag_sockid
+_LISTENING: Final = 10  # TCP_LISTEN
+_ALL_STATES: Final = 0xFFF
+_GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})  # it ended by itself
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a flow."""
+
+    address: IPAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow as its first packet went and as its answers come; DNAT makes these two differ. `key` names it."""
+
+    protocol: Protocol
+    source: End
+    asked: End
+    answering: End
+    key: bytes
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """The family of its addresses."""
+        return _family(self.source.address)
+
+    @property
+    def ours(self) -> tuple[IPAddress, Service]:
+        """Who is at the other end, and the service of this host; also of a flow that the server began."""
+        if _is_own(self.source.address):
+            return self.asked.address, Service(self.protocol, self.source.port)
+        return self.source.address, Service(self.protocol, self.answering.port)
+
+    def concerns(self, source: IPAddress | None, services: Collection[Service]) -> bool:
+        """Whether an address, or anybody, began it with a service of these, or any.
+
+        Without an address only what is for this host counts, or what this host leads to another place. A server that
+        sent first has begun a flow from its own port.
+        """
+        ports = {service.port for service in services if service.protocol is self.protocol}
+        if _is_own(self.source.address):
+            return _fits(self.asked.address, source) and self.source.port in ports
+        if services and not {self.asked.port, self.answering.port} & ports:
+            return False
+        comes_in = _is_own(self.asked.address) or self.asked != self.answering
+        return comes_in if source is None else _fits(self.source.address, source)
+
+
+def flows(source: IPAddress | None, services: Collection[Service], protocols: Collection[Protocol]) -> list[Flow]:
+    """The flows between an address, or anybody, and services of this host, or any.
+
+    Raises:
+        FirewallError: the kernel does not say.
+    """
+    try:
+        with closing(netlink.waiting(netlink.CONNTRACK)) as kernel:
+            listed = list(netlink.ask(kernel, _GET, GENERIC.pack(socket.AF_UNSPEC, 0, 0), DUMP))
+    except OSError as error:
+        raise _refusal(error) from error
+    known = (flow for flow in map(_flow, listed) if flow is not None and flow.protocol in protocols)
+    return [flow for flow in known if flow.concerns(source, services)]
+
+
+def end(ended: Iterable[Flow]) -> int:
+    """End flows, and return how many were still there.
+
+    Raises:
+        FirewallError: the kernel refuses.
+    """
+    try:
+        with closing(netlink.waiting(netlink.CONNTRACK)) as kernel:
+            return sum(_done(kernel, _DELETE, GENERIC.pack(flow.family, 0, 0) + flow.key) for flow in ended)
+    except OSError as error:
+        raise _refusal(error) from error
+
+
+def _family(address: IPAddress) -> socket.AddressFamily:
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004  IPv4
+
+
+@functools.lru_cache(4096)
+def _is_own(address: IPAddress) -> bool:
+    """Whether an address is one of this host's."""
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as binding:
+        try:
+            binding.bind((str(address), 0))
+        except OSError:
+            return False
+        return True
+
+
+def end_sockets(source: IPAddress | None, services: Collection[Service]) -> None:
+    """End the TCP connections that listening sockets of this host accepted.
+
+    A server that still has its socket would make a flow known again with the next packet.
+
+    Raises:
+        FirewallError: the kernel refuses.
+    """
+    ports = {service.port for service in services if service.protocol is Protocol.TCP}
+    try:
+        with closing(netlink.waiting(netlink.SOCKETS)) as kernel:
+            for place, family in list(_accepted(kernel)):
+                port, _, _, remote = _PLACE.unpack_from(place)
+                address = _address(remote if family == socket.AF_INET6 else remote[:4])
+                if _fits(address, source) and not _is_own(address) and (not services or port in ports):
+                    _done(kernel, _DESTROY, _ASKED.pack(family, Protocol.TCP, 0, _ALL_STATES, place))
+    except OSError as error:
+        raise _refusal(error) from error
+
+
+def _accepted(kernel: socket.socket) -> Iterator[tuple[bytes, int]]:
+    """Place and family of each TCP socket at a port that another one listens on."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        wanted = _ASKED.pack(family, Protocol.TCP, 0, _ALL_STATES, bytes(48))
+        told = [_TOLD.unpack_from(content) for content in netlink.ask(kernel, _BY_FAMILY, wanted, DUMP)]
+        listening = {place[:2] for _, state, _, _, place in told if state == _LISTENING}
+        yield from ((place, family) for _, state, _, _, place in told if state != _LISTENING and place[:2] in listening)
+
+
+def _refusal(error: OSError) -> FirewallError:
+    if error.errno == errno.EOPNOTSUPP:
+        return FirewallError("this kernel cannot end TCP connections (CONFIG_INET_DIAG_DESTROY): end their programs")
+    return FirewallError(f"sessions cannot be ended: {error.strerror or error}")
+
+
+def _fits(address: IPAddress, wanted: IPAddress | None) -> bool:
+    return wanted is None or address == _plain(wanted)
+
+
+def _address(packed: bytes) -> IPAddress:
+    return _plain(ipaddress.ip_address(packed))
+
+
+def _plain(address: IPAddress) -> IPAddress:
+    """An IPv4 address that is written as IPv6, as IPv4."""
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
+
+
+def _flow(content: bytes) -> Flow | None:
+    """The flow that an entry of connection tracking describes, of TCP or UDP."""
+    said = dict(attributes(content[GENERIC.size :]))
+    original, reply = _tuple(said.get(_ORIGINAL, b"")), _tuple(said.get(_REPLY, b""))
+    if original is None or reply is None or 0 in {end.port for end in (*original[1:], *reply[1:])}:
+        return None
+    protocol, source, asked = original
+    named = [
+        (kind | (NESTED if kind == _ORIGINAL else 0), said[kind]) for kind in (_ORIGINAL, _ID, _ZONE) if kind in said
+    ]
+    return Flow(protocol, source, asked, reply[1], b"".join(attribute(kind, value) for kind, value in named))
+
+
+def _tuple(content: bytes) -> tuple[Protocol, End, End] | None:
+    parts = dict(attributes(content))
+    addresses, ports = dict(attributes(parts.get(_IP, b""))), dict(attributes(parts.get(_PROTO, b"")))
+    ends = [addresses[kind] for kind in sorted(addresses)]  # source before destination, in both families
+    numbers = [int.from_bytes(ports.get(kind, b""), "big") for kind in (_NUMBER, _FROM_PORT, _TO_PORT)]
+    if len(ends) != 2 or numbers[0] not in list(Protocol):  # noqa: PLR2004  two ends
+        return None
+    source, target = (End(_address(packed), port) for packed, port in zip(ends, numbers[1:], strict=True))
+    return Protocol(numbers[0]), source, target
+
+
+def _done(kernel: socket.socket, kind: int, body: bytes) -> bool:
+    """Whether the kernel did something, which may have been done before."""
+    try:
+        list(netlink.ask(kernel, kind, body, ACKNOWLEDGE))
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return False
+    return True

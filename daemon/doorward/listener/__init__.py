@@ -1,0 +1,1 @@
+"""The listener: the process that reads packets from the network."""

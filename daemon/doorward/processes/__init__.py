@@ -1,0 +1,1 @@
+"""What every process of the daemon starts from: its command line and its configuration."""

@@ -1,0 +1,92 @@
+"""Counters of packets since the daemon started, and the file in which `doorward status` finds them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from doorward.errors import DoorwardError
+from doorward.values import Reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DROPPED: Final = "dropped"
+_SIZE: Final = 2048  # bytes; always the same, so that one write replaces all
+_WORDS: Final = frozenset({*map(str, Reason), DROPPED})
+
+
+class Counters:
+    """How many packets got which verdict, and how many the kernel dropped."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._counts = dict.fromkeys(Reason, 0)
+        self.dropped = 0
+
+    def count(self, reason: Reason) -> None:
+        """Count one verdict."""
+        self._counts[reason] += 1
+
+    @property
+    def total(self) -> int:
+        """The number of verdicts so far."""
+        return sum(self._counts.values())
+
+    def seen(self) -> dict[str, int]:
+        """The counts that are not zero, by the reason's word, and the dropped packets behind them."""
+        counts = {reason.value: count for reason, count in self._counts.items()} | {DROPPED: self.dropped}
+        return {word: count for word, count in counts.items() if count}
+
+
+class Published:
+    """The file of the counters. It stays open: the listener writes it without a system call of its own."""
+
+    def __init__(self, file: Path) -> None:
+        """Open the file and empty it.
+
+        Raises:
+            DoorwardError: it cannot be opened.
+        """
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._descriptor = os.open(file, flags, 0o600)
+        except OSError as error:
+            msg = f"{file} cannot be opened: {error.strerror}"
+            raise DoorwardError(msg) from error
+        self._written = b""
+
+    def write(self, counters: Counters) -> None:
+        """Write the counters where they have changed. On a full disk the old ones stay."""
+        content = json.dumps(counters.seen()).encode("ascii").ljust(_SIZE)
+        if content != self._written:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, content, 0)
+                self._written = content
+
+    def close(self) -> None:
+        """Give the file back."""
+        os.close(self._descriptor)
+
+
+def counters_beside(replay_file: Path) -> Path:
+    """The file of the counters, beside the replay store."""
+    return replay_file.with_name("counters.json")
+
+
+def published(file: Path) -> dict[str, int] | None:
+    """The counters of a file that the listener writes; None where there are none, or it holds anything else."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            found = json.loads(os.read(descriptor, _SIZE))
+        finally:
+            os.close(descriptor)
+        if isinstance(found, dict) and all(word in _WORDS and type(count) is int for word, count in found.items()):
+            return found
+    return None

@@ -1,0 +1,119 @@
+"""A verdict as one line: `key=value`, the keys stable, values with blanks quoted as in JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from doorward.record.log import LINES_PER_SECOND
+from doorward.record.words import words
+from doorward.values import Reason, address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from doorward.config.stanza import Stanza
+    from doorward.gate import Verdict
+    from doorward.values import Grant
+
+# Reasons that a packet gets before an HMAC is verified, or again and again with one that was.
+CHEAP: Final = (
+    Reason.MALFORMED,
+    Reason.NO_STANZA,
+    Reason.EXPIRED,
+    Reason.HMAC,
+    Reason.REPLAY,
+    Reason.DECRYPTION,
+    Reason.BUSY,
+    Reason.SIGNATURE,
+)
+
+
+class Suppressed(NamedTuple):
+    """So many verdicts of one reason that have no line of their own."""
+
+    reason: Reason
+    packets: int
+
+
+def line(verdict: Verdict | Suppressed, *, test: bool = False) -> str:
+    """The line of a verdict, or of those that have none of their own; `test` marks a daemon that opens nothing."""
+    if isinstance(verdict, Suppressed):
+        return f"verdict=denied reason={verdict.reason} suppressed={verdict.packets}"
+    pairs = " ".join(f"{key}={quote(value)}" for key, value in _pairs(verdict))
+    return f"test=yes {pairs}" if test else pairs
+
+
+def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    datagram = verdict.datagram
+    yield "verdict", "granted" if verdict.granted else "denied"
+    yield "reason", verdict.reason.value
+    yield "origin", str(address(datagram.origin))
+    yield "origin_port", str(datagram.origin_port)
+    if verdict.stanza is not None:
+        yield "stanza", str(verdict.stanza)
+    if verdict.name is not None:
+        yield "name", verdict.name
+    if verdict.user is not None:
+        yield "user", verdict.user
+    if verdict.signer is not None:
+        yield "signer", verdict.signer
+    if verdict.grant is not None:
+        yield "source", str(verdict.grant.source)
+        yield "services", ",".join(map(str, verdict.grant.services))
+        yield "seconds", str(verdict.grant.seconds)
+        yield from _conditions(verdict.grant)
+    if verdict.execution is not None:
+        yield "source", str(verdict.execution.source)
+        yield "command", "cycle" if verdict.execution.command is None else verdict.execution.command
+    detail = "" if verdict.denial is None else words(verdict.denial)
+    if detail:
+        yield "detail", detail
+
+
+def _conditions(grant: Grant) -> Iterator[tuple[str, str]]:
+    """The NAT of a grant, and its conditions on connections."""
+    if grant.nat is not None:
+        host = "this-host" if grant.nat.target is None else "everywhere" if grant.nat.everywhere else grant.nat.target
+        yield "nat", f"{host},{'*' if grant.nat.port is None else grant.nat.port}"
+    if grant.os is not None:
+        yield "os", grant.os
+    if grant.destination is not None:
+        yield "destination", str(grant.destination)
+
+
+def quote(value: str) -> str:
+    """A value that no blank, quote or control character can break out of."""
+    plain = value and not any(char in ' "\\=' or not char.isprintable() for char in value)
+    return value if plain and value.isascii() else json.dumps(value)
+
+
+def is_cheap(reason: Reason, stanza: Stanza | None) -> bool:
+    """Whether strangers can cause a verdict of `stanza`, and as many as they like."""
+    return reason is not Reason.GRANTED and (reason in CHEAP or stanza is None or not stanza.has_hmac_key)
+
+
+class Limiter:
+    """How many lines of a kind are written in a second; the others are counted and named once a second.
+
+    Only the verdicts that strangers can cause are limited: a grant, and a new packet that an HMAC key made, always has
+    its line.
+    """
+
+    def __init__(self, lines_per_second: int = LINES_PER_SECOND) -> None:
+        """Admit so many lines of each kind between two summaries."""
+        self._most = lines_per_second
+        self._seen = dict.fromkeys(Reason, 0)
+
+    def admits(self, reason: Reason, *, cheap: bool) -> bool:
+        """Count one verdict and say whether its line is written; those that are not `cheap` all are."""
+        if not cheap:
+            return True
+        self._seen[reason] += 1
+        return self._seen[reason] <= self._most
+
+    def summary(self) -> list[Suppressed]:
+        """The verdicts that were not written since the last call, by reason."""
+        suppressed = [Suppressed(reason, seen - self._most) for reason, seen in self._seen.items() if seen > self._most]
+        self._seen = dict.fromkeys(Reason, 0)
+        return suppressed

@@ -220,7 +220,13 @@ def started(open_path: Path) -> Iterator[Started]:
 def test_what_a_batch_holds_of_a_command_that_is_over_is_passed_over(started: Started) -> None:
     started.put("/bin/echo", "one")
     report, output = started.of_one_batch()
-    for key in (report, report, output):
+
+    def is_over() -> bool:  # its end comes after its result, when the warden has ended
+        report.data()
+        return bool(started.done)
+
+    assert eventually(is_over)
+    for key in (report, output):
         key.data()
     assert started.done == [True]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
 import shutil
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab import images, network
@@ -14,7 +16,7 @@ from lab.plan import HOSTS, RUN, STATE, STORE, Host
 from lab.run import LabError, attempt, run, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 OWNER_KEY = STATE / "id_ed25519"
 KNOWN_HOSTS = STATE / "known_hosts"
@@ -47,16 +49,30 @@ systemctl enable --now ssh.socket
 
 
 def up(names: Iterable[str]) -> None:
-    """Start the hosts named and pin their SSH host keys."""
+    """Start the hosts named and pin their SSH host keys.
+
+    Several processes may each start hosts of their own; what all share is made by one at a time.
+    """
     hosts = [HOSTS[name] for name in names]
     STATE.mkdir(mode=0o700, exist_ok=True)
-    _owner_key()
-    for host in hosts:
-        images.build(host.system)  # before the network is up: nothing of it can be in the way of a mirror
-    network.up()
+    with _alone():
+        _owner_key()
+        for host in hosts:
+            images.build(host.system)  # before the network is up: nothing of it can be in the way of a mirror
+        network.up()
     for host in hosts:
         start(host)
-    pin()
+    with _alone():
+        pin(hosts)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes from what all hosts of the lab share."""
+    RUN.mkdir(parents=True, exist_ok=True)
+    with (RUN / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def start(host: Host) -> None:
@@ -124,10 +140,16 @@ def running(host: Host) -> bool:
     return shown.stdout.strip() == "true"
 
 
-def pin() -> None:
-    """Write the SSH host keys of all running hosts, read on their consoles, into the known_hosts file."""
-    lines = [line for host in HOSTS.values() if running(host) for line in _pinned(host)]
-    KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def pin(hosts: Iterable[Host]) -> None:
+    """Write the hosts' SSH host keys, read on their consoles, into the known_hosts file; others keep their lines."""
+    pinned = {_places(host): _keys(host) for host in hosts}
+    lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
+    lines = [line for line in lines if line.partition(" ")[0] not in pinned]
+    lines += [f"{places} {key}" for places, keys in pinned.items() for key in keys]
+    # Others may be reading it.
+    written = KNOWN_HOSTS.with_suffix(".new")
+    written.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    written.replace(KNOWN_HOSTS)
 
 
 def down() -> None:
@@ -180,11 +202,14 @@ def _owner_key() -> None:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab owner", "-f", str(OWNER_KEY))
 
 
-def _pinned(host: Host) -> list[str]:
-    keys = inside(host, "sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+def _places(host: Host) -> str:
     places = [host.address.ipv4, host.address.ipv6]
-    names = ",".join(f"[{place}]:{host.ssh_port}" if host.ssh_port != 22 else place for place in places)
-    return [f"{names} {' '.join(key.split()[:2])}" for key in keys]
+    return ",".join(f"[{place}]:{host.ssh_port}" if host.ssh_port != 22 else place for place in places)
+
+
+def _keys(host: Host) -> list[str]:
+    keys = inside(host, "sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+    return [" ".join(key.split()[:2]) for key in keys]
 
 
 def reachable(host: Host) -> bool:

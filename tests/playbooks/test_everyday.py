@@ -78,15 +78,16 @@ def _restart_when_asked(trial: Trial) -> None:
 
 
 @pytest.fixture
-def lossy() -> Iterator[None]:
-    """A network that loses the first knock to each host."""
+def lossy(trial: Trial) -> Iterator[None]:
+    """A network that loses the first knock to the host."""
     rules = (
         "table bridge lossy {\n"
         " set seen { type ipv4_addr; }\n"
         " counter lost { }\n"
         " chain forward {\n"
         "  type filter hook forward priority 0;\n"
-        "  udp dport 62201 ip daddr != @seen add @seen { ip daddr } counter name lost drop\n"
+        f"  udp dport 62201 ip daddr {trial.host.address.ipv4} ip daddr != @seen"
+        " add @seen { ip daddr } counter name lost drop\n"
         " }\n}\n"
     )
     inside = ("ip", "netns", "exec", NETWORK)

@@ -1,12 +1,14 @@
 """Runs the suites and adds up what they counted.
 
 ``run.py check`` is the fast part; ``run.py all`` is everything. The last line is ``N passed, N failed, N skipped``.
-Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types, suites that
-need the lab, with some precedence since they take longest, and suites that only compute, at the lowest priority.
+Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types, two that
+use hosts of the lab, each its own, one that starts daemons of other versions, and one that only computes, at the
+lowest priority.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import subprocess
@@ -49,11 +51,13 @@ class Lane(enum.Enum):
 
     SHOWN = "shown"
     STYLE = "style"
-    LAB = "lab"
+    MOLECULE = "molecule"
+    PLAYBOOKS = "playbooks"
+    OTHERS = "others"
     COMPUTING = "computing"
 
 
-PRIORITY = {Lane.LAB: "-5", Lane.COMPUTING: "19"}
+PRIORITY = {Lane.OTHERS: "5", Lane.COMPUTING: "19"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +128,17 @@ ALL = (
     tests("repository", "property", options=SPREAD),  # with COVER, the same tests as the last suite of CHECK
     tests("system", options=SPREAD),
     tests("interop", "tutorial", options=ALONE),
-    replace(tests("package", options=ALONE), lane=Lane.COMPUTING),
-    replace(tests("versions", options=ALONE), lane=Lane.COMPUTING),
+    replace(tests("package", options=ALONE), lane=Lane.OTHERS),
+    replace(tests("versions", options=ALONE), lane=Lane.OTHERS),
     # One seed: the same commit gives the same answer. `make fuzz` takes a new one each time.
     Suite(
         "fuzz",
-        (sys.executable, "tests/fuzz/run.py", "--seconds", "30", "--plaintexts", "300000", "--seed", "1"),
+        (sys.executable, "tests/fuzz/run.py", "--seconds", "15", "--plaintexts", "100000", "--seed", "1"),
         lane=Lane.COMPUTING,
     ),
     Suite("ansible-test sanity", (sys.executable, str(REPOSITORY / "tests/sanity.py")), lane=Lane.COMPUTING),
-    Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True, lane=Lane.LAB),
-    replace(tests("playbooks", options=ALONE), lane=Lane.LAB),
+    Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True, lane=Lane.MOLECULE),
+    replace(tests("playbooks", options=ALONE), lane=Lane.PLAYBOOKS),
 )
 
 
@@ -186,8 +190,8 @@ def main(arguments: list[str]) -> int:
     """The exit code: 0 when nothing failed."""
     chosen = {"check": CHECK, "all": ALL}[arguments[0] if arguments else "all"]
     lines, sum_ = [], Counts()
-    with ThreadPoolExecutor(1) as style, ThreadPoolExecutor(1) as lab, ThreadPoolExecutor(1) as computing:
-        lanes = {Lane.STYLE: style, Lane.LAB: lab, Lane.COMPUTING: computing}
+    with contextlib.ExitStack() as stack:
+        lanes = {lane: stack.enter_context(ThreadPoolExecutor(1)) for lane in Lane if lane is not Lane.SHOWN}
         beside = {suite: lanes[suite.lane].submit(run, suite) for suite in chosen if suite.lane in lanes}
         for suite in chosen:
             sys.stdout.write(f"\n=== {suite.name}\n")

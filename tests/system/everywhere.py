@@ -94,6 +94,14 @@ class Place:
             if control.is_socket():
                 self.run("ssh", "-F", "none", "-o", f"ControlPath={control}", "-O", "exit", "lab")
 
+    def knocks(self, name: str) -> int:
+        """Return how many knocks a host has answered with a line so far."""
+        return len(self.daemons[name].verdicts)
+
+    def comes_to(self, count: int, name: str) -> bool:
+        """Say whether a host has answered so many knocks, and no more; its lines may come after the connection."""
+        return doorwardd.eventually(lambda: self.knocks(name) >= count) and self.knocks(name) == count
+
     def sees(self, who: Namespace, address: str = WEB1, within: float = 0.3) -> bool:
         """Say whether anything comes back from port 22, be it a refusal."""
         with who.inside():

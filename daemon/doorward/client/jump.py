@@ -152,6 +152,8 @@ class Road:
             words = line.split()
             if words[:1] == [_MARK]:
                 return self._ends(words[1:])
+        if self._monotonic() >= self.deadline:
+            raise ClientError(self._broken(f"no word from there in {self._seconds:g} s"))
         raise ClientError(self._broken("no knock can be sent from there"))
 
     def knock(self, payload: bytes) -> None:

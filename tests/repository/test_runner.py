@@ -43,5 +43,7 @@ def test_what_fails_is_counted_wherever_it_runs(
 def test_what_runs_beside_the_others_is_shown_in_its_place(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    lines = printed([suite("one", GOOD), suite("two", BAD, run.Lane.PLAYBOOKS), suite("three", GOOD)], monkeypatch, capfd)
+    lines = printed(
+        [suite("one", GOOD), suite("two", BAD, run.Lane.PLAYBOOKS), suite("three", GOOD)], monkeypatch, capfd
+    )
     assert lines[1:7] == ["=== one", "it is well", "=== two", "it is broken", "=== three", "it is well"]

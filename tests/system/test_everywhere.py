@@ -256,6 +256,29 @@ def test_the_knock_action_knocks_from_the_bastion(lab: Place) -> None:
     assert f"source={INSIDE} " in granted(lab, "inner")
 
 
+SILENCE = """\
+from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        return {"is_silent": self._connection.spa_is_silent_behind_the_jump()}
+"""
+
+
+def test_the_proof_of_silence_behind_a_bastion_is_about_the_place_where_ssh_goes(lab: Place) -> None:
+    """Address and port stand in ssh_config alone, and the bastion knows none of the names."""
+    places = {"shut": f"{INNER}\n    Port 22", "open": f"{PLAIN}\n    Port 22", "refused": f"{PLAIN}\n    Port 2222"}
+    lab.configure(*(f"Host {name}\n    HostName {place}\n" for name, place in places.items()))
+    (lab.folder / "silence.py").write_text(SILENCE)
+    hosts = {"web1": {"ansible_host": WEB1}, **{name: {"ansible_spa_jump": "web1"} for name in places}}
+    shown = by_ansible(lab, hosts, ",".join(places), "silence")
+    said = dict(re.findall(r'^(\w+) \| SUCCESS => \{[^}]*"is_silent": (true|false)', shown, re.MULTILINE))
+    assert said == {"shut": "true", "open": "false"}, shown
+    assert "refused | UNREACHABLE" in shown
+    assert f"cannot be seen from the jump host: doorward: {PLAIN} port 2222: " in shown
+
+
 def by_ansible(lab: Place, hosts: dict[str, dict[str, str]], which: str = "all", module: str = "raw") -> str:
     """Run a command at hosts through the connection plugin."""
     key = f"{doorwardd.KEY}\n{doorwardd.HMAC_KEY}\n"
@@ -269,6 +292,7 @@ def by_ansible(lab: Place, hosts: dict[str, dict[str, str]], which: str = "all",
     (lab.folder / "hosts.json").write_text(json.dumps(inventory))
     program = str(Path(sys.executable).parent / "ansible")
     more = {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_HOME": f"{lab.folder}/.ansible", "LC_ALL": "C.UTF-8"}
+    more["ANSIBLE_ACTION_PLUGINS"] = str(lab.folder)
     words = [program, "-i", str(lab.folder / "hosts.json"), which, "-m", module]
     words += ["-a", "echo inside"] if module == "raw" else []
     done = lab.client.run(*words, check=False, env={**lab.environment(), **more})

@@ -325,6 +325,48 @@ def test_a_closed_host_behind_a_bastion_is_told_with_the_knocks_and_as_whom(lab:
     ), done.stderr
 
 
+def doctor(lab: Place, host: str, *words: str) -> tuple[int, dict[str, str]]:
+    """The exit code of the doctor for a host behind web1, and its lines by their topic, without the commands."""
+    config = lab.configure(lab.block("web1"))
+    done = lab.doorward("doctor", "-F", config, "--ssh", f"ssh -F {config}", "-J", "web1", *words, host)
+    lines = [re.sub(r"  \[[^]]*]$", "", line).split(maxsplit=2) for line in done.stdout.splitlines()]
+    return done.returncode, {topic: f"{state} {text}" for state, topic, text in lines}
+
+
+def test_the_doctor_follows_a_knock_through_a_jump_host(lab: Place) -> None:
+    code, told = doctor(lab, INNER)
+    assert told["jump"] == f"ok through web1, which reaches the host at {INNER}"
+    assert told["source"] == f"ok {INSIDE}: the address that web1 has towards the host"
+    assert told["closed"] == "ok tcp/22 does not answer web1 before the knock"
+    assert told["port"].startswith("ok tcp/22 opened: SSH-2.0-")
+    assert code == 0
+    assert f"source={INSIDE} " in granted(lab, "inner")
+
+
+def test_the_doctor_tells_what_is_wrong_behind_a_jump_host(lab: Place) -> None:
+    wrong = doorwardd.write(lab.folder / "wrong", everywhere.RC.replace("aGho", "aaaa"))
+    code, told = doctor(lab, INNER, "--rc-file", str(wrong), "--timeout", "3")
+    assert re.fullmatch(rf"no closed after \d knocks? from jump host web1 as {INSIDE}: key\? clock\?", told["port"])
+    assert code == 1
+    code, told = doctor(lab, PLAIN)
+    assert told["closed"] == "? tcp/22 is open before the knock: not hidden, or by an earlier knock"
+    code, told = doctor(lab, PLAIN, "--port", "2222", "--source", CLIENT)
+    assert (
+        told["source"] == f"? {CLIENT}, as ALLOW_IP or --source has it; web1 has {everywhere.BESIDE} towards the host"
+    )
+    assert told["closed"].startswith(f"? jump host web1 does not get through to {PLAIN} port 2222: ")
+    assert told["port"].startswith("no ")
+    assert code == 1
+
+
+def test_the_doctor_connects_to_no_jump_host_without_a_knock(lab: Place) -> None:
+    before = [len(daemon.verdicts) for daemon in lab.daemons.values()]
+    code, told = doctor(lab, INNER, "--no-knock")
+    assert told["jump"] == "? through web1, where nothing is tried without a knock"
+    assert code == 0
+    assert [len(daemon.verdicts) for daemon in lab.daemons.values()] == before
+
+
 def test_without_a_key_a_hidden_host_is_silent_for_its_bastion_and_a_plain_one_answers(lab: Place) -> None:
     config = lab.configure(lab.block("web1"))
     blank = doorwardd.write(lab.folder / "blank", "[default]\n")

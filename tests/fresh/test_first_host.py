@@ -178,6 +178,29 @@ def test_the_page_leads_to_a_closed_host_that_its_laptop_enters(pair: Pair) -> N
     assert pair.host("dpkg --verify doorward-daemon; ls /etc/doorward").split() == ["access.conf", "doorwardd.conf"]
 
 
+def test_a_second_person_gets_in_with_keys_of_her_own_and_is_taken_out_again(pair: Pair) -> None:
+    section = (REPOSITORY / "docs/without-ansible.md").read_text().partition("### A second person\n")[2]
+    made, _, rest = section.partition("```sh\n")[2].partition("```\n")[0].partition("\n")
+    before = pair.host("cat /etc/doorward/access.conf")
+    assert pair.host.run(made).count("\n") <= 1
+    keys = pair.host("cat /root/anna.key")
+    assert "2 stanzas" in pair.host.run(rest)
+    assert "No such file" in pair.host.fails("cat /root/anna.key")
+    pair.host("doorward close")
+    assert pair.dial() == "silence"
+    pair.laptop("umask 077; cat > /root/anna.rc", f"[web1]\nSPA_SERVER {HOST}\nACCESS tcp/22\n{keys}")
+    assert pair.laptop.run("doorward knock --rc-file anna.rc -n web1") == ""
+    assert eventually(lambda: pair.dial() == "open")
+    assert "name=anna" in pair.host("journalctl -u doorwardd -o cat -g verdict=granted -n 1")
+
+    pair.host("cat > /etc/doorward/access.conf; systemctl reload doorwardd", before)
+    pair.host(f"doorward close --from {CARRIER} --sessions")
+    assert pair.laptop.run("doorward knock --rc-file anna.rc -n web1") == ""
+    assert eventually(lambda: "verdict=denied" in pair.host("journalctl -u doorwardd -o cat -g verdict= -n 1"))
+    assert pair.dial() == "silence"
+    assert pair.enters()
+
+
 def test_it_stays_closed_when_doorwardd_is_restarted(pair: Pair) -> None:
     before = pair.host.pid()
     pair.host("doorward close; systemctl restart doorwardd")

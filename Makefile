@@ -13,7 +13,8 @@
 #   make format     the sources in their one form: Python by ruff, Markdown by mdformat, wrapped at 100
 #   make archive    the one file that the collection puts on hosts
 #   make deb        the Debian packages doorward and doorward-daemon, in dist/ (needs debhelper and dh-apparmor)
-#   make fresh-deb  installs, upgrades and purges them in fresh Debian 12 and 13 with systemd (needs root)
+#   make fresh-deb  in fresh Debian 12 and 13 with systemd: both packages from the installation to the purge, and
+#                   docs/first-host.md as it is printed (needs root)
 #   make fresh      demo twice, test and check in a fresh minimal Debian 12, from the last commit (needs root);
 #                   fresh-demo, fresh-test and fresh-check are its parts
 #   make sizes      lines of code by room, and of functions; COMMIT=… counts a commit

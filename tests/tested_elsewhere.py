@@ -21,6 +21,7 @@ TESTED_BY: Final = {
     "client/command.py": "unit/client/test_cli.py",
     "client/describe_packet.py": "unit/client/test_packet.py",
     "client/doctor.py": "system/test_says_why.py",
+    "client/doctor_jump.py": "system/test_everywhere.py",
     "client/keys.py": "unit/client/test_keys_file.py",
     "client/knock.py": "system/test_client.py",
     "client/options.py": "unit/client/test_getopt.py",

@@ -6,92 +6,29 @@ then the other way round. They reach nothing else: what the packages depend on c
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 import doorward
 from doorward.host import service
-from lab import hosts, images
-from lab.containers import podman, podman_try
+from fresh.machines import NEXT, NUMBERS, Machine, listen_for_ssh, sshd_began_closed, started
 from lab.run import attempt, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-REPOSITORY: Final = Path(__file__).parents[2]
-NUMBERS: Final = {"debian-12": 12, "debian-13": 13}
-NEXT: Final = f"{doorward.__version__}+next"
-DIAL: Final = """\
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], 22), timeout=float(sys.argv[2])).close()
-except TimeoutError:
-    print("silence")
-else:
-    print("open")
-"""
 ACCESS: Final = "SOURCE ANY\nNAME client\n{keys}OPEN_PORTS tcp/22\nREQUIRE_SOURCE_ADDRESS Y\nMAX_FW_TIMEOUT 3600\n"
 RC: Final = "[host]\nSPA_SERVER {address}\nACCESS tcp/22\nALLOW_IP auto\n{keys}"
 STATE: Final = ("/etc/doorward", "/var/lib/doorward", "/var/lib/doorward-exec", "/run/doorward")
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A container with systemd."""
-
-    system: str
-
-    @property
-    def name(self) -> str:
-        return f"doorward-deb-{NUMBERS[self.system]}"
-
-    @property
-    def address(self) -> str:
-        return f"198.18.5.{NUMBERS[self.system]}"
-
-    def __call__(self, script: str, stdin: str = "") -> str:
-        """What a shell script prints on it, as root."""
-        return podman("exec", "--interactive", self.name, "sh", "-euc", script, stdin=stdin)
-
-    def fails(self, script: str) -> str:
-        """What a script prints that must fail."""
-        done = podman_try("exec", "--interactive", self.name, "sh", "-euc", f"exec 2>&1; {script}")
-        assert done.returncode != 0, done.stdout
-        return done.stdout
-
-    def start(self) -> None:
-        if podman_try("container", "exists", self.name).returncode:
-            image = images.build(self.system)
-            options = ("--network=none", "--privileged", "--systemd=always", "--hostname", self.name, *hosts.LIMITS)
-            podman("run", "--detach", "--name", self.name, *options, image, "/sbin/init")
-        else:
-            podman("start", self.name)
-        self("until systemctl is-system-running | grep -qE 'running|degraded'; do sleep 0.1; done")
-
-    def install(self, folder: Path) -> str:
-        """Install both packages with apt; what they depend on comes from the image."""
-        podman("exec", self.name, "rm", "-rf", "/root/new")
-        podman("cp", str(folder), f"{self.name}:/root/new")
-        return self("DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install /root/new/*.deb 2>&1")
-
-    def dial(self, other: Machine, seconds: float = 1.0) -> str:
-        """What a connection to another machine's sshd meets: `open`, or `silence`."""
-        return podman("exec", self.name, "python3", "-c", DIAL, other.address, str(seconds)).strip()
-
-    def pid(self) -> str:
-        return self("systemctl show --value -p MainPID doorwardd").strip()
-
-
 def join(machines: dict[str, Machine]) -> None:
     """Put the cable between both."""
-    processes = {each: podman("inspect", "--format", "{{.State.Pid}}", each.name).strip() for each in machines.values()}
+    processes = {each: each.process() for each in machines.values()}
     for process in processes.values():
         attempt("nsenter", "--target", process, "--net", "ip", "link", "delete", "eth0")
     first, second = processes.values()
@@ -105,26 +42,11 @@ def join(machines: dict[str, Machine]) -> None:
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[dict[str, Machine]]:
-    made = {system: Machine(system) for system in NUMBERS}
-    with contextlib.ExitStack() as stack:
-        for machine in made.values():
-            stack.callback(podman_try, "rm", "--force", "--time", "2", machine.name)
-            podman_try("rm", "--force", "--time", "2", machine.name)
-            machine.start()
+    names = {system: f"doorward-deb-{number}" for system, number in NUMBERS.items()}
+    made = {each: Machine(each, f"198.18.5.{NUMBERS[each]}", name, name) for each, name in names.items()}
+    with started(*made.values()):
         join(made)
         yield made
-
-
-@pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two versions, each in a folder."""
-    folders = {}
-    for version in (doorward.__version__, NEXT):
-        out = tmp_path_factory.mktemp("packages")
-        program = REPOSITORY / "daemon/debian/build.py"
-        subprocess.run([sys.executable, program, "--out", out, "--version", version], check=True, capture_output=True)
-        folders[version] = out
-    return folders
 
 
 @dataclass(frozen=True)
@@ -136,7 +58,7 @@ class Pair:
     said: str
 
     def dial(self) -> str:
-        return self.client.dial(self.host)
+        return self.client.dial(self.host.address)
 
     def knock(self, seconds: int = 30) -> None:
         """Knock from the client, and wait until the host shows the grant."""
@@ -150,8 +72,7 @@ def pair(request: pytest.FixtureRequest, machines: dict[str, Machine], packages:
     (client,) = (each for each in machines.values() if each is not host)
     for each in machines.values():
         each("dpkg --purge doorward-daemon doorward 2>&1; rm -rf /root/.fwknoprc")
-    ssh = "ssh.socket" if host.system == "debian-13" else "ssh.service"  # both ways in which Debian can have it
-    host(f"systemctl disable --now ssh.service ssh.socket; systemctl enable --now {ssh}")
+    listen_for_ssh(host)
     said = host.install(packages[doorward.__version__])
     client.install(packages[doorward.__version__])
     return Pair(host, client, said)
@@ -215,15 +136,12 @@ def test_an_upgrade_that_would_not_start_leaves_the_running_daemon_alone(pair: P
 
 
 def test_after_a_reboot_the_host_is_closed_and_opens_to_a_knock(pair: Pair, machines: dict[str, Machine]) -> None:
-    podman("stop", "--time", "15", pair.host.name)
+    pair.host.stop()
     pair.host.start()
     join(machines)
     pair.host("until systemctl -q is-active doorwardd; do sleep 0.1; done")
     assert pair.dial() == "silence"
-    shown = pair.host("systemctl show --value -p ActiveEnterTimestampMonotonic doorwardd ssh.socket ssh.service")
-    ready, *sshd = map(int, shown.split())
-    assert all(ready < began for began in sshd if began), "sshd may begin only when its port is closed"
-    assert any(sshd)
+    assert sshd_began_closed(pair.host)
     pair.knock()
     assert pair.dial() == "open"
 

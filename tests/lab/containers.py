@@ -45,6 +45,11 @@ def _driver() -> str:
     return "vfs" if kind in ("overlayfs", "tmpfs") else "overlay"
 
 
+def words(*arguments: str) -> list[str]:
+    """The command line of a podman command, for those who run it themselves."""
+    return [*_prefix(), *arguments]
+
+
 def podman_try(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """The result of a podman command that may fail."""
     return attempt(*_prefix(), *arguments, stdin=stdin)

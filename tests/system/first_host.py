@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import subprocess
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -90,55 +88,6 @@ class Machine:
             check=False, timeout=60,
         )  # fmt: skip
         return done.stdout
-
-
-class Window:
-    """A program that goes on in its window, and what it has printed."""
-
-    def __init__(self, machine: Machine, command: str) -> None:
-        self._process = subprocess.Popen(
-            machine.words(command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.printed = ""
-        self._grown = threading.Condition()
-        self._reader = threading.Thread(target=self._take, daemon=True)
-        self._reader.start()
-
-    def _take(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                with self._grown:
-                    self.printed += line
-                    self._grown.notify_all()
-
-    def shows_after(self, text: str) -> re.Match[str]:
-        """Wait until the window shows a text, whatever is before it."""
-        return self.shows(re.compile(f"(?s:.*){re.escape(text)}"))
-
-    def shows(self, wanted: re.Pattern[str]) -> re.Match[str]:
-        """Wait until the window shows a text behind what it showed before."""
-        with self._grown:
-            assert self._grown.wait_for(lambda: wanted.match(self.printed), 30), f"not {wanted} but {self.printed!r}"
-            found = wanted.match(self.printed)
-            assert found is not None
-            self.printed = self.printed[found.end() :]
-            return found
-
-    def ends(self) -> int:
-        """Its exit code, once it has ended."""
-        code = self._process.wait(30)
-        self._reader.join(30)
-        return code
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self.ends()
 
 
 @contextlib.contextmanager

@@ -257,6 +257,29 @@ def test_the_knock_action_knocks_from_the_bastion(lab: Place) -> None:
     assert f"source={INSIDE} " in granted(lab, "inner")
 
 
+SILENCE = """\
+from ansible.plugins.action import ActionBase
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        return {"is_silent": self._connection.spa_is_silent_behind_the_jump()}
+"""
+
+
+def test_the_proof_of_silence_behind_a_bastion_is_about_the_place_where_ssh_goes(lab: Place) -> None:
+    """Address and port stand in ssh_config alone, and the bastion knows none of the names."""
+    places = {"shut": f"{INNER}\n    Port 22", "open": f"{PLAIN}\n    Port 22", "refused": f"{PLAIN}\n    Port 2222"}
+    lab.configure(*(f"Host {name}\n    HostName {place}\n" for name, place in places.items()))
+    (lab.folder / "silence.py").write_text(SILENCE)
+    hosts = {"web1": {"ansible_host": WEB1}, **{name: {"ansible_spa_jump": "web1"} for name in places}}
+    shown = by_ansible(lab, hosts, ",".join(places), "silence")
+    said = dict(re.findall(r'^(\w+) \| SUCCESS => \{[^}]*"is_silent": (true|false)', shown, re.MULTILINE))
+    assert said == {"shut": "true", "open": "false"}, shown
+    assert "refused | UNREACHABLE" in shown
+    assert f"cannot be seen from the jump host: doorward: {PLAIN} port 2222: " in shown
+
+
 def by_ansible(lab: Place, hosts: dict[str, dict[str, str]], which: str = "all", module: str = "raw") -> str:
     """Run a command at hosts through the connection plugin."""
     key = f"{doorwardd.KEY}\n{doorwardd.HMAC_KEY}\n"
@@ -271,6 +294,7 @@ def by_ansible(lab: Place, hosts: dict[str, dict[str, str]], which: str = "all",
     program = str(Path(sys.executable).parent / "ansible")
     more = {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_HOME": f"{lab.folder}/.ansible", "LC_ALL": "C.UTF-8"}
     more["ANSIBLE_TIMEOUT"] = "60"  # two bastions are ten processes, one after the other
+    more["ANSIBLE_ACTION_PLUGINS"] = str(lab.folder)
     words = [program, "-i", str(lab.folder / "hosts.json"), which, "-m", module]
     words += ["-a", "echo inside"] if module == "raw" else []
     done = lab.client.run(*words, check=False, env={**lab.environment(), **more})
@@ -310,6 +334,48 @@ def test_a_closed_host_behind_a_bastion_is_told_with_the_knocks_and_as_whom(lab:
         rf"doorward: {INNER} port 22: closed after \d knocks? from jump host web1 as {INSIDE}: key\? clock\?\n",
         done.stderr,
     ), done.stderr
+
+
+def doctor(lab: Place, host: str, *words: str) -> tuple[int, dict[str, str]]:
+    """The exit code of the doctor for a host behind web1, and its lines by their topic, without the commands."""
+    config = lab.configure(lab.block("web1"))
+    done = lab.doorward("doctor", "-F", config, "--ssh", f"ssh -F {config}", "-J", "web1", *words, host)
+    lines = [re.sub(r"  \[[^]]*]$", "", line).split(maxsplit=2) for line in done.stdout.splitlines()]
+    return done.returncode, {topic: f"{state} {text}" for state, topic, text in lines}
+
+
+def test_the_doctor_follows_a_knock_through_a_jump_host(lab: Place) -> None:
+    code, told = doctor(lab, INNER)
+    assert told["jump"] == f"ok through web1, which reaches the host at {INNER}"
+    assert told["source"] == f"ok {INSIDE}: the address that web1 has towards the host"
+    assert told["closed"] == "ok tcp/22 does not answer web1 before the knock"
+    assert told["port"].startswith("ok tcp/22 opened: SSH-2.0-")
+    assert code == 0
+    assert f"source={INSIDE} " in granted(lab, "inner")
+
+
+def test_the_doctor_tells_what_is_wrong_behind_a_jump_host(lab: Place) -> None:
+    wrong = doorwardd.write(lab.folder / "wrong", everywhere.RC.replace("aGho", "aaaa"))
+    code, told = doctor(lab, INNER, "--rc-file", str(wrong), "--timeout", "3")
+    assert re.fullmatch(rf"no closed after \d knocks? from jump host web1 as {INSIDE}: key\? clock\?", told["port"])
+    assert code == 1
+    code, told = doctor(lab, PLAIN)
+    assert told["closed"] == "? tcp/22 is open before the knock: not hidden, or by an earlier knock"
+    code, told = doctor(lab, PLAIN, "--port", "2222", "--source", CLIENT)
+    assert (
+        told["source"] == f"? {CLIENT}, as ALLOW_IP or --source has it; web1 has {everywhere.BESIDE} towards the host"
+    )
+    assert told["closed"].startswith(f"? jump host web1 does not get through to {PLAIN} port 2222: ")
+    assert told["port"].startswith("no ")
+    assert code == 1
+
+
+def test_the_doctor_connects_to_no_jump_host_without_a_knock(lab: Place) -> None:
+    before = [len(daemon.verdicts) for daemon in lab.daemons.values()]
+    code, told = doctor(lab, INNER, "--no-knock")
+    assert told["jump"] == "? through web1, where nothing is tried without a knock"
+    assert code == 0
+    assert [len(daemon.verdicts) for daemon in lab.daemons.values()] == before
 
 
 def test_without_a_key_a_hidden_host_is_silent_for_its_bastion_and_a_plain_one_answers(lab: Place) -> None:

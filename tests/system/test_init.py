@@ -13,8 +13,9 @@ from doorward.errors import FirewallError
 from doorward.firewall import tools
 from doorward.host import service
 from system.doorwardd import eventually
-from system.first_host import Window, machines
+from system.first_host import machines
 from system.nat_lab import CARRIER, HOST
+from transcript import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -110,8 +110,10 @@ def test_the_way_is_the_one_of_connect_with_its_own_address_and_jump_hosts(made:
     lost = made.doorward("doctor", made.host.ipv4, "-F", "none", "--no-knock", "-b", "10.77.0.77")
     assert "no  route" in lost.stdout, lost.stdout
     jumped = made.doorward("doctor", made.host.ipv4, "-F", "none", "-J", "me@10.77.0.3:2222")
-    assert [line.split()[:2] for line in jumped.stdout.splitlines()][-2:] == [["?", "jump"], ["?", "more"]]
-    assert "10.77.0.3:2222 sends the knock" in jumped.stdout
+    assert [line.split()[:2] for line in jumped.stdout.splitlines()][-2:] == [["?", "clock"], ["no", "jump"]]
+    assert "no  jump    jump host me@10.77.0.3:2222: no knock can be sent from there: " in jumped.stdout
+    assert "[doorward doctor 10.77.0.3]" in jumped.stdout
+    assert jumped.returncode == 1
 
 
 def test_a_section_that_only_the_user_calls_so_is_named(made: Scene) -> None:

@@ -13,6 +13,7 @@ import select
 import shlex
 import socket
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
 from doorward import __version__
@@ -32,9 +33,8 @@ from doorward.linux.clock import UNSYNCHRONISED, is_synchronised
 from doorward.values import Protocol, Service, SymmetricKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from types import SimpleNamespace
 
     from doorward.client.address import Endpoint
     from doorward.client.connect import DialAttempts
@@ -84,15 +84,21 @@ class Examination:
 
     def findings(self) -> Iterator[Finding]:
         """Every step's lines, in their order, up to one without which there is no next one."""
-        steps = [self._ssh, self._file, self._key, self._jump, self._address, self._route]
-        steps += [self._packet, self._source, self._clock]
-        if not self._said.no_knock:
-            steps += [self._closed, self._knock]
-        for step in steps:
+        for step in self._steps():
             yield from step()
             if self._lacks:
                 yield Finding(UNKNOWN, "more", f"not tried, since {self._lacks}")
                 return
+
+    def _steps(self) -> Iterator[Callable[[], Iterator[Finding]]]:
+        """The steps; the first may find the jump hosts, behind which others see what this machine cannot."""
+        yield from (self._ssh, self._file, self._key)
+        if self._said.jump:
+            yield from (self._packet, self._clock, self._jump)
+            return
+        yield from (self._address, self._route, self._packet, self._source, self._clock)
+        if not self._said.no_knock:
+            yield from (self._closed, self._knock)
 
     def _end(self, finding: Finding, lacks: str) -> Finding:
         """The last finding, since something is missing that later steps need."""
@@ -129,11 +135,18 @@ class Examination:
                 setattr(self._said, field, getattr(called, field))
 
     def _jump(self) -> Iterator[Finding]:
-        """The hosts on the way: the last of them sends the knock, and sees what this machine cannot."""
-        if self._said.jump:
-            names = ",".join(map(str, self._said.jump))
-            command = f"doorward connect -v --jump {shlex.quote(names)} {self._name} {self.service.port}"
-            yield self._end(Finding(UNKNOWN, "jump", f"through {names}", command), f"{names} sends the knock")
+        """What can be known of a way through jump hosts."""
+        from doorward.client.doctor_jump import ThroughJump  # noqa: PLC0415  a jump needs programs that nothing else here needs
+
+        said, file = self._said, self._said.ssh_config
+        more = {"host": self.host, "dial_port": self.service.port, "patience": said.patience or SECONDS}
+        more["ssh_flags"] = () if file is None else ("-F", str(file))
+        through = ThroughJump(SimpleNamespace(**{**vars(said), **more}), self._outside, self.asked)
+        if said.no_knock:
+            text = f"through {through.names}, where nothing is tried without a knock"
+            yield Finding(UNKNOWN, "jump", text, through.command())
+        else:
+            yield from through.findings(_banner)
 
     def _address(self) -> Iterator[Finding]:
         shown = f"getent ahosts {shlex.quote(self.host)}"

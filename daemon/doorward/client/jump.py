@@ -247,10 +247,10 @@ def connection(said: SimpleNamespace, outside: Outside) -> socket.socket:
     with Road(said, outside) as road:
         if wanted is None:
             with road.alone():
-                return _Dial(road, HostPort(said.host, said.dial_port), outside).first(quiet=quiet)
+                return Dial(road, HostPort(said.host, said.dial_port), outside).first(quiet=quiet)
         with road.alone():
-            knocks = _Knocks(road, wanted, said, outside)
-        return _Dial(road, HostPort(str(knocks.ends.host), knocks.port), outside, knocks).first(quiet=quiet)
+            knocks = Knocks(road, wanted, said, outside)
+        return Dial(road, HostPort(str(knocks.ends.host), knocks.port), outside, knocks).first(quiet=quiet)
 
 
 def knock(asked: Request, said: SimpleNamespace, outside: Outside) -> None:
@@ -259,12 +259,12 @@ def knock(asked: Request, said: SimpleNamespace, outside: Outside) -> None:
     Raises:
         DoorwardError: it could not be sent; the text is the reason.
     """
-    _refuse_carriers(asked.profile)
+    refuse_carriers(asked.profile)
     place = {"host": asked.profile.server, "dial_port": 0, "patience": None, "bind_address": None}
     one = SimpleNamespace(**{**vars(said), **place, "bind_interface": None})
     with Road(one, outside) as road:
         with road.alone():
-            knocks = _Knocks(road, asked, one, outside)
+            knocks = Knocks(road, asked, one, outside)
         knocks.knock()
         road.finish()
 
@@ -276,19 +276,24 @@ def _request(said: SimpleNamespace, outside: Outside) -> Request | None:
     profile = Profile.of(said).over(saved.profile)
     if not profile.can_seal:
         return None
-    _refuse_carriers(profile)
+    refuse_carriers(profile)
     profile = profile._replace(server=profile.server or said.host, command=None)
     wanted = nat.request(profile, profile.access or (service,), outside.random_bytes)
     return request(profile, wanted, KeySearch(profile.server or "", None, saved), outside.environ)
 
 
-def _refuse_carriers(profile: Profile) -> None:
+def refuse_carriers(profile: Profile) -> None:
+    """Refuse what a jump host cannot send.
+
+    Raises:
+        ClientError: the profile wants another carrier than UDP.
+    """
     if profile.transport is not Carrier.UDP or profile.http_proxy is not None:
         msg = f"a jump host sends knocks over udp, not over {profile.transport.value}"
         raise ClientError(msg)
 
 
-class _Knocks:
+class Knocks:
     """The knocks of one run from a jump host."""
 
     def __init__(self, road: Road, asked: Request, said: SimpleNamespace, outside: Outside) -> None:
@@ -334,10 +339,10 @@ def _source(rule: SourceRule | IPAddress | None, ends: Ends) -> IPAddress | None
     return None
 
 
-class _Dial:
+class Dial:
     """Attempts to connect from the jump host, with a knock before each and again while nothing is heard."""
 
-    def __init__(self, road: Road, place: HostPort, outside: Outside, knocks: _Knocks | None = None) -> None:
+    def __init__(self, road: Road, place: HostPort, outside: Outside, knocks: Knocks | None = None) -> None:
         """Plan for one place."""
         self._road, self._place, self._monotonic, self._knocks = road, place, outside.monotonic, knocks
         self._begin = self._monotonic()

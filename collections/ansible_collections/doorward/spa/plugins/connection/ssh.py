@@ -141,7 +141,6 @@ if TYPE_CHECKING:
 _ARGUMENTS = ("ssh_args", "ssh_common_args", "ssh_extra_args", "sftp_extra_args", "scp_extra_args")
 _ASK_HOST = "seen? "  # a status of the helper: the host at the address behind it has not said lately where it sees us
 _SSH_CONNECTION_WORDS = 4
-_SSH_PORT = 22
 _PROBE = "3"  # seconds for an answer without a knock
 _SILENT = ": no answer through jump host "  # what the helper says then
 _SHORTEST = 2  # seconds: less would not leave time for one lost packet
@@ -327,7 +326,8 @@ class Connection(SSHConnection):
         Raises:
             AnsibleConnectionFailure: the jump host cannot try.
         """
-        place = ("--", self.get_option("host"), str(self.get_option("port") or _SSH_PORT))
+        there = self.spa_dialled()
+        place = ("--", there.host, str(there.port))
         words = [*_archive.command("connect"), *self._spa_no_key(), "--timeout", _PROBE, *self.spa_jump_arguments()]
         done = subprocess.run(  # noqa: S603  our own archive, no shell
             [*words, *place], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False

@@ -15,6 +15,8 @@ from system.doorwardd import ACCESS, doorwardd, send, used_store
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from system.netns import Namespace
 
 ROLE = Path(__file__).parents[2] / "collections/ansible_collections/doorward/spa/roles/daemon"
@@ -24,20 +26,32 @@ ISO = "2026-11-21T05:00:00.123456+00:00 host {}[4711]: {}"
 AUDIT = "2026-11-21T05:00:00.123+00:00 {1} hash=0011"
 
 
-def failures(folder: Path, line: str, mode: str = "doorward") -> list[str]:
+def failures(folder: Path, line: str) -> list[str]:
     """Return the addresses that fail2ban would count a failure of."""
+    return told(folder, [line], "doorward", "-o", "ip").split()
+
+
+def counted(folder: Path, lines: Sequence[str], mode: str) -> list[str]:
+    """Return the lines that fail2ban would count, as they are in the log."""
+    shown = told(folder, lines, mode, "--print-all-matched")
+    _, _, matched = shown.partition("|- Matched line(s):\n")
+    return [line.removeprefix("|  ") for line in matched.partition("`-")[0].splitlines()]
+
+
+def told(folder: Path, lines: Sequence[str], mode: str, *options: str) -> str:
+    """Return what fail2ban's own tool prints about a log with these lines."""
     log = folder / "log"
-    log.write_text(f"{line}\n")
+    log.write_text("".join(f"{line}\n" for line in lines))
     filters = folder / "fail2ban" / "filter.d"
     filters.mkdir(parents=True, exist_ok=True)
     shutil.copy(FILTER, filters / "doorward.conf")
     shutil.copy("/etc/fail2ban/filter.d/common.conf", filters)
-    argv = ["fail2ban-regex", "-c", str(filters.parent), "-o", "ip", str(log), f"doorward[mode={mode}]"]
+    argv = ["fail2ban-regex", "-c", str(filters.parent), *options, str(log), f"doorward[mode={mode}]"]
     found = subprocess.run(
         argv, check=False, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONWARNINGS": "ignore"}
     )
     assert found.returncode == 0, found.stderr
-    return found.stdout.split()
+    return found.stdout
 
 
 def knocks() -> dict[str, bytes]:
@@ -68,12 +82,11 @@ def test_of_a_real_daemons_lines_only_what_no_stanza_accepted_counts(
         send(client, knocks()["hmac"], host.ipv6)
         daemon.wait_for("reason=no_stanza")
         lines = list(daemon.lines)
-    counted = {
-        mode: [line for line in lines if failures(tmp_path, SYSLOG.format("doorwardd", line), mode)]
-        for mode in ("doorward", "fwknop")
-    }
-    assert [line.split()[1] for line in counted["doorward"]] == ["reason=hmac", "reason=no_stanza"]
-    assert [line.split(" ")[0] for line in counted["fwknop"]] == [f"[{client.ipv4}]", "No"]
+    logged = [SYSLOG.format("doorwardd", line) for line in lines]
+    before = len(SYSLOG.format("doorwardd", ""))
+    ours, fwknops = ([line[before:] for line in counted(tmp_path, logged, mode)] for mode in ("doorward", "fwknop"))
+    assert [line.split()[1] for line in ours] == ["reason=hmac", "reason=no_stanza"]
+    assert [line.split(" ")[0] for line in fwknops] == [f"[{client.ipv4}]", "No"]
 
 
 DENIED = "verdict=denied reason=hmac origin=192.0.2.9 origin_port=4000 stanza=1"

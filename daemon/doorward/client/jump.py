@@ -138,7 +138,12 @@ class Road:
 
     def _is_shared(self) -> bool:
         words = [*self._words, "-O", "check", self.hop.host]
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0  # noqa: S603  no shell; a checked word
+        left = max(self.deadline - self._monotonic(), 0)
+        try:
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=left)  # noqa: S603  no shell; a checked word
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
 
     def agent(self, command: str) -> Ends:
         """Start the program on the jump host; the ends of its way to the hidden host.

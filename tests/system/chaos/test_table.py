@@ -74,14 +74,14 @@ def test_ten_thousand_grants_outlive_reload_restart_and_flush_and_end_on_time(sc
         assert len(scene.open_sources()) == GRANTS
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("was read again")
-        scene.granted(daemon, scene.knock(), 2)
+        scene.granted(daemon, scene.knock())
         daemon.process.kill()
         daemon.process.wait(10)
     with scene.daemon() as daemon:
-        scene.granted(daemon, scene.knock(), 2)
+        scene.granted(daemon, scene.knock())
         assert len(scene.open_sources()) >= GRANTS
         scene.host.nft("flush ruleset\n")
-        scene.granted(daemon, scene.knock(), 2)
+        scene.granted(daemon, scene.knock())
         daemon.wait_for("OUR TABLE WAS REMOVED")
         assert len(scene.open_sources()) >= GRANTS
         assert eventually(lambda: not scene.open_sources())

@@ -21,6 +21,13 @@ HERE = Path(__file__).parent
 NAMES = ("trial-12", "trial-13")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the first test the time that its images take to be built, or to be waited for while others build them."""
+    first = next((item for item in items if item.path.parent == HERE), None)
+    if first is not None:
+        first.add_marker(pytest.mark.timeout(1500))
+
+
 @pytest.fixture(scope="session")
 def trials() -> Iterator[dict[str, Trial]]:
     """Both hosts, bare at first, then rolled out; removed at the end."""

@@ -55,7 +55,7 @@ class Namespace:
 
     def run(self, *argv: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end; its output is captured as text."""
-        options = {"capture_output": True, "text": True, "timeout": 60, **options}
+        options = {"capture_output": True, "text": True, "timeout": 200, **options}
         done: subprocess.CompletedProcess[str] = subprocess.run(self.command(*argv), check=False, **options)
         if check and done.returncode:
             message = f"{argv} in {self.name}: exit {done.returncode}\n{done.stdout}{done.stderr}"

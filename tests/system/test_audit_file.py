@@ -97,7 +97,7 @@ def test_a_folder_that_is_not_there_is_a_sentence_at_the_start_and_in_a_reload(
     words = command(
         "-f", "-c", str(tmp_path / "doorwardd.conf"), "-a", str(tmp_path / "access.conf"), "-r", str(tmp_path)
     )
-    done = host.run(*words, check=False, env=environment(), timeout=20)
+    done = host.run(*words, check=False, env=environment(), timeout=200)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert f"AUDIT_FILE {there}/audit.log cannot be opened: No such file or directory" in done.stderr
@@ -191,7 +191,7 @@ def test_a_start_follows_no_link_in_anothers_folder_and_check_says_so(
     write(tmp_path / "doorwardd.conf", f"FIREWALL_FILE {tmp_path}/none.nft;\nAUDIT_FILE {file};\n")
     options = ("-c", f"{tmp_path}/doorwardd.conf", "-a", f"{tmp_path}/access.conf", "-r", f"{tmp_path}/run")
     for words in (("-f", *options), options, ("check", *options)):
-        done = ns.run(*command(*words), check=False, env=environment(), timeout=20)
+        done = ns.run(*command(*words), check=False, env=environment(), timeout=200)
         assert done.returncode == 1, words
         assert "cannot be opened: others than root can replace state; as " in done.stderr
         assert "Traceback" not in done.stderr

@@ -73,7 +73,7 @@ def test_a_start_and_its_check_say_what_is_missing_and_change_nothing(ns: Namesp
     before, remedy = CASES[case]
     given = files(tmp_path)
     for words in (("check", *given), ("-f", *given), given):
-        done = ns.run(*before, *command(*words), env=environment(), check=False, timeout=20)
+        done = ns.run(*before, *command(*words), env=environment(), check=False, timeout=200)
         assert done.returncode == 1, done
         (said,) = [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]
         assert said.startswith("doorwardd: ")
@@ -105,7 +105,7 @@ def said(*argv: str, code: str = "", python: str = PYTHON) -> str:
         "-c",
         f"import runpy, sys; sys.argv = sys.argv[1:]; {code}; runpy.run_path(sys.argv[0], run_name='__main__')",
     )
-    done = subprocess.run([python, "-I", *words, *argv], check=False, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([python, "-I", *words, *argv], check=False, capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout) == (1, ""), done
     (line,) = done.stderr.splitlines()
     return line

@@ -30,7 +30,7 @@ PLAY: Final = [
             {"ansible.builtin.copy": {"content": "here", "dest": "{{ playbook_dir }}/copied-{{ inventory_hostname }}"}},
             {"ansible.builtin.ping": {}, "delegate_to": "{{ item }}", "loop": ["10.77.0.2", "10.77.0.3"]},
             {"ansible.builtin.meta": "reset_connection"},
-            {"ansible.builtin.wait_for_connection": {"timeout": 10}},
+            {"ansible.builtin.wait_for_connection": {"timeout": 60}},
             {"doorward.spa.knock": None},
             {"ansible.builtin.include_role": {"name": "doorward.spa.client"}},
         ],
@@ -81,6 +81,7 @@ def test_a_play_on_hidden_hosts_runs_on_this_ansible_core_without_a_warning(
     variables = {
         "ansible_ssh_args": shared,
         "ansible_pipelining": True,
+        "ansible_timeout": 60,
         "ansible_python_interpreter": "/usr/bin/python3",
     }
     settings = ("-e", json.dumps(variables | {"doorward_client_dir": f"{lab.folder}/profiles"}))

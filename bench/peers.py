@@ -76,6 +76,11 @@ def _text(secret: Secret | None) -> str:
     return base64.b64encode(secret.reveal() if secret else b"").decode()
 
 
+def keys_of(number: int) -> SymmetricKeys:
+    """Return the keys of one of several hosts."""
+    return SymmetricKeys(Secret(bytes([number]) * 32), Secret(bytes([number]) * 64))
+
+
 def knock(source: str, keys: SymmetricKeys = KEYS) -> bytes:
     """Return a fresh packet that asks for the echo service for `source`."""
     digits = "".join(str(byte % 10) for byte in os.urandom(16))
@@ -251,9 +256,13 @@ def memory_mib(pid: int) -> dict[str, float]:
     return {name: round(kib / 1024, 1) for name, kib in named.items()}
 
 
-def begin(core: int) -> None:
-    """Take a core for this process and all it starts, before what else this machine does; end on TERM as on INT."""
-    os.sched_setaffinity(0, {core})
+def begin(core: int | None = None) -> None:
+    """Let this process and all it starts go before what else this machine does, on one core if any is named.
+
+    It ends on TERM as on INT.
+    """
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     autogroup = Path("/proc/self/autogroup")  # where there is one, nice(2) counts only within a session (sched(7))
     if autogroup.exists():
         autogroup.write_text(str(_NICE))

@@ -69,6 +69,8 @@ bench: system venv archive
 	@$(PYTHON) bench/memory.py
 	@$(PYTHON) bench/scale.py
 	@$(PYTHON) bench/flood.py
+	@$(PYTHON) bench/ssh.py
+	@$(PYTHON) bench/playbook.py
 
 fuzz: venv
 	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS_OF_FUZZ)

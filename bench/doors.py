@@ -220,7 +220,8 @@ def _daemon(host: Namespace, argv: list[str], log: Path) -> Iterator[None]:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as text, the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(text.rjust(width) if place else text.ljust(width) for place, (text, width) in enumerate(pairs)).rstrip()
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    )
+    lines = []
+    for row in rows:
+        first, *others = (text.rjust(width) for text, width in zip(row, widths, strict=True))
+        lines.append("  ".join([first.strip().ljust(widths[0]), *others]).rstrip())
+    return "\n".join(lines)

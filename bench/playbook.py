@@ -18,11 +18,11 @@ import argparse
 import contextlib
 import ctypes
 import json
+import math
 import os
 import resource
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from doors import Cost, Host
+
     from system.netns import Namespace
 
 PLAIN, KNOCK = "ansible.builtin.ssh", "doorward.spa.ssh"
@@ -235,12 +236,14 @@ class Figures:
 
     def median(self, connection: str, unit: str) -> float:
         """The median of one connection."""
-        return statistics.median(getattr(cost, unit) for cost in self.costs[connection])
+        values: list[float] = [getattr(cost, unit) for cost in self.costs[connection]]
+        return statistics.median(values)
 
     def more(self, unit: str) -> float:
         """The median of what doorward.spa.ssh took more within a turn."""
         pairs = zip(self.costs[KNOCK], self.costs[PLAIN], strict=True)
-        return statistics.median(getattr(knock, unit) - getattr(plain, unit) for knock, plain in pairs)
+        values: list[float] = [getattr(knock, unit) - getattr(plain, unit) for knock, plain in pairs]
+        return statistics.median(values)
 
     def as_json(self) -> dict[str, object]:
         """Every value."""
@@ -301,7 +304,7 @@ def main() -> None:
 
 def turns_for(hosts: int, turns: int) -> int:
     """Fewer turns for more hosts, whose plays are many in one; three at least, where that many are wanted."""
-    return max(min(turns, 3), round(turns / hosts**0.5))
+    return max(min(turns, 3), round(turns / math.sqrt(hosts)))
 
 
 if __name__ == "__main__":

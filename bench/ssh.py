@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from doors import Cost, Host
+
     from system.netns import Namespace
 
 PLAIN, KNOCK, FWKNOP = "ssh, open host", "ssh, doorwardd", "fwknop && ssh, fwknopd"
@@ -166,12 +167,14 @@ class Figures:
 
     def median(self, way: str, name: str) -> float:
         """The median of one way."""
-        return statistics.median(getattr(cost, name) for cost in self.costs[way])
+        values: list[float] = [getattr(cost, name) for cost in self.costs[way]]
+        return statistics.median(values)
 
     def more(self, way: str, name: str) -> float:
         """The median of what a way took more than plain ssh in the same turn."""
         pairs = zip(self.costs[way], self.costs[PLAIN], strict=True)
-        return statistics.median(getattr(cost, name) - getattr(plain, name) for cost, plain in pairs)
+        values: list[float] = [getattr(cost, name) - getattr(plain, name) for cost, plain in pairs]
+        return statistics.median(values)
 
     def as_json(self) -> dict[str, object]:
         """The medians, and every value."""

@@ -390,7 +390,9 @@ class Gate:
         datagram, number, user, name = packet.datagram, stanza.number, message.user, stanza.name
         origin, destination = address(datagram.origin), address(datagram.destination)
         forwarded = None if datagram.forwarded is None else address(datagram.forwarded)
-        facts = Facts(stanza, message, origin, destination, packet.now, self._max_age, self._permissions, forwarded)
+        facts = Facts(
+            stanza, fwknop.wish(message), origin, destination, packet.now, self._max_age, self._permissions, forwarded
+        )
         decision = policy.decide(facts)
         if isinstance(decision, Grant):
             denial = self._do_open(decision)

@@ -23,6 +23,7 @@ from doorward.denials import (
     TooOld,
     UnknownTarget,
     Unserved,
+    WindowTooLong,
     WrongClock,
     WrongSource,
     WrongTarget,
@@ -58,6 +59,7 @@ class Facts:
     """All inputs of a decision. `now` in Unix seconds, `max_age` in seconds or None where ageing is off.
 
     `forwarded` is the client that a trusted proxy names; it replaces the origin where the packet names no source.
+    `client` is the name behind the public key of the packet's sender, where it has one.
     """
 
     stanza: Stanza
@@ -68,6 +70,7 @@ class Facts:
     max_age: int | None
     permissions: Permissions = NO_PERMISSIONS
     forwarded: IPAddress | None = None
+    client: str | None = None
 
 
 def decide(facts: Facts) -> Grant | Execution | Denial:
@@ -93,7 +96,7 @@ def _grant(facts: Facts) -> Grant:
         nat,
         facts.stanza.require_os,
         facts.destination if facts.permissions.destination_rule else None,
-        facts.stanza.name,
+        facts.client or facts.stanza.name,
     )
 
 
@@ -113,8 +116,10 @@ def _execution(facts: Facts) -> Execution:
 
 
 def _asked(facts: Facts) -> tuple[Service, ...]:
-    """The services that the packet asks for."""
-    return facts.wish.services or ()
+    """The services that the packet asks for, of none all that the stanza opens."""
+    if facts.wish.services is not None:
+        return facts.wish.services
+    return tuple(sorted((facts.stanza.open_ports or frozenset()) - facts.stanza.restrict_ports))
 
 
 def _cycle_window(facts: Facts) -> int:
@@ -126,8 +131,18 @@ def _cycle_window(facts: Facts) -> int:
 
 
 def window(stanza: Stanza, wish: Wish) -> int:
-    """The seconds a grant lasts: the client's wish up to MAX_FW_TIMEOUT, or else FW_ACCESS_TIMEOUT."""
-    return min(wish.seconds, stanza.max_fw_timeout) if wish.seconds else stanza.fw_access_timeout
+    """The seconds a grant lasts: the client's wish up to MAX_FW_TIMEOUT, or else FW_ACCESS_TIMEOUT.
+
+    A source that nobody authenticated gets less, where the stanza bounds it.
+    """
+    seconds = min(wish.seconds, longest(stanza, wish)) if wish.seconds else stanza.fw_access_timeout
+    bounded = wish.source is None and stanza.origin_window is not None
+    return min(seconds, stanza.origin_window or seconds) if bounded else seconds
+
+
+def longest(stanza: Stanza, wish: Wish) -> int:
+    """The longest window that a client may ask for: a format that shortens nothing may ask for the usual one too."""
+    return max(stanza.max_fw_timeout, stanza.fw_access_timeout) if wish.exact else stanza.max_fw_timeout
 
 
 def _age(facts: Facts) -> Denial | None:
@@ -141,6 +156,22 @@ def _age(facts: Facts) -> Denial | None:
     if age < -facts.max_age:
         return TooNew(-age, facts.max_age)
     return None
+
+
+def _form(facts: Facts) -> Denial | None:
+    """Deny what only the format doorward 1 can ask for, and is not served."""
+    wish, stanza = facts.wish, facts.stanza
+    if not wish.exact:
+        return None
+    refused = {
+        Unserved.NAMED_COMMAND: wish.kind is Kind.NAMED_COMMAND,
+        Unserved.NETWORK: wish.prefix is not None,
+        Unserved.TWO_SOURCES: wish.second is not None and stanza.cycle is not None,
+        Unserved.EVERYTHING: wish.services is None and not _asked(facts),
+    }
+    if wish.seconds > longest(stanza, wish):
+        return WindowTooLong(wish.seconds, longest(stanza, wish))
+    return next((NotServed(request) for request, so in refused.items() if so), None)
 
 
 def _kind(facts: Facts) -> Denial | None:
@@ -309,4 +340,6 @@ def _source_of(facts: Facts) -> IPAddress:
     return facts.wish.source or facts.forwarded or facts.origin
 
 
-CHECKS: Final[tuple[Callable[[Facts], Denial | None], ...]] = (_age, _kind, _source, _username, _services, _target)
+CHECKS: Final[tuple[Callable[[Facts], Denial | None], ...]] = (
+    _age, _form, _kind, _source, _username, _services, _target,
+)  # fmt: skip  # the order is what matters

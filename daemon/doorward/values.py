@@ -53,7 +53,8 @@ class Reason(_Word):
     MALFORMED = "malformed"  # not a packet of any format that is spoken here
     NO_STANZA = "no_stanza"  # no stanza's SOURCE and DESTINATION fit
     EXPIRED = "expired"  # the stanza's ACCESS_EXPIRE has passed
-    HMAC = "hmac"  # no stanza's HMAC key made it
+    TAG = "tag"  # of a doorward 1 packet: it names no client of this host at this time
+    HMAC = "hmac"  # no stanza's HMAC key made it, nor the key of the client that its tag names
     DECRYPTION = "decryption"  # authentic, but the encryption key does not fit
     BUSY = "busy"  # more OpenPGP packets than gpg can take just now: not looked at
     SIGNATURE = "signature"  # decrypted, but no good signature of a key that the stanza names

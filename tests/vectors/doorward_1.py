@@ -66,7 +66,7 @@ class Vector(NamedTuple):
 def made() -> Iterator[Vector]:
     """The vectors by the package."""
     for number, (name, message) in enumerate(MESSAGES.items()):
-        client, host, psk = (them[number % 2] for them in (CLIENTS, HOSTS, PSKS))
+        client, host, psk = CLIENTS[number % 2], HOSTS[number % 2], PSKS[number % 2]
         nonce, plaintext = bytes(range(number, number + 12)), serialize(message)
         packet = Pair.of_client(client, public_key(host), psk).seal(plaintext, epoch_of(message.time), nonce)
         yield Vector(

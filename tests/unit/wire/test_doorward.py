@@ -98,7 +98,7 @@ def test_every_plaintext_that_is_read_is_the_only_one_of_its_message() -> None:
     for message in MESSAGES.values():
         plaintext = serialize(message)
         changed = [int.from_bytes(plaintext, "big") ^ 1 << bit for bit in range(1024)]
-        changed += [changed[chance.randrange(1024)] ^ 1 << chance.randrange(1024) for _ in range(1000)]
+        changed += [changed[chance.randrange(1024)] ^ 1 << chance.randrange(1024) for _ in range(200)]
         for number in changed:
             content = number.to_bytes(128, "big")
             try:

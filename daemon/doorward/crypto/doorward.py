@@ -6,7 +6,7 @@ Source: docs/packet-formats.md; RFC 7748, RFC 5869, RFC 8439.
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from doorward.errors import AuthenticationError, WireError
+from doorward.frozen import dataclass
 from doorward.values import PublicKey, Secret
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def nonce_of(packet: bytes) -> bytes:
     return packet[TAG_BYTES:_HEAD]
 
 
-class Found(NamedTuple, Generic[T]):
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
     """A sender that a tag may name, and the epoch in which it does."""
 
     sender: T

@@ -24,21 +24,40 @@ BEGIN: Final = "<!-- made by `make docs` from here on -->\n"
 WORKS, OURS, OLD = "works", "works; doorward's own", "works; of fwknop 1.9"
 DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused: "
 # Names that fwknop does not have, and names of fwknop 1.9.
-ACCESS_OURS: Final = frozenset({"NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"})
+ACCESS_OURS: Final = frozenset({"CLIENT", "PSK_BASE64", "NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"})
 ACCESS_OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})
 DAEMON_OURS: Final = frozenset(
     {
         "FIREWALL_MODE", "FIREWALL_FILE", "FIREWALL_BACKEND", "FIREWALL_MARK", "FOREIGN_FIREWALL", "AUDIT_FILE",
         "LOG_STYLE", "TRUSTED_PROXIES", "ENABLE_SPA_OVER_ICMP", "ACCESS_ALERTS", "ALERT_FROM", "ALERT_EVENTS",
-        "SENDMAIL_EXE", "ALERTS_PER_HOUR", "EXEC_DIR",
+        "SENDMAIL_EXE", "ALERTS_PER_HOUR", "EXEC_DIR", "HOST_KEY_FILE",
     }
 )  # fmt: skip  # a list reads better in lines of many
 OPTIONS_OURS: Final = frozenset({"--explain-config", "--report"})
 CLIENT_OURS: Final = frozenset(
-    {"HMAC_KEY_COMMAND", "HTTP_PROXY", "ICMP_CODE", "ICMP_TYPE", "KEY_COMMAND", "RESOLVE_DNS"}
+    {
+        "CLIENT_KEY_FILE",
+        "HMAC_KEY_COMMAND",
+        "HOST_KEY",
+        "HTTP_PROXY",
+        "ICMP_CODE",
+        "ICMP_TYPE",
+        "KEY_COMMAND",
+        "PSK_BASE64",
+        "RESOLVE_DNS",
+    }
 )
 CLIENT_OPTIONS_OURS: Final = frozenset(
-    {"--server-resolve-ipv6", "--resolve-dns", "--ask-key", "--ask-hmac-key", "--jump", "--ssh"}
+    {
+        "--server-resolve-ipv6",
+        "--resolve-dns",
+        "--ask-key",
+        "--ask-hmac-key",
+        "--jump",
+        "--ssh",
+        "--host-key",
+        "--client-key",
+    }
 )
 
 CLIENT_DIFFERS: Final = {

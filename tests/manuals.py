@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import documented
 from doorward import __version__, console
 from doorward.client import cli
-from doorward.client.options import COMMANDS, RC_ROWS
-from doorward.daemon import explain
+from doorward.client.options import COMMANDS, KEYS, RC_ROWS
+from doorward.daemon import explain, host_key
 from doorward.processes import options
 
 if TYPE_CHECKING:
@@ -221,13 +221,11 @@ def _client() -> Iterator[str]:
     cli.add_commands(commands, console.add_commands)
     theirs = {parser: said for parser, said in _leaves(commands) if parser.prog.split()[1] not in COMMANDS}
     yield ".SH SYNOPSIS"
-    yield from literal(
-        "\n".join([f"{each.name} {each.usage}" for each in COMMANDS.values()] + [_usage(each) for each in theirs])
-    )
+    yield from literal("\n".join([f"{each.name} {each.usage}" for each in _ours()] + [_usage(each) for each in theirs]))
     yield ".SH DESCRIPTION"
     yield from prose("Single Packet Authorization: ask a hidden host to open a service for a while.")
     yield from prose("`doorward -A tcp/22 -D HOST ...`, without a command, is `doorward knock` with fwknop's options.")
-    for command in COMMANDS.values():
+    for command in _ours():
         yield from _client_command(command)
     for parser, summary in theirs.items():
         yield from _argparse_command(parser, summary)
@@ -238,6 +236,11 @@ def _client() -> Iterator[str]:
     yield from tagged(
         "/etc/doorward/", "on a host: doorwardd.conf(5), doorward-access.conf(5), and the confirmed table"
     )
+
+
+def _ours() -> list[Command]:
+    """The client's commands, those of `doorward keys` one by one."""
+    return [each for name, command in COMMANDS.items() for each in (KEYS.values() if name == "keys" else (command,))]
 
 
 def _client_command(command: Command) -> Iterator[str]:
@@ -294,13 +297,16 @@ def _daemon() -> Iterator[str]:
     yield ".SH SYNOPSIS"
     yield from literal(
         "doorwardd [options]\n"
-        + "\n".join(_usage(parser) for parser in (options.parser(check=True), explain.command_line()))
+        + "\n".join(
+            _usage(parser) for parser in (options.parser(check=True), explain.command_line(), host_key.command_line())
+        )
     )
     yield ".SH DESCRIPTION"
     yield from _argparse_body(options.parser(), "")
     yield '.SH "DOORWARDD CHECK"'
     yield from prose(options.parser(check=True).description or "")
     yield from _argparse_command(explain.command_line(), "")
+    yield from _argparse_command(host_key.command_line(), "")
     yield ".SH FILES"
     for file, text in _DAEMON_FILES.items():
         yield from tagged(file, text)

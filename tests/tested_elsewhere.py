@@ -22,6 +22,7 @@ TESTED_BY: Final = {
     "client/describe_packet.py": "unit/client/test_packet.py",
     "client/doctor.py": "system/test_says_why.py",
     "client/doctor_jump.py": "system/test_everywhere.py",
+    "client/identity.py": "unit/client/test_public_keys.py",
     "client/keys.py": "unit/client/test_keys_file.py",
     "client/knock.py": "system/test_client.py",
     "client/options.py": "unit/client/test_getopt.py",
@@ -47,6 +48,7 @@ TESTED_BY: Final = {
     "daemon/cli.py": "system/test_daemon.py",
     "daemon/describe.py": "unit/processes/test_options.py",
     "daemon/explain.py": "system/test_daemon.py",
+    "daemon/host_key.py": "system/test_doorward_1.py",
     "daemon/processes.py": "system/test_daemon.py",
     "denials.py": "unit/test_gate.py",
     "errors.py": "unit/config/test_access.py",
@@ -83,4 +85,5 @@ TESTED_BY: Final = {
     "policy.py": "unit/test_gate.py",
     "processes/configuration.py": "system/test_adopting.py",
     "record/words.py": "unit/record/test_fwknop.py",
+    "wire/wish.py": "unit/wire/test_doorward.py",
 }

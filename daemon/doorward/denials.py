@@ -47,6 +47,20 @@ class WrongHmac:
     reason: ClassVar = Reason.HMAC
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownTag:
+    """The tag names no client of this host in this epoch, the last or the next."""
+
+    reason: ClassVar = Reason.TAG
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """The tag names a client, whose key did not make the packet."""
+
+    reason: ClassVar = Reason.HMAC
+
+
 class Fit(enum.IntEnum):
     """How much of a packet that was not decrypted fits the stanza; of several stanzas the best fit is reported."""
 
@@ -111,6 +125,14 @@ class Replayed:
     """The packet was seen before."""
 
     reason: ClassVar = Reason.REPLAY
+
+
+@dataclass(frozen=True, slots=True)
+class SentElsewhere:
+    """The packet was seen before, from another origin: one of the two is not the client."""
+
+    reason: ClassVar = Reason.REPLAY
+    first: IPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +219,10 @@ class Unserved(enum.Enum):
     NAT = enum.auto()  # neither ENABLE_IPT_FORWARDING nor ENABLE_IPT_LOCAL_NAT is set
     FORWARDING = enum.auto()  # ENABLE_IPT_FORWARDING is not set
     LOCAL_NAT = enum.auto()  # ENABLE_IPT_LOCAL_NAT is not set
+    NAMED_COMMAND = enum.auto()  # a command by its name: no file defines any
+    NETWORK = enum.auto()  # a network as source
+    EVERYTHING = enum.auto()  # all services of OPEN_PORTS, and there are none
+    TWO_SOURCES = enum.auto()  # two sources for a command cycle, which takes one
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +231,15 @@ class NotServed:
 
     reason: ClassVar = Reason.UNSUPPORTED
     request: Unserved
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTooLong:
+    """The packet asks for `seconds`, more than the stanza's longest window."""
+
+    reason: ClassVar = Reason.UNSUPPORTED
+    seconds: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +334,7 @@ class Bug:
     problem: str
 
 
-Bare = NoStanza | Expired | WrongHmac | Replayed  # their reason says it all
+Bare = NoStanza | Expired | UnknownTag | WrongHmac | Replayed  # their reason says it all
 Failure = StoreFailed | FirewallFailed | CommandFailed | Bug
 Quoted = Malformed | NotDecrypted | NotExamined | Undecodable | Inexpressible | Failure  # another part's text
 SignatureDenial = NotSigned | BadSignature | WrongSigner
@@ -307,10 +342,12 @@ TimeDenial = WrongClock | TooOld | TooNew
 SourceDenial = WrongSource | ImpossibleSource | LinkLocalSource
 TargetDenial = TargetPort | WrongTarget | UnknownTarget | OtherFamily
 Denial = (
-    Bare | Quoted | SignatureDenial | MaybeReplayed | TimeDenial | WrongUser | SourceRequired | SourceDenial
-    | NotServed | ServiceDenial | TargetDenial
+    Bare | Forged | Quoted | SignatureDenial | SentElsewhere | MaybeReplayed | TimeDenial | WrongUser | SourceRequired
+    | SourceDenial | NotServed | WindowTooLong | ServiceDenial | TargetDenial
 )  # fmt: skip
 NO_STANZA: Final = NoStanza()
 EXPIRED: Final = Expired()
+UNKNOWN_TAG: Final = UnknownTag()
+FORGED: Final = Forged()
 WRONG_HMAC: Final = WrongHmac()
 REPLAYED: Final = Replayed()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from doorward import policy
 from doorward.crypto import openpgp, symmetric
+from doorward.crypto.doorward import Directory, Pair, nonce_of, public_key
 from doorward.crypto.openpgp import Status, Unsealed
 from doorward.denials import (
     EXPIRED,
+    FORGED,
     NO_STANZA,
     REPLAYED,
+    UNKNOWN_TAG,
     WRONG_HMAC,
     BadSignature,
     Bug,
@@ -24,6 +27,7 @@ from doorward.denials import (
     NotDecrypted,
     NotExamined,
     NotSigned,
+    SentElsewhere,
     StoreFailed,
     Undecodable,
     WrongSigner,
@@ -31,16 +35,18 @@ from doorward.denials import (
 from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, WireError
 from doorward.policy import Facts
 from doorward.values import NO_PERMISSIONS, DigestType, Execution, Grant, Permissions, Reason, SymmetricKeys, address
-from doorward.wire import fwknop
+from doorward.wire import doorward, fwknop
 from doorward.wire.fwknop import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from doorward.config.stanza import OpenPgp, Stanza
+    from doorward.config.stanza import Client, OpenPgp, Stanza
+    from doorward.crypto.doorward import Found
     from doorward.crypto.openpgp import Signature
     from doorward.denials import Denial
-    from doorward.values import Datagram
+    from doorward.values import Datagram, PublicKey, Secret
+    from doorward.wire.wish import Wish
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
 RECENT_MAX: Final = 4096  # payloads, most of 200 bytes, none of more than 1500
@@ -48,13 +54,14 @@ STRANGERS_MAX: Final = 32_768  # digests of OpenPGP messages without HMAC, some 
 _SHORT: Final = 16  # bytes of such a digest
 FUTURE_MAX: Final = 10_000  # a hundredth of the store
 _Who = tuple[int, str | None]  # number and name of a stanza, which outlive its keys in a reload
+_KEPT: Final = 128  # seconds after its own time for which a packet of doorward 1 is remembered; it is accepted for 64
 _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
 
 
 class Memory(Protocol):
     """Where packets are remembered; ReplayStore, or a view of it that leaves no trace."""
 
-    def remember(self, packet: bytes, made: int, until: int) -> bool:
+    def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:
         """Keep a packet and return whether it was new."""
 
 
@@ -78,7 +85,8 @@ class Verdict(NamedTuple):
     grant: Grant | None = None
     execution: Execution | None = None
     signer: str | None = None  # the fingerprint of an OpenPGP packet's signer, where gpg found the signature good
-    name: str | None = None  # of the stanza
+    name: str | None = None  # of the client, or of the stanza
+    second: Grant | None = None  # for the other family of addresses
 
     @property
     def granted(self) -> bool:
@@ -102,6 +110,21 @@ class _Way:
     strangers: bool  # OpenPGP without an HMAC key: anybody's packets reach gpg
     verify: symmetric.Verifier
     who: _Who
+
+
+class _Member(NamedTuple):
+    """One stanza that names a public key."""
+
+    stanza: Stanza
+    client: Client
+
+    @property
+    def who(self) -> _Who:
+        """The stanza's number, and the client's name or the stanza's."""
+        return self.stanza.number, self.client.name or self.stanza.name
+
+
+PairKey = tuple[bytes, bytes, bytes]  # public keys of client and host, and the pre-shared key or nothing
 
 
 class _Packet:
@@ -141,12 +164,15 @@ class Gate:
         execute: Callable[[Execution], None] = refuse_execution,
         unsealer: Unsealer | None = None,
         begun: int = -1,
+        host_key: Secret | None = None,
+        pairs: Mapping[PairKey, Pair] | None = None,
     ) -> None:
         """Decide by `stanzas` in their order; `max_age` in seconds, None turns ageing off.
 
         `execute` hands an execution over and raises HelperError where nobody takes it. Without an `unsealer` OpenPGP
         packets are not looked at. Those that anybody can make are kept in this process alone: one made up to `begun`
-        (Unix seconds), when it started, may have been seen by an earlier process.
+        (Unix seconds), when it started, may have been seen by an earlier process. `host_key` is the host's private key
+        for stanzas with clients, which nobody can be without it; `pairs` are another gate's, which cost 0.1 ms each.
         """
         self._ways = tuple(_ways(stanzas))
         self._unsealer = unsealer
@@ -160,10 +186,20 @@ class Gate:
         self._strangers: dict[bytes, tuple[_Who, float]] = {}  # and when
         self._blind_until = float(begun)  # Unix seconds: packets made earlier may have been seen and forgotten
         self._from_the_future = 0
+        self.pairs = {} if host_key is None else dict(_pairs(stanzas, host_key, pairs or {}))
+        members = _members(stanzas, None if host_key is None else public_key(host_key))
+        self._directory = Directory((members[key], pair) for key, pair in self.pairs.items()) if self.pairs else None
+        self._recent_tagged: dict[bytes, tuple[_Who, bytes]] = {}  # and the first origin
+
+    def follow(self, now: float) -> None:
+        """Make the tags of the epoch that begins, before the first packet waits for them; `now` in Unix seconds."""
+        if self._directory is not None:
+            self._directory.follow(doorward.epoch_of(int(now * 1000)))
 
     def go_on_from(self, other: Gate) -> None:
         """Take over the packets that another gate has seen, after a reload."""
         self._recent, self._strangers = other._recent, other._strangers
+        self._recent_tagged = other._recent_tagged
         self._blind_until, self._from_the_future = other._blind_until, other._from_the_future
 
     def judge(self, datagram: Datagram, now: float) -> Verdict:
@@ -178,6 +214,8 @@ class Gate:
         error opens nothing and ends nothing: it becomes a verdict of its own.
         """
         try:
+            if self._directory is not None and len(datagram.payload) == doorward.PACKET:
+                return self._take_tagged(self._directory, _Packet(datagram, now))
             try:
                 fwknop.check(datagram.payload)
             except WireError as error:
@@ -210,6 +248,65 @@ class Gate:
         while self._pending:
             packet, way, _ = self._pending.pop(next(iter(self._pending)))
             yield _refused(denial, packet, way.who)
+
+    def _take_tagged(self, directory: Directory[tuple[_Member, ...]], packet: _Packet) -> Verdict:
+        """The verdict of a packet of doorward 1: a stranger's costs one look-up."""
+        payload = packet.datagram.payload
+        self.follow(packet.now)
+        found = directory.find(payload)
+        if not found:
+            return Verdict(UNKNOWN_TAG, packet.datagram)
+        seen = self._recent_tagged.get(payload)
+        if seen is not None:
+            who, first = seen
+            elsewhere = first != packet.datagram.origin
+            return _refused(SentElsewhere(address(first)) if elsewhere else REPLAYED, packet, who)
+        for sender in found:
+            try:
+                plaintext = sender.pair.unseal(payload, sender.epoch)
+            except AuthenticationError:
+                continue
+            return self._accept_tagged(sender, packet, plaintext)
+        return _refused(FORGED, packet, found[0].sender[0].who)
+
+    def _accept_tagged(self, found: Found[tuple[_Member, ...]], packet: _Packet, plaintext: bytes) -> Verdict:
+        """The verdict of a packet that a client made; it is remembered before anything else is asked."""
+        members, datagram = found.sender, packet.datagram
+        message = self._new_tagged(found, packet, plaintext)
+        if not isinstance(message, doorward.Message):
+            return _refused(message, packet, members[0].who)
+        wish, furthest = doorward.wish(message), Verdict(NO_STANZA, datagram, name=members[0].client.name)
+        for stanza, client in members:
+            if not _concerns(stanza, datagram):
+                continue
+            if stanza.expires is not None and packet.now >= stanza.expires:
+                verdict = Verdict(EXPIRED, datagram, stanza.number, name=client.name or stanza.name)
+            else:
+                verdict = self._decide(stanza, packet, wish, doorward.SKEW_SECONDS, client=client.name)
+            if verdict.reason in _FINAL:
+                return verdict
+            furthest = _further(furthest, verdict)
+        return furthest
+
+    def _new_tagged(
+        self, found: Found[tuple[_Member, ...]], packet: _Packet, plaintext: bytes
+    ) -> doorward.Message | Denial:
+        """The message of a plaintext that was never seen before."""
+        payload, client = packet.datagram.payload, found.sender[0].client.key.raw
+        try:
+            message = doorward.parse(plaintext)
+            if doorward.epoch_of(message.time) != found.epoch:
+                return Undecodable(fwknop.Field.TIME, "the time and the tag are of different epochs")
+            made = message.time // 1000
+            new = self._memory.remember(client + nonce_of(payload), made, made + _KEPT, client=client)
+        except fwknop.FieldError as error:
+            return Undecodable(error.field, str(error))
+        except ReplayError as error:
+            return StoreFailed(str(error))
+        if len(self._recent_tagged) >= RECENT_MAX:
+            del self._recent_tagged[next(iter(self._recent_tagged))]
+        self._recent_tagged[payload] = found.sender[0].who, packet.datagram.origin
+        return message if new else REPLAYED
 
     def _walk(self, packet: _Packet, start: int = 0) -> Verdict | None:
         """The verdict of a packet from the way at `start` on, None where it waits for its plaintext.
@@ -299,7 +396,7 @@ class Gate:
         message = self._new_message(way, packet, name, plaintext)
         if not isinstance(message, Message):
             return _refused(message, packet, way.who)
-        return self._decide(way.stanza, packet, message, signer)
+        return self._decide(way.stanza, packet, fwknop.wish(message), self._max_age, signer=signer)
 
     def _new_message(self, way: _Way, packet: _Packet, name: bytes, plaintext: bytes) -> Message | Denial:
         """The message of a plaintext that was never seen before."""
@@ -385,26 +482,43 @@ class Gate:
             raise ReplayError(msg)
         self._from_the_future += 1
 
-    def _decide(self, stanza: Stanza, packet: _Packet, message: Message, signer: str | None) -> Verdict:
+    def _decide(  # noqa: PLR0913  what a decision is about, each named
+        self,
+        stanza: Stanza,
+        packet: _Packet,
+        wish: Wish,
+        max_age: int | None,
+        *,
+        signer: str | None = None,
+        client: str | None = None,
+    ) -> Verdict:
         """The verdict of a new message, its effect done."""
-        datagram, number, user, name = packet.datagram, stanza.number, message.user, stanza.name
+        datagram = packet.datagram
         origin, destination = address(datagram.origin), address(datagram.destination)
         forwarded = None if datagram.forwarded is None else address(datagram.forwarded)
-        facts = Facts(stanza, message, origin, destination, packet.now, self._max_age, self._permissions, forwarded)
+        permissions = self._permissions
+        facts = Facts(stanza, wish, origin, destination, packet.now, max_age, permissions, forwarded, client)
+        told = Verdict(None, datagram, stanza.number, wish.user, signer=signer, name=client or stanza.name)
         decision = policy.decide(facts)
-        if isinstance(decision, Grant):
-            denial = self._do_open(decision)
-            return Verdict(denial, datagram, number, user, grant=decision, signer=signer, name=name)
         if isinstance(decision, Execution):
-            denial = self._do_execute(decision)
-            return Verdict(denial, datagram, number, user, execution=decision, signer=signer, name=name)
-        return Verdict(decision, datagram, number, user, signer=signer, name=name)
+            return told._replace(denial=self._do_execute(decision), execution=decision)
+        if not isinstance(decision, Grant):
+            return told._replace(denial=decision)
+        if wish.second is None:
+            return told._replace(denial=self._do_open(decision), grant=decision)
+        second = policy.decide(replace(facts, wish=replace(wish, source=wish.second)))
+        if not isinstance(second, Grant):
+            assert not isinstance(second, Execution)  # noqa: S101  the first one is no execution either
+            return told._replace(denial=second)
+        denial = self._do_open(decision) or self._do_open(second, f"{decision.source} is let in, and not the other")
+        return told._replace(denial=denial, grant=decision, second=second)
 
-    def _do_open(self, grant: Grant) -> Denial | None:
+    def _do_open(self, grant: Grant, before: str = "") -> Denial | None:
+        """Have a grant opened; `before` says what has been done, should it fail."""
         try:
             self._open_grant(grant)
         except FirewallError as error:
-            return FirewallFailed(str(error))
+            return FirewallFailed(": ".join(filter(None, (before, str(error)))))
         return None
 
     def _do_execute(self, execution: Execution) -> Denial | None:
@@ -432,6 +546,31 @@ def _ways(stanzas: tuple[Stanza, ...]) -> Iterator[_Way]:
         verify = symmetric.Verifier(how.hmac_key, how.hmac_digest or DigestType.SHA256, prefix)
         strangers = how.hmac_key is None and not isinstance(how, SymmetricKeys)
         yield _Way(place, stanza, how, everywhere, strangers, verify, (stanza.number, stanza.name))
+
+
+def _psk(stanza: Stanza) -> bytes:
+    return b"" if stanza.psk is None else stanza.psk.reveal()
+
+
+def _pairs(
+    stanzas: tuple[Stanza, ...], host_key: Secret, known: Mapping[PairKey, Pair]
+) -> Iterator[tuple[PairKey, Pair]]:
+    """What the host shares with each client; a client of several stanzas with one pre-shared key is one."""
+    host = public_key(host_key)
+    for stanza in stanzas:
+        for client in stanza.clients:
+            key = client.key.raw, host.raw, _psk(stanza)
+            yield key, known.get(key) or Pair.of_host(host_key, host, client.key, stanza.psk)
+
+
+def _members(stanzas: tuple[Stanza, ...], host: PublicKey | None) -> dict[PairKey, tuple[_Member, ...]]:
+    """The stanzas that name each client, in their order."""
+    found: dict[PairKey, tuple[_Member, ...]] = {}
+    for stanza in stanzas if host is not None else ():
+        for client in stanza.clients:
+            key = client.key.raw, host.raw if host is not None else b"", _psk(stanza)
+            found[key] = (*found.get(key, ()), _Member(stanza, client))
+    return found
 
 
 def _further(one: Verdict | None, other: Verdict) -> Verdict:

@@ -23,6 +23,7 @@ from doorward.denials import (
     TooOld,
     UnknownTarget,
     Unserved,
+    WindowTooLong,
     WrongClock,
     WrongSource,
     WrongTarget,
@@ -42,7 +43,7 @@ from doorward.values import (
     is_link_local,
     refuse_nobody,
 )
-from doorward.wire.fwknop import Message, MessageType, parse_access, parse_command, parse_nat
+from doorward.wire.wish import Kind, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,27 +51,26 @@ if TYPE_CHECKING:
     from doorward.config.stanza import Forwarding, Stanza, Target
     from doorward.denials import Denial, ServiceDenial, TargetDenial
 
-_PLAIN: Final = frozenset({MessageType.ACCESS, MessageType.ACCESS_TIMEOUT})
 CLOCK_SECONDS: Final = 30 * 86400  # no packet is under way for a month; a host without a battery is years off
-LOCAL_NAT: Final = frozenset({MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT})
-FORWARD: Final = frozenset({MessageType.NAT, MessageType.NAT_TIMEOUT})
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All inputs of a decision. `now` in Unix seconds, `max_age` in seconds or None where ageing is off.
 
-    `forwarded` is the client that a trusted proxy names; it replaces the origin where the message names no source.
+    `forwarded` is the client that a trusted proxy names; it replaces the origin where the packet names no source.
+    `client` is the name behind the public key of the packet's sender, where it has one.
     """
 
     stanza: Stanza
-    message: Message
+    wish: Wish
     origin: IPAddress
     destination: IPAddress
     now: float
     max_age: int | None
     permissions: Permissions = NO_PERMISSIONS
     forwarded: IPAddress | None = None
+    client: str | None = None
 
 
 def decide(facts: Facts) -> Grant | Execution | Denial:
@@ -80,7 +80,7 @@ def decide(facts: Facts) -> Grant | Execution | Denial:
         if denial is not None:
             return denial
     try:
-        if facts.stanza.cycle is not None or facts.message.type is MessageType.COMMAND:
+        if facts.stanza.cycle is not None or facts.wish.kind is Kind.COMMAND:
             return _execution(facts)
         return _grant(facts)
     except WireError as error:  # a grant that no packet filter could express, such as NAT from one family to the other
@@ -88,58 +88,67 @@ def decide(facts: Facts) -> Grant | Execution | Denial:
 
 
 def _grant(facts: Facts) -> Grant:
-    access = parse_access(facts.message.text)
-    services, nat = _unique(access.services), _nat(facts)
+    services, nat = tuple(dict.fromkeys(_asked(facts))), _nat(facts)
     return Grant(
-        access.source or facts.forwarded or facts.origin,
+        _source_of(facts),
         services if nat is None else services[:1],  # fwknopd too forwards only the first
-        window(facts.stanza, facts.message),
+        window(facts.stanza, facts.wish),
         nat,
         facts.stanza.require_os,
         facts.destination if facts.permissions.destination_rule else None,
-        facts.stanza.name,
+        facts.client or facts.stanza.name,
     )
 
 
 def _execution(facts: Facts) -> Execution:
-    stanza, message = facts.stanza, facts.message
-    command = parse_command(message.text) if message.type is MessageType.COMMAND else None
+    stanza, wish = facts.stanza, facts.wish
     return Execution(
         stanza=stanza.number,
         source=_source_of(facts),
         origin=facts.origin,
         destination=facts.destination,
         seconds=_cycle_window(facts),
-        made=message.time,
-        service=None if command else parse_access(message.text).services[0],
-        client_timeout=message.timeout or 0,
-        command=command.command if command else None,
+        made=int(wish.made),
+        service=_asked(facts)[0] if wish.command is None else None,
+        client_timeout=wish.seconds,
+        command=wish.command,
     )
+
+
+def _asked(facts: Facts) -> tuple[Service, ...]:
+    """The services that the packet asks for, of none all that the stanza opens."""
+    if facts.wish.services is not None:
+        return facts.wish.services
+    return tuple(sorted((facts.stanza.open_ports or frozenset()) - facts.stanza.restrict_ports))
 
 
 def _cycle_window(facts: Facts) -> int:
     """The seconds until the closing command: the client's wish up to MAX_FW_TIMEOUT, or CMD_CYCLE_TIMER."""
     cycle = facts.stanza.cycle
-    if facts.message.timeout or cycle is None or cycle.seconds is None:
-        return window(facts.stanza, facts.message)
+    if facts.wish.seconds or cycle is None or cycle.seconds is None:
+        return window(facts.stanza, facts.wish)
     return cycle.seconds
 
 
-def window(stanza: Stanza, message: Message) -> int:
-    """The seconds a grant lasts: the client's wish up to MAX_FW_TIMEOUT, or else FW_ACCESS_TIMEOUT."""
-    if message.timeout:
-        return min(message.timeout, stanza.max_fw_timeout)
-    return stanza.fw_access_timeout
+def window(stanza: Stanza, wish: Wish) -> int:
+    """The seconds a grant lasts: the client's wish up to MAX_FW_TIMEOUT, or else FW_ACCESS_TIMEOUT.
+
+    A source that nobody authenticated gets less, where the stanza bounds it.
+    """
+    seconds = min(wish.seconds, longest(stanza, wish)) if wish.seconds else stanza.fw_access_timeout
+    bounded = wish.source is None and stanza.origin_window is not None
+    return min(seconds, stanza.origin_window or seconds) if bounded else seconds
 
 
-def _unique(services: tuple[Service, ...]) -> tuple[Service, ...]:
-    return tuple(dict.fromkeys(services))
+def longest(stanza: Stanza, wish: Wish) -> int:
+    """The longest window that a client may ask for: a format that shortens nothing may ask for the usual one too."""
+    return max(stanza.max_fw_timeout, stanza.fw_access_timeout) if wish.exact else stanza.max_fw_timeout
 
 
 def _age(facts: Facts) -> Denial | None:
     if facts.max_age is None:
         return None
-    age = facts.now - facts.message.time
+    age = facts.now - facts.wish.made
     if abs(age) > max(CLOCK_SECONDS, facts.max_age):
         return WrongClock(age)
     if age > facts.max_age:
@@ -149,24 +158,40 @@ def _age(facts: Facts) -> Denial | None:
     return None
 
 
+def _form(facts: Facts) -> Denial | None:
+    """Deny what only the format doorward 1 can ask for, and is not served."""
+    wish, stanza = facts.wish, facts.stanza
+    if not wish.exact:
+        return None
+    refused = {
+        Unserved.NAMED_COMMAND: wish.kind is Kind.NAMED_COMMAND,
+        Unserved.NETWORK: wish.prefix is not None,
+        Unserved.TWO_SOURCES: wish.second is not None and stanza.cycle is not None,
+        Unserved.EVERYTHING: wish.services is None and not _asked(facts),
+    }
+    if wish.seconds > longest(stanza, wish):
+        return WindowTooLong(wish.seconds, longest(stanza, wish))
+    return next((NotServed(request) for request, so in refused.items() if so), None)
+
+
 def _kind(facts: Facts) -> Denial | None:
     """Deny a kind of request that the stanza, or the daemon's settings, do not serve."""
-    kind, stanza, permissions = facts.message.type, facts.stanza, facts.permissions
+    kind, stanza, permissions = facts.wish.kind, facts.stanza, facts.permissions
     everything = stanza.forwarding.everything and stanza.cycle is None
-    if kind in _PLAIN and not everything and stanza.forwarding.only is not True:
+    if kind is Kind.ACCESS and not everything and stanza.forwarding.only is not True:
         return None
     forced, only = stanza.forwarding.force is not None, stanza.forwarding.only
-    onward = kind in FORWARD or (kind in _PLAIN and everything and stanza.forwarding.everywhere)
-    nat, chosen = onward or kind in LOCAL_NAT, not forced
+    onward = kind is Kind.FORWARD or (kind is Kind.ACCESS and everything and stanza.forwarding.everywhere)
+    nat, chosen = onward or kind is Kind.LOCAL_NAT, not forced
     refused = {
-        Unserved.COMMAND: kind is MessageType.COMMAND and stanza.commands is None,
+        Unserved.COMMAND: kind is Kind.COMMAND and stanza.commands is None,
         Unserved.NO_FORWARDING: onward and only is False,
         Unserved.ONLY_FORWARDING: bool(only) and chosen and not nat,
-        Unserved.NO_TARGET: kind in _PLAIN and everything and chosen and not onward,
+        Unserved.NO_TARGET: kind is Kind.ACCESS and everything and chosen and not onward,
         Unserved.NAT_WITH_OS: nat and stanza.require_os is not None,
         Unserved.NAT: nat and chosen and not (permissions.forwarding or permissions.local_nat),
         Unserved.FORWARDING: onward and chosen and not permissions.forwarding,
-        Unserved.LOCAL_NAT: kind in LOCAL_NAT and chosen and not permissions.local_nat,
+        Unserved.LOCAL_NAT: kind is Kind.LOCAL_NAT and chosen and not permissions.local_nat,
     }
     return next((NotServed(request) for request, so in refused.items() if so), None)
 
@@ -176,7 +201,7 @@ def _source(facts: Facts) -> Denial | None:
 
     fwknopd tests SOURCE against the packet's origin only; then anybody who may knock could let in the whole world.
     """
-    source = _wanted_source(facts)
+    source = facts.wish.source
     if source is None and facts.stanza.require_source_address:
         return SourceRequired()
     named = source or facts.forwarded  # the origin was found in SOURCE already
@@ -198,16 +223,14 @@ def _nobody(source: IPAddress) -> Denial | None:
 
 def _username(facts: Facts) -> Denial | None:
     required = facts.stanza.require_username
-    if required is None or facts.message.user == required:
+    if required is None or facts.wish.user == required:
         return None
-    return WrongUser(facts.message.user, required)
+    return WrongUser(facts.wish.user or "", required)
 
 
 def _services(facts: Facts) -> Denial | None:
     """Deny unless every requested service is allowed on its own; RESTRICT_PORTS wins over OPEN_PORTS."""
-    if facts.message.type is MessageType.COMMAND:
-        return None
-    return refused_service(facts.stanza, parse_access(facts.message.text).services)
+    return refused_service(facts.stanza, _asked(facts))
 
 
 def refused_service(stanza: Stanza, services: Iterable[Service]) -> ServiceDenial | None:
@@ -222,11 +245,11 @@ def refused_service(stanza: Stanza, services: Iterable[Service]) -> ServiceDenia
 
 def _target(facts: Facts) -> Denial | None:
     """Deny a NAT target that the stanza does not allow."""
-    if facts.message.nat_access is None or facts.stanza.forwarding.force is not None or facts.stanza.cycle is not None:
+    wanted = facts.wish.target
+    if wanted is None or facts.stanza.forwarding.force is not None or facts.stanza.cycle is not None:
         return None
-    wanted = parse_nat(facts.message.nat_access)
-    protocol = parse_access(facts.message.text).services[0].protocol
-    if facts.message.type in LOCAL_NAT:
+    protocol = _asked(facts)[0].protocol
+    if facts.wish.kind is Kind.LOCAL_NAT:
         return _refused_port(facts.stanza, Service(protocol, wanted.port))
     target = target_address(facts.stanza, wanted.host)
     if target is None:
@@ -272,13 +295,12 @@ def _covers(target: Target, address: IPAddress, port: int | None) -> bool:
 
 def _nat(facts: Facts) -> Nat | None:
     """The NAT of an allowed grant, None where it has none."""
-    forwarding, kind = facts.stanza.forwarding, facts.message.type
+    forwarding, wanted = facts.stanza.forwarding, facts.wish.target
     if forwarding.force is not None:
         return forwarded(facts.stanza, facts.permissions, *forwarding.force)
-    if facts.message.nat_access is None:
+    if wanted is None:
         return everywhere(facts.stanza, facts.permissions, _source_of(facts)) if forwarding.everywhere else None
-    wanted = parse_nat(facts.message.nat_access)
-    if kind in LOCAL_NAT:
+    if facts.wish.kind is Kind.LOCAL_NAT:
         return Nat(None, wanted.port)
     target = target_address(facts.stanza, wanted.host)
     assert target is not None  # noqa: S101  _target() has denied it
@@ -315,14 +337,9 @@ def _translation(forwarding: Forwarding, permissions: Permissions) -> tuple[IPAd
 
 
 def _source_of(facts: Facts) -> IPAddress:
-    return _wanted_source(facts) or facts.forwarded or facts.origin
+    return facts.wish.source or facts.forwarded or facts.origin
 
 
-def _wanted_source(facts: Facts) -> IPAddress | None:
-    """The source that the message names; None is the packet's origin."""
-    if facts.message.type is MessageType.COMMAND:
-        return parse_command(facts.message.text).source
-    return parse_access(facts.message.text).source
-
-
-CHECKS: Final[tuple[Callable[[Facts], Denial | None], ...]] = (_age, _kind, _source, _username, _services, _target)
+CHECKS: Final[tuple[Callable[[Facts], Denial | None], ...]] = (
+    _age, _form, _kind, _source, _username, _services, _target,
+)  # fmt: skip  # the order is what matters

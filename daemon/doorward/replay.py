@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+CLIENT_MAX: Final = 1024  # packets of one client; who sends more is refused, and nobody else
 ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
 UNSAVED_MAX: Final = 20_000  # some 5 MB; twice the packets from the future that the gate lets through
 _LOG_FRAMES: Final = 256  # 1 MB; a packet takes two, and a checkpoint a minute starts the log again
@@ -39,7 +40,7 @@ _STEPS_MAX: Final = 100_000  # of sqlite's machine, for one statement of a view;
 _RECORD: Final = struct.Struct(">16sQQ")
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
-    packet BLOB PRIMARY KEY,     -- SHA-256 of the sealed bytes
+    packet BLOB PRIMARY KEY,     -- SHA-256 of the sealed bytes, or a client's public key and the nonce
     made   INTEGER NOT NULL,     -- Unix seconds, by its maker's clock
     until  INTEGER NOT NULL      -- Unix seconds from which it may be forgotten
 ) WITHOUT ROWID;
@@ -47,13 +48,36 @@ CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
 CREATE TABLE IF NOT EXISTS floor (
     time INTEGER NOT NULL        -- Unix seconds; a packet made then or earlier is taken for seen
 );
+CREATE TABLE IF NOT EXISTS client_floor (
+    client BLOB PRIMARY KEY,     -- the beginning of the names of a client's packets
+    time   INTEGER NOT NULL      -- Unix seconds; a packet of the client made then or earlier is taken for seen
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark (
     mark   BLOB NOT NULL,        -- 16 random bytes, as in the lock file
     pruned INTEGER NOT NULL      -- packets that were remembered and may be forgotten by now
 );
 """
+# The name of a client's packet is its public key, 32 bytes, and the packet's nonce; all other names have 32 bytes.
+_ABOVE: Final = b"\xff" * 13  # behind a public key: above all its packets
+_OF_CLIENT: Final = """
+SELECT count(*) FROM (SELECT 1 FROM seen WHERE packet > ? AND packet < ? AND length(packet) > 32 LIMIT ?)
+"""
+_NEWEST: Final = "SELECT max(made) FROM seen WHERE until < ? AND length(packet) <= 32"
+_FLOOR: Final = "SELECT time FROM client_floor WHERE client = ?"
+_RAISE_ONE: Final = """
+INSERT INTO client_floor VALUES (?, ?) ON CONFLICT (client) DO UPDATE SET time = max(time, excluded.time)
+"""
+_RAISE_ALL: Final = """
+INSERT INTO client_floor
+SELECT substr(packet, 1, 32), max(made) FROM seen WHERE until < ? AND length(packet) > 32 GROUP BY 1
+ON CONFLICT (client) DO UPDATE SET time = max(time, excluded.time)
+"""
 _INTEGER_MAX: Final = (1 << 63) - 1  # of sqlite
 _OBJECTS: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name"
+
+
+class _FloodError(ReplayError):
+    """A client has sent too many packets; the store itself is well."""
 
 
 class Past(enum.Enum):
@@ -188,22 +212,43 @@ class ReplayStore:
             return False
         return not busy and frames == moved
 
-    def remember(self, packet: bytes, made: int, until: int) -> bool:
+    def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:
         """Keep a packet until at least `until`; return whether it was new. Durable when it returns.
 
         `made` is the time inside the packet; both in Unix seconds. A packet made before the store began is not new,
         nor is one that could not be written before: its first sender got no grant, and no other sender gets one.
+        `client` is the beginning of the packet's name where that names its sender: then it is bounded, and its past
+        forgotten, by itself.
         """
         made, until = min(made, _INTEGER_MAX), min(until, _INTEGER_MAX)
         if made <= self._floor or packet in self._unsaved:
             return False
         try:
-            return self._save(packet, made, until)
+            return self._save(packet, made, until, client)
+        except _FloodError:
+            raise
         except ReplayError:
             self._keep_unsaved(packet, made, until)
             raise
 
-    def _save(self, packet: bytes, made: int, until: int) -> bool:
+    def _knows_client(self, client: bytes, made: int) -> bool:
+        """Whether a packet of a client is older than one that was forgotten.
+
+        Raises:
+            _FloodError: the client has too many packets here; it stays refused, also when there is room again.
+        """
+        row = self._database.execute(_FLOOR, (client,)).fetchone()
+        if row is not None and made <= row[0]:
+            return True
+        unsaved = sum(one.startswith(client) for one in self._unsaved)
+        (count,) = self._database.execute(_OF_CLIENT, (client, client + _ABOVE, CLIENT_MAX)).fetchone()
+        if count + unsaved >= CLIENT_MAX:
+            self._database.execute(_RAISE_ONE, (client, made))
+            msg = f"more than {CLIENT_MAX} packets of this client in the last minutes"
+            raise _FloodError(msg)
+        return False
+
+    def _save(self, packet: bytes, made: int, until: int, client: bytes) -> bool:
         """Write a packet, after those that could not be written before."""
         if self._rows + len(self._unsaved) >= self._rows_max:
             msg = f"the replay store is full: {self._rows} packets"
@@ -211,6 +256,8 @@ class ReplayStore:
         try:
             if self._unsaved:
                 self._save_unsaved()
+            if client and self._knows_client(client, made):
+                return False
             cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", (packet, made, until))
             self._add(cursor.rowcount)
         except (sqlite3.Error, OSError) as error:
@@ -259,17 +306,19 @@ class ReplayStore:
                 self._save_unsaved()
             with self._transaction():
                 passed = (int(now),)
-                (newest,) = self._database.execute("SELECT max(made) FROM seen WHERE until < ?", passed).fetchone()
-                if newest is None:
+                if self._database.execute("SELECT 1 FROM seen WHERE until < ? LIMIT 1", passed).fetchone() is None:
                     return 0
-                self._write_floor(newest)
+                (newest,) = self._database.execute(_NEWEST, passed).fetchone()
+                if newest is not None:
+                    self._write_floor(newest)
+                self._database.execute(_RAISE_ALL, passed)
                 count = self._database.execute("DELETE FROM seen WHERE until < ?", passed).rowcount
                 self._database.execute("UPDATE mark SET pruned = pruned + ?", (count,))
         except (sqlite3.Error, OSError) as error:
             msg = f"the replay store cannot be pruned: {error}"
             raise ReplayError(msg) from error
         self._rows -= count
-        self._floor = max(self._floor, newest)
+        self._floor = self._floor if newest is None else max(self._floor, newest)
         return count
 
     def _write_floor(self, time: int) -> None:
@@ -347,16 +396,23 @@ class ReplayView:
 
     def has(self, packet: bytes) -> bool:
         """Whether a packet was remembered."""
+        return self._row("SELECT 1 FROM seen WHERE packet = ?", packet) is not None
+
+    def _row(self, query: str, name: bytes) -> tuple[int] | None:
         try:
-            with closing(self._database.execute("SELECT 1 FROM seen WHERE packet = ?", (packet,))) as rows:
-                return rows.fetchone() is not None
+            with closing(self._database.execute(query, (name,))) as rows:
+                found: tuple[int] | None = rows.fetchone()
+                return found
         except sqlite3.Error as error:
             msg = f"the replay store cannot be read: {error}"
             raise ReplayError(msg) from error
 
-    def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  as ReplayStore.remember()
-        """Whether the packet would be new; nothing is kept."""
-        return made > self._floor and not self.has(packet)
+    def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:  # noqa: ARG002  as there
+        """Whether the packet would be new, as ReplayStore.remember() says it; nothing is kept."""
+        floor = self._row(_FLOOR, client)
+        if made <= self._floor or (floor is not None and made <= floor[0]):
+            return False
+        return not self.has(packet)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import enum
 import functools
 import hashlib
@@ -23,6 +24,8 @@ PORT_MAX = 65535
 KEY_MAX: Final = 32  # bytes, lib/fko_limits.h RIJNDAEL_MAX_KEYSIZE
 HMAC_KEY_MAX: Final = 128  # bytes, lib/fko_limits.h
 COMMAND_MAX: Final = 255  # bytes, as a packet's whole message (MAX_SPA_MESSAGE_SIZE, lib/fko_limits.h)
+PUBLIC_KEY_WORD: Final = "doorward1"
+PUBLIC_KEY_BYTES: Final = 32
 GRANT_SECONDS_MAX = 8_388_608  # fwknop's RCHK_MAX_FW_TIMEOUT (server/fwknopd_common.h), 97 days
 _V4_MAPPED = bytes(10) + b"\xff\xff"
 _BROADCAST: Final = b"\xff\xff\xff\xff"
@@ -50,7 +53,8 @@ class Reason(_Word):
     MALFORMED = "malformed"  # not a packet of any format that is spoken here
     NO_STANZA = "no_stanza"  # no stanza's SOURCE and DESTINATION fit
     EXPIRED = "expired"  # the stanza's ACCESS_EXPIRE has passed
-    HMAC = "hmac"  # no stanza's HMAC key made it
+    TAG = "tag"  # of a doorward 1 packet: it names no client of this host at this time
+    HMAC = "hmac"  # no stanza's HMAC key made it, nor the key of the client that its tag names
     DECRYPTION = "decryption"  # authentic, but the encryption key does not fit
     BUSY = "busy"  # more OpenPGP packets than gpg can take just now: not looked at
     SIGNATURE = "signature"  # decrypted, but no good signature of a key that the stanza names
@@ -418,6 +422,67 @@ class Secret:
         """Refuse: a pickled key is a leaked key."""
         msg = "a Secret cannot be pickled"
         raise TypeError(msg)
+
+
+_CURVE_PRIME: Final = (1 << 255) - 19
+# The u-coordinates that X25519 maps to zero, whatever the private key: points of order 1, 2, 4 and 8, twist included.
+_LOW_ORDER: Final = frozenset(
+    {
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        _CURVE_PRIME - 1,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """An X25519 public key (RFC 7748) of the format doorward 1, written `doorward1 BASE64`.
+
+    It has one spelling: X25519 ignores the top bit and reduces the rest, so another spelling would be the same client
+    under a second name, which outlives the removal of the first.
+    """
+
+    raw: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse other lengths, other spellings, and keys with which everybody shares the same secret."""
+        number = int.from_bytes(self.raw, "little")
+        if len(self.raw) != PUBLIC_KEY_BYTES:
+            msg = f"a public key has {PUBLIC_KEY_BYTES} bytes, not {len(self.raw)}"
+            raise WireError(msg)
+        if number >= _CURVE_PRIME:
+            msg = "the public key is not canonical: another spelling of a key"
+            raise WireError(msg)
+        if number in _LOW_ORDER:
+            msg = "the public key is of low order: everybody would share its secret"
+            raise WireError(msg)
+
+    @staticmethod
+    def parse(text: str) -> PublicKey:
+        """Read `doorward1 BASE64`.
+
+        Raises:
+            WireError: something else, or no good key.
+        """
+        kind, _, encoded = text.partition(" ")
+        if kind != PUBLIC_KEY_WORD:
+            msg = f"is no public key: {PUBLIC_KEY_WORD} BASE64"
+            raise WireError(msg)
+        try:
+            raw = binascii.a2b_base64(encoded.encode("ascii"))
+        except (binascii.Error, UnicodeEncodeError):
+            raw = b""
+        if binascii.b2a_base64(raw, newline=False).decode("ascii") != encoded:
+            msg = "the public key is not base64, or was cut"
+            raise WireError(msg)
+        return PublicKey(raw)
+
+    def __str__(self) -> str:
+        """The form that parse() reads."""
+        return f"{PUBLIC_KEY_WORD} {binascii.b2a_base64(self.raw, newline=False).decode('ascii')}"
 
 
 class DigestType(enum.Enum):

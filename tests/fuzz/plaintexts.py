@@ -26,6 +26,7 @@ from doorward.helper.messages import REQUESTS, Open
 from doorward.policy import Facts
 from doorward.values import DigestType, Execution, Grant, Networks, Permissions, Protocol, Service, address
 from doorward.wire import fwknop
+from doorward.wire.wish import Kind
 from unit.making import HOST, ORIGIN, ORIGIN6, stanza
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def outcomes(plaintext: bytes, random: Random) -> Iterator[str]:
     origin, forwarded = random.choice((ORIGIN, ORIGIN6)), random.choice((None, None, ORIGIN, ORIGIN6))
     for number, one in enumerate(STANZAS):
         permissions = PERMISSIONS[(number + plaintext[0]) % len(PERMISSIONS)]
-        facts = Facts(one, message, address(origin), address(HOST), _NOW, random.choice((None, 120)), permissions)
+        facts = Facts(
+            one, fwknop.wish(message), address(origin), address(HOST), _NOW, random.choice((None, 120)), permissions
+        )
         if forwarded is not None:
             facts = replace(facts, forwarded=address(forwarded))
         yield f"decided: {decided(facts)}"
@@ -121,7 +124,7 @@ def _executed(facts: Facts, execution: Execution) -> str:
     assert limits.refused_execution(facts.stanza, execution, facts.now, facts.max_age) is None, execution
     order = Execute(execution, limits.mark(facts.stanza))
     assert ORDERS.decode(ORDERS.encode(order)) == order
-    assert (execution.command is None) == (facts.message.type is not fwknop.MessageType.COMMAND)
+    assert (execution.command is None) == (facts.wish.kind is not Kind.COMMAND)
     return "a cycle runs" if execution.command is None else "a command runs"
 
 

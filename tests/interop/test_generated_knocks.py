@@ -15,6 +15,7 @@ from doorward.crypto import symmetric
 from doorward.values import DigestType, EncryptionMode, Protocol, Secret, Service, SymmetricKeys
 from doorward.wire import fwknop
 from doorward.wire.fwknop import MessageType
+from doorward.wire.wish import NatTarget
 
 if TYPE_CHECKING:
     import ipaddress
@@ -94,4 +95,4 @@ def test_what_fwknop_was_asked_is_what_doorward_reads(knock: Knock) -> None:
     assert fwknop.parse_access(message.text) == fwknop.Access(knock.source, knock.services)
     if knock.nat is not None:
         assert message.nat_access is not None
-        assert fwknop.parse_nat(message.nat_access) == fwknop.NatTarget(str(knock.nat[0]), knock.nat[1])
+        assert fwknop.parse_nat(message.nat_access) == NatTarget(str(knock.nat[0]), knock.nat[1])

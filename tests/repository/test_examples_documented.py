@@ -16,7 +16,11 @@ from doorward.config.files import Files, Question
 from doorward.errors import ConfigError
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
-EXAMPLES: Final = {"access.conf": 9, "doorwardd.conf": 2}  # kinds that are parsed here, and how many there are
+EXAMPLES: Final = {
+    "access.conf": 10,
+    "doorwardd.conf": 2,
+    "fwknoprc": 1,
+}  # kinds that are parsed here, and how many there are
 OTHERS: Final = {"sh", "console", "text", "ini"}  # kinds that are no files of ours
 _BLOCK: Final = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _NAMES: Final = {*access.SETTINGS, *settings.SETTINGS, *fwknoprc.SETTINGS}
@@ -58,6 +62,10 @@ def parsed(block: Block) -> tuple[str, ...]:
     """
     if block.kind == "doorwardd.conf":
         return settings.parse(Path(block.place), block.text.encode()).warnings
+    if block.kind == "fwknoprc":
+        found = fwknoprc.parse(block.text.encode(), block.place)
+        assert all(found.profile(name).can_seal for name in found.names if name != fwknoprc.DEFAULT)
+        return found.warnings
     head = "" if re.search(r"^SOURCE\b", block.text, re.MULTILINE) else HEAD
     return access.parse(Path(block.place), f"{head}{block.text}".encode(), files=HOST).warnings
 

@@ -49,8 +49,9 @@ class Memory:
         self.kept: dict[bytes, int] = {}
         self._error = error
 
-    def remember(self, packet: bytes, made: int, until: int) -> bool:
+    def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:
         assert made <= until
+        assert packet.startswith(client)
         if self._error is not None:
             raise self._error
         new = packet not in self.kept

@@ -14,7 +14,7 @@ from doorward.denials import Denial, Inexpressible, LinkLocalSource, NotServed, 
 from doorward.helper.limits import Limits
 from doorward.policy import Facts
 from doorward.values import Execution, Grant, Nat, Networks, Permissions, Protocol, Reason, Service
-from doorward.wire.fwknop import WITH_TIMEOUT, MessageType
+from doorward.wire.fwknop import WITH_TIMEOUT, MessageType, wish
 from unit.making import NOW, message, stanza
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def decided(
     chosen = stanza(open_ports=PORTS, **changes)
     timeout = 5 if kind in WITH_TIMEOUT else None
     made = message(type=kind, text="192.0.2.7,tcp/80", nat_access=nat_access, timeout=timeout)
-    decision = policy.decide(Facts(chosen, made, ORIGIN, GATEWAY, NOW, 120, permissions))
+    decision = policy.decide(Facts(chosen, wish(made), ORIGIN, GATEWAY, NOW, 120, permissions))
     assert isinstance(decision, (Grant, Denial))
     return chosen, decision
 
@@ -150,7 +150,7 @@ def test_no_packet_names_everywhere_as_its_target(forwarding: Forwarding) -> Non
 
 def test_a_command_cycle_runs_beside_forward_all() -> None:
     chosen = stanza(forwarding=ALL, cycle=Cycle("/bin/open", None, None))
-    assert isinstance(policy.decide(Facts(chosen, message(), ORIGIN, GATEWAY, NOW, 120, BOTH)), Execution)
+    assert isinstance(policy.decide(Facts(chosen, wish(message()), ORIGIN, GATEWAY, NOW, 120, BOTH)), Execution)
 
 
 def test_a_forced_target_of_the_other_family_is_denied_in_words() -> None:
@@ -181,7 +181,7 @@ def test_a_client_reaches_the_gateways_own_links_only_where_nat_targets_names_th
     made = message(type=MessageType.NAT, text=f"{text},tcp/80", nat_access=f"{host},80")
     for targets in (None, (named,)):
         chosen = stanza(open_ports=None, forwarding=Forwarding(targets=targets, everything=everything))
-        decision = policy.decide(Facts(chosen, made, ORIGIN, GATEWAY, NOW, 120, BOTH))
+        decision = policy.decide(Facts(chosen, wish(made), ORIGIN, GATEWAY, NOW, 120, BOTH))
         port = None if everything else 80
         if targets is None:
             assert decision == WrongTarget(target, port)
@@ -197,7 +197,7 @@ def test_a_knock_from_a_single_link_lets_nobody_in_on_the_others(text: str) -> N
         message(text="0.0.0.0,tcp/80"),
         message(text="192.0.2.7,tcp/80"),
     )
-    assert policy.decide(Facts(stanza(), unnamed, origin, GATEWAY, NOW, 120, BOTH)) == LinkLocalSource(origin)
-    forwarded = Facts(stanza(), unnamed, ORIGIN, GATEWAY, NOW, 120, BOTH, forwarded=origin)
+    assert policy.decide(Facts(stanza(), wish(unnamed), origin, GATEWAY, NOW, 120, BOTH)) == LinkLocalSource(origin)
+    forwarded = Facts(stanza(), wish(unnamed), ORIGIN, GATEWAY, NOW, 120, BOTH, forwarded=origin)
     assert policy.decide(forwarded) == LinkLocalSource(origin)
-    assert isinstance(policy.decide(Facts(stanza(), named, origin, GATEWAY, NOW, 120, BOTH)), Grant)
+    assert isinstance(policy.decide(Facts(stanza(), wish(named), origin, GATEWAY, NOW, 120, BOTH)), Grant)

@@ -542,3 +542,105 @@ def test_root_reads_a_store_as_its_owner(anothers_folder: Path) -> None:
     rotate(anothers_folder / "replay.db", now=0, skew=0)
     assert not knows(anothers_folder / "replay.db", ONE)
     assert os.geteuid() == 0
+
+
+CLIENT, OTHER = b"c" * 32, b"d" * 32
+
+
+def nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
+def test_a_clients_packets_are_new_once_over_restarts_too(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    for first in (True, False):
+        store = ReplayStore(path)
+        try:
+            assert store.remember(CLIENT + nonce(1), 50, 178, client=CLIENT) is first
+            assert store.remember(OTHER + nonce(1), 50, 178, client=OTHER) is first, "another client's, the same nonce"
+        finally:
+            store.close()
+
+
+def test_forgetting_a_clients_packets_raises_its_floor_and_nobody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    assert store.remember(CLIENT + nonce(1), 3600, 3728, client=CLIENT), "the clock is an hour ahead"
+    assert store.remember(CLIENT + nonce(2), 3500, 3628, client=CLIENT)
+    assert store.remember(OTHER + nonce(1), 3600, 9999, client=OTHER)
+    assert store.prune(3800) == 2
+    assert store.floor == -1, "of packets without a client nothing was forgotten"
+    assert not store.remember(CLIENT + nonce(1), 3600, 3728, client=CLIENT)
+    assert not store.remember(CLIENT + nonce(3), 100, 228, client=CLIENT), "the clock is back"
+    assert store.remember(OTHER + nonce(2), 100, 228, client=OTHER)
+    assert store.remember(ONE, 100, 340)
+    store.close()
+    again = ReplayStore(path)
+    try:
+        assert not again.remember(CLIENT + nonce(1), 3600, 3728, client=CLIENT), "after a restart too"
+        assert again.remember(CLIENT + nonce(4), 3601, 3729, client=CLIENT)
+        assert again.prune(4000) == 3
+        assert again.floor == 100
+        view = ReplayView(path)
+        known = [view.remember(CLIENT + nonce(9), made, made, client=CLIENT) for made in (100, 101, 3601, 3602)]
+        assert known == [False, False, False, True]
+        assert view.remember(OTHER + nonce(9), 101, 101, client=OTHER)
+        view.close()
+    finally:
+        again.close()
+
+
+def test_a_client_that_floods_is_refused_and_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doorward.replay.CLIENT_MAX", 3)
+    store = ReplayStore(tmp_path / "replay.db")
+    try:
+        for number in range(3):
+            assert store.remember(CLIENT + nonce(number), 50, 178, client=CLIENT)
+        for number in range(3, 6):
+            with pytest.raises(ReplayError, match="more than 3 packets of this client"):
+                store.remember(CLIENT + nonce(number), 60 + number, 190, client=CLIENT)
+        assert store.remember(OTHER + nonce(0), 50, 178, client=OTHER)
+        assert store.remember(ONE, 50, 178)
+        store.prune(180)
+        assert not store.remember(CLIENT + nonce(3), 63, 190, client=CLIENT), "refused once, refused for good"
+        assert store.remember(CLIENT + nonce(7), 66, 194, client=CLIENT), "there is room again"
+    finally:
+        store.close()
+
+
+def test_a_clients_packet_that_could_not_be_written_stays_refused_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doorward.replay.CLIENT_MAX", 2)
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    try:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ReplayError, match="cannot be written"):
+            store.remember(CLIENT + nonce(1), 50, 178, client=CLIENT)
+        assert not store.remember(CLIENT + nonce(1), 50, 178, client=CLIENT)
+        other.execute("ROLLBACK")
+        other.close()
+        assert store.remember(CLIENT + nonce(2), 50, 178, client=CLIENT)
+        with pytest.raises(ReplayError, match="more than 2"):
+            store.remember(CLIENT + nonce(3), 50, 178, client=CLIENT)
+    finally:
+        store.close()
+
+
+def test_a_store_of_before_clients_had_floors_gets_them(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    assert store.remember(ONE, 50, 178)
+    store.close()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP TABLE client_floor")
+    database.close()
+    store = ReplayStore(path)
+    try:
+        assert store.past is Past.COMPLETE
+        assert not store.remember(ONE, 50, 178)
+        assert store.remember(CLIENT + nonce(1), 50, 178, client=CLIENT)
+    finally:
+        store.close()

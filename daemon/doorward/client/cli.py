@@ -14,12 +14,15 @@ from doorward.client.options import (
     COMMANDS,
     CONNECT,
     DOCTOR,
+    FINGERPRINT,
     FORWARD,
     GENERATE,
     IMPORT,
+    KEYS,
     KNOCK,
     LEARN,
     MOSH,
+    SHOW,
     SSH_CONFIG,
     STATUS,
 )
@@ -58,7 +61,7 @@ _SUMMARIES: Final = {
     "doctor": "find out why a host does not open",
     "learn": "remember the address at which a host sees this machine",
     "import": "take the keys that `doorward init` made on a host",
-    "keys": "make keys",
+    "keys": "make keys, show the public one and its fingerprint",
     "ssh-config": "print the lines that make every ssh knock",
     "forward": "a port of this machine that leads to a hidden service",
     "mosh": "knock for mosh and start it",
@@ -132,16 +135,23 @@ def _carry_out(command: Command, words: list[str], outside: Outside) -> int:
         run_knock(words[words[:1] == ["knock"] :], outside, command)
         return DONE
     given = words[1:]
-    for inner in command.name.split()[2:]:  # generate, of keys
-        if given[:1] not in ([inner], ["-h"], ["--help"]):
-            msg = f"a command is required: {inner}"
-            raise getopt.UsageError(msg)
-        given = given[given[0] == inner :]
+    if words[0] == "keys":
+        command, given = _of_keys(given)
     said = getopt.parse(command, given)
     if said.help:
         outside.out.write(_usage().page(command))
         return DONE
     return _RUN[command.name](said, outside) or DONE
+
+
+def _of_keys(given: list[str]) -> tuple[Command, list[str]]:
+    """The command behind `doorward keys`, and the words behind it; help without a command is that of the first."""
+    if given[:1] in (["-h"], ["--help"]):
+        return GENERATE, given
+    if not given or given[0] not in KEYS:
+        msg = f"a command is required: {', '.join(KEYS)}"
+        raise getopt.UsageError(msg)
+    return KEYS[given[0]], given[1:]
 
 
 def _lost_output(error: OSError, outside: Outside) -> int:
@@ -220,11 +230,41 @@ def _learn(said: SimpleNamespace, outside: Outside) -> None:
 def _generate(said: SimpleNamespace, outside: Outside) -> None:
     from doorward.client import keys  # noqa: PLC0415  each command loads only what it needs
 
+    if said.public:
+        from doorward.client import identity  # noqa: PLC0415  it loads cryptography
+
+        if said.key_len is not None or said.hmac_key_len is not None:
+            msg = "the keys of --public have one length: leave --length and --hmac-length out"
+            raise getopt.UsageError(msg)
+        file = said.output or keys.key_file(outside.environ)
+        made = identity.generate(
+            file, said.comment, outside.random_bytes, force=bool(said.force), environ=outside.environ
+        )
+        outside.say(made.line)
+        return
+    if said.comment is not None:
+        msg = "--comment goes with --public"
+        raise getopt.UsageError(msg)
     text = keys.new(outside.random_bytes, said.key_len, said.hmac_key_len)
     if said.output is None:
         outside.out.write(text)
     else:
         keys.write(text, said.output, force=bool(said.force))
+
+
+def _show(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client import identity, keys  # noqa: PLC0415  each command loads only what it needs
+
+    outside.say(identity.load(said.file or keys.key_file(outside.environ)).line)
+
+
+def _fingerprint(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client import identity, keys  # noqa: PLC0415  each command loads only what it needs
+
+    if said.keys:
+        outside.say(identity.words_of(" ".join(said.keys)))
+    else:
+        outside.say(identity.words(identity.load(said.file or keys.key_file(outside.environ))))
 
 
 def _import(said: SimpleNamespace, outside: Outside) -> None:
@@ -267,6 +307,8 @@ _RUN: Final[dict[str, Callable[[SimpleNamespace, Outside], int | None]]] = {
     IMPORT.name: _import,
     STATUS.name: _status,
     GENERATE.name: _generate,
+    SHOW.name: _show,
+    FINGERPRINT.name: _fingerprint,
     SSH_CONFIG.name: _ssh_config,
     FORWARD.name: _forward,
     MOSH.name: _mosh,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from doorward.client.packet import PublicKeys
 from doorward.values import EncryptionMode, SymmetricKeys
-from doorward.wire.fwknop import MessageType
+from doorward.wire import doorward
+from doorward.wire.fwknop import Message, MessageType
 
 if TYPE_CHECKING:
     from doorward.client.address import Endpoint
@@ -26,8 +28,10 @@ _MODES: Final = {EncryptionMode.LEGACY: "legacy"}
 
 
 def fields(packet: Packet) -> list[tuple[str, str]]:
-    """Label and text of each field, in fwknop's order."""
+    """Label and text of each field, in fwknop's order where it is fwknop's format."""
     message, keys = packet.message, packet.keys
+    if isinstance(keys, PublicKeys) or not isinstance(message, Message):
+        return _tagged(packet)
     encoded, _, digest = packet.plaintext.decode("ascii").rpartition(":")
     payload = packet.payload.decode("ascii")
     hmac_type = f"{keys.hmac_digest.value} ({keys.hmac_digest.name})" if keys.hmac_key else "0 (None)"
@@ -50,6 +54,22 @@ def fields(packet: Packet) -> list[tuple[str, str]]:
         ("SPA Data Digest", digest),
         ("HMAC", payload[-keys.tag_length :] if keys.hmac_key else _NULL),
         ("Final SPA Data", payload),
+    ]
+
+
+def _tagged(packet: Packet) -> list[tuple[str, str]]:
+    """The fields of the format doorward 1."""
+    message = packet.message
+    assert isinstance(message, doorward.Message)  # noqa: S101  fields() has looked
+    nat = _NULL if message.nat is None else f"{message.nat.target or 'this host'},{message.nat.port}"
+    return [
+        ("Format", "doorward 1"),
+        ("Timestamp", f"{message.time / 1000:.3f}"),
+        ("Message String", packet.text),
+        ("Nat Access", nat),
+        ("Client Timeout", str(message.seconds)),
+        ("Tag", packet.payload[:8].hex()),
+        ("Final SPA Data", packet.payload.hex()),
     ]
 
 

@@ -22,7 +22,7 @@ from doorward.client.address import from_here, own_address, resolve
 from doorward.client.connect import NotConnectedError, Route, connect
 from doorward.client.getopt import UsageError
 from doorward.client.options import CONNECT, DOCTOR
-from doorward.client.packet import build
+from doorward.client.packet import PublicKeys, build
 from doorward.client.profile import Profile
 from doorward.client.request import ENCRYPTION, KeySearch, Saved, request, saved_profile
 from doorward.client.sources import Candidates
@@ -229,6 +229,12 @@ class Examination:
     def _fingerprint(self) -> Finding:
         keys = self.asked.keys
         same = "on the host: doorwardd check --report says the same"
+        if isinstance(keys, PublicKeys):
+            from doorward.crypto.doorward import public_key  # noqa: PLC0415  _packet() says what lacks cryptography
+
+            own = fingerprint.of_public(public_key(keys.private))
+            told = f"own {own}; the host's {fingerprint.of_public(keys.host)}"
+            return Finding(OK, "key", told, "on the host: doorwardd keys fingerprint; doorwardd check --report")
         key = keys.key if isinstance(keys, SymmetricKeys) else None
         if key is None and keys.hmac_key is None:
             return Finding(OK, "key", f"of GnuPG, for {self.profile.gpg_recipient}", "gpg --list-keys --fingerprint")

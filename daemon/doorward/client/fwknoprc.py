@@ -201,10 +201,10 @@ def _oddities(path: str, rows: list[str]) -> Iterator[Problem]:
 def _line(path: str, number: int, row: str) -> Line | Problem:
     """Split `NAME value` or `NAME: value`; a value ends at a blank, `;` or `#`, as fwknop's scanf has it.
 
-    A program, which fwknop knows none of, is all of the line behind its name.
+    A program and a public key, which fwknop knows none of, are all of the line behind their name.
     """
     name, *rest = row.split(maxsplit=1)
-    if rest and name.rstrip(":") in _COMMANDS:
+    if rest and name.rstrip(":") in WHOLE:
         return Line(path, number, name.rstrip(":"), rest[0])
     match = _ENTRY.match(row)
     if match is None:
@@ -226,9 +226,10 @@ def _warnings(client_file: ClientFile, status: os.stat_result) -> tuple[str, ...
 
 
 _COMMANDS: Final = frozenset({"KEY_COMMAND", "HMAC_KEY_COMMAND"})
+WHOLE: Final = _COMMANDS | {"HOST_KEY"}
 _PROGRAMS: Final = frozenset({"WGET_CMD", "GPG_EXE"}) | _COMMANDS
-_KEY_FIELDS: Final = frozenset({"key", "hmac_key", "gpg_password"})
-_KEY_SOURCES: Final = _KEY_FIELDS | {"key_command", "hmac_key_command"}  # a section has one of a kind
+_KEY_FIELDS: Final = frozenset({"key", "hmac_key", "gpg_password", "psk"})
+_KEY_SOURCES: Final = _KEY_FIELDS | {"key_command", "hmac_key_command", "host_key"}  # a section has one of a kind
 _SECRETS: Final = frozenset(name for name, row in RC_ROWS.items() if row.dest in _KEY_FIELDS)
 SETTINGS: Final[dict[str, Setting[Any]]] = {
     name: Setting(row.dest, row.read_file or row.read) for name, row in sorted(RC_ROWS.items())

@@ -6,6 +6,7 @@ packet on its standard input and sends it. No key goes there, and nothing secret
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import fcntl
 import hashlib
@@ -52,21 +53,21 @@ _MARK: Final = "doorward-jump"
 _SSH_PORT: Final = 22
 _FAMILY: Final = {socket.AF_UNSPEC: "0", socket.AF_INET: "s.AF_INET", socket.AF_INET6: "s.AF_INET6"}
 _PERL_FAMILY: Final = {socket.AF_UNSPEC: "0", socket.AF_INET: "AF_INET", socket.AF_INET6: "AF_INET6"}
-# one line each, since some shells take no more: the ends of the way to the host, then each line as a datagram
+# one line each, since some shells take no more: the ends of the way to the host, then each line of base64 as a datagram
 _PYTHON: Final = (
-    "import socket as s,sys;"
+    "import binascii,socket as s,sys;"
     "g=lambda n,p:s.getaddrinfo(n,p,{family},s.SOCK_DGRAM)[0];"
     "h,d,p=sys.argv[1:];"
     "a=g(h,9);v=s.socket(a[0],a[1]);v.connect(a[4]);"
     "b=g(d,p);u=s.socket(b[0],b[1]);"
     'print("{mark}",v.getsockname()[0],v.getpeername()[0],flush=True);'
-    "[u.sendto(l.strip(),b[4])for l in sys.stdin.buffer]"
+    "[u.sendto(binascii.a2b_base64(l),b[4])for l in sys.stdin.buffer]"
 )
 _PERL: Final = (
-    "use Socket;use IO::Socket::IP;($h,$d,$p)=@ARGV;"
+    "use Socket;use IO::Socket::IP;use MIME::Base64;($h,$d,$p)=@ARGV;"
     "sub f{{IO::Socket::IP->new(PeerHost=>$_[0],PeerPort=>$_[1],Type=>SOCK_DGRAM,Family=>{family})or die $@}}"
     '$v=f($h,9);$u=f($d,$p);$|=1;print join(" ","{mark}",$v->sockhost,$v->peerhost),"\\n";'
-    "while($l=<STDIN>){{$l=~s/\\s+//g;$u->send($l)||$u->send($l)}}"
+    "while($l=<STDIN>){{$m=decode_base64($l);$u->send($m)||$u->send($m)}}"
 )
 
 
@@ -170,7 +171,7 @@ class Road:
         assert self._agent is not None  # noqa: S101  agent() comes first
         assert self._agent.stdin is not None  # noqa: S101  a pipe
         try:
-            self._agent.stdin.write(payload + b"\n")
+            self._agent.stdin.write(binascii.b2a_base64(payload))
             self._agent.stdin.flush()
         except OSError as error:
             raise ClientError(self._broken("the connection to it has ended")) from error
@@ -319,7 +320,7 @@ class Knocks:
             packet = build(part, self.source, self._outside.clock(), self._outside.random_bytes)
             self._road.knock(packet.payload)
             if self._asked.profile.verbose:
-                self._outside.warn(f"knocked from {self._road.hop} for {packet.message.text}")
+                self._outside.warn(f"knocked from {self._road.hop} for {packet.text}")
         self.count += 1
 
 

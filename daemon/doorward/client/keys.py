@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from doorward.crypto.keys import HMAC_KEY_BYTES, KEY_BYTES, generate
@@ -10,8 +11,7 @@ from doorward.linux.files import create, replace_file
 from doorward.values import DigestType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
 # lib/fko_funcs.c fko_key_gen(): as long as the hash's block, for the two short hashes as its output
 _HMAC_BYTES: Final = {DigestType.MD5: 16, DigestType.SHA1: 20, DigestType.SHA384: 128, DigestType.SHA512: 128}
@@ -30,6 +30,12 @@ def new(
     """
     default = HMAC_KEY_BYTES if hmac_digest is None else _HMAC_BYTES.get(hmac_digest, HMAC_KEY_BYTES)
     return generate(random_bytes, key_bytes or KEY_BYTES, hmac_bytes or default)
+
+
+def key_file(environ: Mapping[str, str]) -> Path:
+    """This user's key pair of the format doorward 1, in the folder for configuration (XDG base directories)."""
+    home = environ.get("HOME") or environ.get("USERPROFILE") or "/"
+    return Path(environ.get("XDG_CONFIG_HOME") or Path(home) / ".config") / "doorward/client.key"
 
 
 def write(text: str, path: Path, *, force: bool = False, instead: str = "--force replaces it") -> None:

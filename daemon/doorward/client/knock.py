@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import errno
 import os
 import stat
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from doorward import portable
 from doorward.client import nat, seen
 from doorward.client.address import Endpoint, own_address, resolve
-from doorward.client.packet import build, parts
+from doorward.client.packet import PublicKeys, build, parts
 from doorward.client.profile import Carrier, SourceRule
 from doorward.client.request import PORT, KeySearch, Saved, request
 from doorward.client.send import http_request, send, unsent
@@ -47,7 +48,7 @@ def knock(
     search = KeySearch(profile.server or "", outside.ask, saved)
     asked = request(profile, wanted, search, outside.environ)
     ready()
-    if asked.keys.hmac_key is None:
+    if not asked.is_authenticated:
         outside.warn("warning: no HMAC key: the packet is not authenticated")
     if wanted.random_port is not None:
         outside.say(f"[+] {_random(wanted)}")
@@ -67,7 +68,7 @@ def check(profile: Profile, *, test: bool) -> None:
     Raises:
         ClientError: the missing setting.
     """
-    if profile.access is None and profile.command is None:
+    if profile.access is None and profile.command is None and profile.host_key is None:
         msg = "name a service to open: -A tcp/22 (ACCESS in the section of -n)"
         raise ClientError(msg)
     if profile.server is None and not test:
@@ -208,6 +209,11 @@ def _ask_outside(profile: Profile, way: Way, outside: Outside) -> IPAddress:
     return external_address.address(profile, way.host, outside)
 
 
+def _line(packet: Packet) -> bytes:
+    """The payload as text: fwknop's is text, that of doorward 1 becomes base64."""
+    return binascii.b2a_base64(packet.payload, newline=False) if isinstance(packet.keys, PublicKeys) else packet.payload
+
+
 def save(packet: Packet, path: Path, *, append: bool) -> None:
     """Write a packet's payload as a line of a file of mode 0600: the first to send it is let in.
 
@@ -220,7 +226,7 @@ def save(packet: Packet, path: Path, *, append: bool) -> None:
         with os.fdopen(os.open(path, flags, 0o600), "wb") as stream:
             if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and hasattr(os, "fchmod"):
                 os.fchmod(stream.fileno(), 0o600)
-            stream.write(packet.payload + b"\n")
+            stream.write(_line(packet) + b"\n")
     except OSError as error:
         why = "it is a link, and links are not followed" if error.errno == errno.ELOOP else error.strerror or error
         msg = f"{path}: the packet cannot be saved: {why}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from doorward import __version__, portable
 from doorward.client import fwknoprc, seen
 from doorward.client.address import Endpoint, own_address
+from doorward.client.keys import key_file
 from doorward.client.request import PORT, user_name
 from doorward.errors import ConfigError
 from doorward.linux.clock import is_synchronised
@@ -38,7 +39,7 @@ def report(said: SimpleNamespace, outside: Outside) -> int:
     """
     path: Path = said.rc_file or outside.home / ".fwknoprc"
     known = None if said.rc_file is None and not path.exists() else fwknoprc.load(path)
-    keys = [] if known is None else list(_keys(known))
+    keys = [] if known is None else list(_keys(known, key_file(outside.environ)))
     learned = [] if known is None and not _seen_file(outside).exists() else list(_learned(outside))
     found: dict[str, Any] = {
         "version": __version__,
@@ -57,7 +58,7 @@ def report(said: SimpleNamespace, outside: Outside) -> int:
     return int(bool(doubts))
 
 
-def _keys(known: fwknoprc.ClientFile) -> Iterator[dict[str, Any]]:
+def _keys(known: fwknoprc.ClientFile, identity_file: Path) -> Iterator[dict[str, Any]]:
     """The sections, each with what it knocks at and what kind of key it has; `key` null is none."""
     for name in known.names:
         try:
@@ -72,15 +73,18 @@ def _keys(known: fwknoprc.ClientFile) -> Iterator[dict[str, Any]]:
             "section": name,
             "host": profile.server,
             "access": access or None,
-            "key": _key(profile),
+            "key": _key(profile, identity_file),
             "hmac": any(
-                each is not None for each in (profile.hmac_key, profile.hmac_key_file, profile.hmac_key_command)
+                each is not None
+                for each in (profile.host_key, profile.hmac_key, profile.hmac_key_file, profile.hmac_key_command)
             ),
         }
 
 
-def _key(profile: Profile) -> str | None:
+def _key(profile: Profile, identity_file: Path) -> str | None:
     """Where the key is, never the key."""
+    if profile.host_key is not None:
+        return f"pair in {profile.client_key_file or identity_file}"
     if profile.use_gpg:
         return f"GnuPG, for {profile.gpg_recipient}" if profile.gpg_recipient else None
     if profile.key_command is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from doorward.client import profile
 from doorward.config import convert
 from doorward.crypto.keys import HMAC_KEY_BYTES, KEY_BYTES, SHORT_KEY
-from doorward.values import HMAC_KEY_MAX, KEY_MAX
+from doorward.values import HMAC_KEY_MAX, KEY_MAX, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,6 +192,11 @@ GROUPS: Final = {
             profile.hmac_key_base64, "hmac_key", "HMAC_KEY_BASE64", implies=_HMAC, instead="--ask-hmac-key"),
         Row("", "a program that prints the key", profile.program, "key_command", "KEY_COMMAND"),
         Row("", "a program that prints the HMAC's key", profile.program, "hmac_key_command", "HMAC_KEY_COMMAND"),
+        Row("--host-key=PUBLIC", "the host's public key, `doorward1 BASE64`: knock in the format doorward 1",
+            profile.host_key, rc="HOST_KEY"),
+        Row("--client-key=FILE", "the key pair for it (~/.config/doorward/client.key)",
+            profile.path, "client_key_file", "CLIENT_KEY_FILE"),
+        Row("", "a pre-shared key for it, in base64", convert.psk_base64, "psk", "PSK_BASE64"),
         Row("-k --key-gen", "print new keys (doorward keys generate)"),
         Row("-K --key-gen-file=FILE", "write new keys to a new file", profile.path),
         Row("--key-len=BYTES", f"of the new key ({KEY_BYTES})", convert.number(1, KEY_MAX)),
@@ -495,18 +500,38 @@ GENERATE: Final = Command(
         "options": (
             Row("--length=BYTES", f"of the key ({KEY_BYTES})", _key_bytes, "key_len"),
             Row("--hmac-length=BYTES", f"of the HMAC key ({HMAC_KEY_BYTES})", _hmac_key_bytes, "hmac_key_len"),
-            Row("--output=FILE", "a new file, mode 0600", profile.path),
+            Row("--public", "a key pair of the format doorward 1, for all hosts; its public half is printed"),
+            Row("--comment=NAME", "with --public: the name behind the public key (USER@MACHINE)", check_name),
+            Row("--output=FILE", "a new file, mode 0600 (with --public ~/.config/doorward/client.key)", profile.path),
             Row("--force", "replace the file if it exists"),
             _HELP,
         )
     },
-    about="Make a new pair of keys.\n",
+    about="Make new keys: two secrets that go to a host, or with --public a pair of which only the public half does.\n",
     examples="""\
 examples:
   doorward keys generate                        print the two lines for access.conf and for ~/.fwknoprc
   doorward keys generate --output web1.key      into a new file of mode 0600
+  doorward keys generate --public               this machine's pair; print the line for CLIENT in access.conf
 """,
 )
+_KEY_FILE: Final = Row("--client-key=FILE", "this file, not ~/.config/doorward/client.key", profile.path, "file")
+SHOW: Final = Command(
+    "doorward keys show",
+    {"options": (_KEY_FILE, _HELP)},
+    about="Print the public half of this machine's key pair of the format doorward 1: CLIENT in access.conf has it.\n",
+)
+FINGERPRINT: Final = Command(
+    "doorward keys fingerprint",
+    {"options": (_KEY_FILE, _HELP)},
+    (Row("KEY", "", str, "keys", repeats="any"),),
+    "[options] [doorward1 BASE64]",
+    """\
+Print a public key's fingerprint, to be read over a phone: of this machine's key pair, or of the key that is named.
+The other side's `doorwardd keys fingerprint` and `doorwardd check --report` print the same.
+""",
+)
+KEYS: Final = {"generate": GENERATE, "show": SHOW, "fingerprint": FINGERPRINT}
 COMMANDS: Final = {
     "knock": KNOCK,
     "connect": CONNECT,

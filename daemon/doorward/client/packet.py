@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.crypto import sealing
 from doorward.errors import ClientError, WireError
-from doorward.values import COMMAND_MAX, DigestType, Secret, SymmetricKeys
+from doorward.values import COMMAND_MAX, DigestType, PublicKey, Secret, Service, SymmetricKeys
 from doorward.wire.fwknop import RANDOM_DIGITS, VERSION, Message, MessageType, serialize
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     from doorward.client.nat import NatRequest
     from doorward.client.profile import Profile
-    from doorward.values import IPAddress, Service
+    from doorward.values import IPAddress
+    from doorward.wire import doorward
 
 PACKETS_MAX: Final = 4  # of one request; some fifty services
 _PLAINTEXT_MAX: Final = 271  # bytes; sealed they have fewer characters than SYMMETRIC_MAX
@@ -44,6 +46,14 @@ class OpenPgpKeys(NamedTuple):
         return self.hmac_digest.text_length if self.hmac_key is not None else 0
 
 
+class PublicKeys(NamedTuple):
+    """The keys of the format doorward 1: this machine's own, the host's, and what they shared before, if anything."""
+
+    private: Secret
+    host: PublicKey
+    psk: Secret | None = None
+
+
 Keys = SymmetricKeys | OpenPgpKeys
 
 
@@ -52,8 +62,13 @@ class Request(NamedTuple):
 
     profile: Profile
     nat: NatRequest
-    keys: Keys
+    keys: Keys | PublicKeys
     user: str
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the host can tell who made its packets before it decrypts them."""
+        return isinstance(self.keys, PublicKeys) or self.keys.hmac_key is not None
 
     @property
     def type(self) -> MessageType:
@@ -71,10 +86,18 @@ class Request(NamedTuple):
 class Packet(NamedTuple):
     """One packet and its parts; `payload` goes on the wire, once."""
 
-    message: Message
+    message: Message | doorward.Message
     plaintext: bytes
     payload: bytes
-    keys: Keys
+    keys: Keys | PublicKeys
+
+    @property
+    def text(self) -> str:
+        """What it asks for, as fwknop writes it: the source, and the services or the command."""
+        if isinstance(self.message, Message):
+            return self.message.text
+        wanted = self.message.command or ",".join(map(str, self.message.services)) or "all that is open"
+        return f"{self.message.source or ORIGIN},{wanted}"
 
 
 def parts(request: Request, source: IPAddress | None) -> list[Request]:
@@ -84,6 +107,8 @@ def parts(request: Request, source: IPAddress | None) -> list[Request]:
         ClientError: they are more than a run sends.
     """
     services = request.nat.services
+    if isinstance(request.keys, PublicKeys):
+        return _ranges(request)
     room = left = _room(request) - len(str(source or ORIGIN))
     chunks: list[list[Service]] = [[]]
     for service in services if request.profile.command is None else ():
@@ -93,10 +118,32 @@ def parts(request: Request, source: IPAddress | None) -> list[Request]:
             left = room
         chunks[-1].append(service)
         left -= size
+    return _divided(request, chunks)
+
+
+def _ranges(request: Request) -> list[Request]:
+    """The request as several, where its services are more ranges than a message of doorward 1 holds."""
+    from doorward.wire import doorward  # noqa: PLC0415  other formats do without it
+
+    found, most = doorward.ranges(request.nat.services), doorward.SERVICES_MAX
+    parts = [found[place : place + most] for place in range(0, len(found), most)] or [()]
+    return _divided(
+        request,
+        [[Service(one.protocol, port) for one in part for port in range(one.first, one.last + 1)] for part in parts],
+    )
+
+
+def _divided(request: Request, chunks: list[list[Service]]) -> list[Request]:
+    """The request with its services in chunks.
+
+    Raises:
+        ClientError: they are more than a run sends.
+    """
     if len(chunks) == 1:
         return [request]
     if len(chunks) > PACKETS_MAX:
-        msg = f"{len(services)} services need {len(chunks)} packets, and {PACKETS_MAX} are sent: ask for fewer"
+        count = len(request.nat.services)
+        msg = f"{count} services need {len(chunks)} packets, and {PACKETS_MAX} are sent: ask for fewer"
         raise ClientError(msg)
     return [request._replace(nat=request.nat._replace(services=tuple(chunk))) for chunk in chunks]
 
@@ -116,6 +163,8 @@ def build(request: Request, source: IPAddress | None, now: float, random_bytes: 
         OpenPgpError: gpg fails.
     """
     profile, nat = request.profile, request.nat
+    if isinstance(request.keys, PublicKeys):
+        return _build_tagged(request, request.keys, source, now, random_bytes)
     wanted = ",".join(map(str, nat.services)) if profile.command is None else profile.command
     text = f"{ORIGIN if source is None else source},{wanted}"
     try:
@@ -135,6 +184,52 @@ def build(request: Request, source: IPAddress | None, now: float, random_bytes: 
         msg = f"the knock for {text[:60]!r} cannot be made: {error}"
         raise WireError(msg) from error
     return Packet(message, plaintext, _seal(plaintext, request.keys, random_bytes), request.keys)
+
+
+def _build_tagged(
+    request: Request, keys: PublicKeys, source: IPAddress | None, now: float, random_bytes: Callable[[int], bytes]
+) -> Packet:
+    """A fresh packet of the format doorward 1."""
+    from doorward.crypto import doorward as sealed  # noqa: PLC0415  other formats do without cryptography
+    from doorward.wire import doorward  # noqa: PLC0415  and without this
+
+    profile = request.profile
+    is_command = profile.command is not None
+    try:
+        message = doorward.Message(
+            kind=doorward.Kind.COMMAND if is_command else doorward.Kind.ACCESS,
+            time=int(now * 1000) + (profile.time_offset or 0) * 1000,
+            source=source,
+            services=() if is_command else doorward.ranges(request.nat.services),
+            seconds=0 if is_command else profile.timeout or 0,
+            nat=None if is_command or request.nat.target is None else _forward(request.nat.target, profile),
+            command=profile.command,
+        )
+    except WireError as error:
+        msg = f"the knock for {str(source or ORIGIN)[:60]} cannot be made: {error}"
+        raise WireError(msg) from error
+    plaintext = doorward.serialize(message)
+    pair = sealed.Pair.of_client(keys.private, keys.host, keys.psk)
+    payload = pair.seal(plaintext, doorward.epoch_of(message.time), random_bytes(sealed.NONCE_BYTES))
+    return Packet(message, plaintext, payload, keys)
+
+
+def _forward(target: str, profile: Profile) -> doorward.Forward:
+    """Where connections are led: to a port of the host itself, or to an address.
+
+    Raises:
+        WireError: it is a name, which this format does not carry.
+    """
+    from doorward.wire import doorward  # noqa: PLC0415  other formats do without it
+
+    host, _, port = target.rpartition(",")
+    if profile.nat_local:
+        return doorward.Forward(None, int(port))
+    try:
+        return doorward.Forward(ipaddress.ip_address(host), int(port))
+    except ValueError:
+        msg = f"the inner host {host[:60]!r} is no address, and this format carries no names"
+        raise WireError(msg) from None
 
 
 def _seal(plaintext: bytes, keys: Keys, random_bytes: Callable[[int], bytes]) -> bytes:

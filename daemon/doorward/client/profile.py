@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import SimpleNamespace
 
-    from doorward.values import DigestType, IPAddress, Secret
+    from doorward.values import DigestType, IPAddress, PublicKey, Secret
 
 PASSPHRASE_MAX: Final = 128  # bytes, as fwknop's client has it (common/common.h MAX_KEY_LEN)
 DNS_PORT: Final = 53
@@ -44,7 +44,7 @@ _NAME: Final = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?"
 _NAME_MAX: Final = 253
 # a field hides the fields of its kind in lower levels of settings
 _KINDS: Final = {
-    **dict.fromkeys(("key_file", "key_command"), "key"),
+    **dict.fromkeys(("key_file", "key_command", "host_key"), "key"),
     **dict.fromkeys(("hmac_key_file", "hmac_key_command"), "hmac_key"),
     "nat_rand_port": "nat_port",
 }
@@ -139,6 +139,9 @@ class Profile(NamedTuple):
     hmac_key_command: tuple[str, ...] | None = None
     hmac_digest: DigestType | None = None
     use_hmac: bool | None = None
+    host_key: PublicKey | None = None
+    client_key_file: Path | None = None
+    psk: Secret | None = None
     use_gpg: bool | None = None
     gpg_recipient: str | None = None
     gpg_signer: str | None = None
@@ -172,6 +175,8 @@ class Profile(NamedTuple):
     @property
     def can_seal(self) -> bool:
         """Whether it has a key, a file of keys, a program that prints one, or a recipient, to encrypt with."""
+        if self.host_key is not None:
+            return True
         if self.use_gpg:
             return self.gpg_recipient is not None
         return any(each is not None for each in (self.key, self.key_file, self.key_command))
@@ -455,6 +460,11 @@ password_base64 = bounded(convert.key_base64, PASSPHRASE_MAX)
 window = convert.number(0, TIMEOUT_MAX)
 icmp_type = convert.number(0, ICMP_TYPE_MAX)
 icmp_code = convert.number(0, ICMP_CODE_MAX)
+
+
+def host_key(text: str) -> PublicKey:
+    """Read the host's public key, `doorward1 BASE64`; what stands behind it is a comment."""
+    return convert.public_line(text)[0]
 
 
 def user(text: str) -> str:

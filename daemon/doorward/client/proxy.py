@@ -207,7 +207,7 @@ def _knocker(
             except OSError as error:
                 raise OSError(error.errno, unsent(error, door, profile)) from error
             if profile.verbose:
-                outside.warn(f"knocked at {door.host} port {door.port} for {packet.message.text}")
+                outside.warn(f"knocked at {door.host} port {door.port} for {packet.text}")
         return len(wanted)
 
     return knock

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward import portable
 from doorward.client import fwknoprc
-from doorward.client.packet import OpenPgpKeys, Request
+from doorward.client.keys import key_file
+from doorward.client.packet import OpenPgpKeys, PublicKeys, Request
 from doorward.client.profile import PASSPHRASE_MAX, Carrier, OpenPgpMode, Profile, bounded_text
 from doorward.client.surroundings import UnansweredError
 from doorward.errors import ClientError, ConfigError, Problem
@@ -120,16 +121,28 @@ def request(profile: Profile, nat: NatRequest, search: KeySearch, environ: Mappi
         ConfigError: a key file is wrong.
     """
     _check(profile)
+    user = profile.user or user_name(environ, portable.login())
+    if profile.host_key is not None:
+        from doorward.client import identity  # noqa: PLC0415  other formats do without cryptography
+
+        pair = identity.load(profile.client_key_file or key_file(environ))
+        return Request(profile, nat, PublicKeys(pair.private, profile.host_key, profile.psk), user)
     if profile.key_command is not None or profile.hmac_key_command is not None:
         from doorward.client import key_command  # noqa: PLC0415  it starts programs
 
         profile = key_command.with_printed_keys(profile)
     keys = _openpgp_keys(profile, search) if profile.use_gpg else _symmetric_keys(profile, search)
-    return Request(profile, nat, keys, profile.user or user_name(environ, portable.login()))
+    return Request(profile, nat, keys, user)
 
 
 def _check(profile: Profile) -> None:
     """Refuse what fwknop refuses (validate_options(), client/config_init.c)."""
+    if profile.host_key is not None and profile.use_gpg:
+        msg = "HOST_KEY and USE_GPG exclude one another: USE_GPG N leaves GnuPG out"
+        raise ClientError(msg)
+    if profile.host_key is not None and profile.transport not in {Carrier.UDP, Carrier.UDPRAW}:
+        msg = f"the format doorward 1 (HOST_KEY) goes over UDP, not over {profile.transport.value}"
+        raise ClientError(msg)
     if profile.use_gpg and profile.gpg_recipient is None:
         msg = "GnuPG needs a recipient: --gpg-recipient-key KEY (GPG_RECIPIENT)"
         raise ClientError(msg)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from doorward.client.fwknoprc import FILE_MAX, load, parse
+from doorward.client.fwknoprc import FILE_MAX, WHOLE, load, parse
 from doorward.client.getopt import each_once
 from doorward.client.options import RC_ROWS
 from doorward.client.profile import kind
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CRITICAL: Final = frozenset(  # fwknop's list (critical_var_array), files of keys and programs that print them
     {
         *("KEY", "KEY_BASE64", "KEY_FILE", "HMAC_KEY", "HMAC_KEY_BASE64", "HMAC_KEY_FILE"),
-        *("KEY_COMMAND", "HMAC_KEY_COMMAND"),
+        *("KEY_COMMAND", "HMAC_KEY_COMMAND", "HOST_KEY", "CLIENT_KEY_FILE", "PSK_BASE64"),
         *("GPG_RECIPIENT", "GPG_SIGNER", "GPG_SIGNING_PW", "GPG_SIGNING_PW_BASE64"),
     }
 )
@@ -52,7 +52,7 @@ def settings(said: Iterable[Said]) -> list[tuple[str, str]]:
     for row, value in each_once(said):
         if not row.rc:
             continue
-        if _VALUE.fullmatch(value) is None:
+        if row.rc not in WHOLE and _VALUE.fullmatch(value) is None:
             msg = f"{row.name} cannot be saved: in the file a value ends at a blank, ; or #"
             raise ClientError(msg)
         lines[row.rc.split()[0]] = value

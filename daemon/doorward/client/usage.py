@@ -6,7 +6,7 @@ import textwrap
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from doorward.client.options import COMMANDS, Command
+from doorward.client.options import COMMANDS, KEYS, Command
 
 if TYPE_CHECKING:
     import argparse
@@ -115,9 +115,10 @@ def commands(subparsers: argparse._SubParsersAction[Any]) -> Offers:
     for name, parser in subparsers.choices.items():
         if name not in COMMANDS:
             found |= _within(name, parser)
-    for command in COMMANDS.values():
+    for command in (*COMMANDS.values(), *KEYS.values()):
         first, *rest = command.name.split()[1:]
-        found[first] = _rows(command) + [Offer((word,)) for word in rest]
+        found.setdefault(first, _rows(command))
+        found[first] += [Offer((word,)) for word in rest if (word,) not in {each.names for each in found[first]}]
         found[" ".join((first, *rest))] = _rows(command)
     return found
 

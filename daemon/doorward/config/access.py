@@ -7,11 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward.config import convert, reader
+from doorward.config import convert, private_key, reader
 from doorward.config.files import Disk, Files
 from doorward.config.reader import Line, Setting
 from doorward.config.settings import DaemonSettings
-from doorward.config.stanza import Commands, Cycle, Forwarding, OpenPgp, Stanza, Target
+from doorward.config.stanza import (
+    ORIGIN_WINDOW_DEFAULT,
+    Client,
+    Commands,
+    Cycle,
+    Forwarding,
+    OpenPgp,
+    Stanza,
+    Target,
+)
 from doorward.errors import ConfigError, Problem, WireError
 from doorward.values import DigestType, EncryptionMode, SymmetricKeys, check_name
 
@@ -50,6 +59,10 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "SOURCE": Setting("source", convert.networks, "IPv6 too; /0 is refused (write ANY)"),
     "NAME": Setting("name", check_name),
     "DESTINATION": Setting("destination", convert.networks, "IPv6 too"),
+    "CLIENT": Setting(
+        "clients", convert.client, "a public key, `doorward1 BASE64 NAME`; one line a client, several in a stanza"
+    ),
+    "PSK_BASE64": Setting("psk", convert.psk_base64, "32 bytes that each CLIENT of the stanza shares with the host"),
     "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
     "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
     "KEY": Setting("key", convert.key_text, "longer than 32 bytes is refused: fwknopd accepts it and never decrypts"),
@@ -135,18 +148,26 @@ PLAIN: Final = (  # fields that a stanza has as they are written
     "require_username", "require_source_address", "expires", "require_os", "any_ports", "name",
 )  # fmt: skip  # a list of names reads better in lines of many
 _IN_KEY_FILES: Final = ("KEY", "HMAC_KEY", "GPG_")
+# What a stanza with CLIENT cannot have: other keys, and what this format does not carry.
+_NOT_BESIDE_CLIENT: Final = {
+    **dict.fromkeys(("key", "hmac_key", "hmac_digest", "mode"), "give this client a stanza of its own"),
+    "require_username": "packets of this format carry no user name",
+    "command": "packets of this format carry no commands for a shell",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
     """The stanzas of access.conf. `warnings` are for the log at start: valid, but worth knowing.
 
-    `homes` are the keyrings of the stanzas with OpenPGP keys, as files.Answers.tree() returns them.
+    `homes` are the keyrings of the stanzas with OpenPGP keys, as files.Answers.tree() returns them. `host_key` is the
+    host's private key, read where a stanza has clients.
     """
 
     stanzas: tuple[Stanza, ...]
     warnings: tuple[str, ...]
     homes: dict[Path, bytes] = field(default_factory=dict)
+    host_key: Secret | None = None
 
 
 @dataclass(slots=True)
@@ -156,6 +177,7 @@ class _Draft:
     start: Line
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
+    clients: list[tuple[Line, Client]] = field(default_factory=list)
     named: set[str] = field(default_factory=set)  # fields that a line names, also with a wrong value
 
     def line(self, name: str) -> Line:
@@ -221,11 +243,12 @@ class _Reading:
         if not self._drafts and not self._problems:
             self._problems.append(Problem(str(path), 0, "has no stanza: nobody could get in"))
         homes = {} if self._problems else self._homes([stanza for stanza in stanzas if stanza is not None])
+        host_key = self._host_key()
         if self._problems:
             raise reader.failure(self._problems)
         made = tuple(stanza for stanza in stanzas if stanza is not None)
         about = [warning for one, stanza in zip(judged, made, strict=True) for warning in one.warnings(stanza)]
-        return Access(made, (*self._warnings, *about, *_shared_names(made)), homes)
+        return Access(made, (*self._warnings, *about, *_shared_names(made)), homes, host_key)
 
     def file(self, path: Path, content: bytes, chain: tuple[str, ...]) -> None:
         """Read the stanzas of one file; `chain` are the files that include it."""
@@ -302,7 +325,7 @@ class _Reading:
             self._refuse(line, error)
             return None
 
-    def _refuse(self, line: Line, error: Exception) -> None:
+    def _refuse(self, line: Line, error: Exception | str) -> None:
         self._problems.append(line.problem(f"{line.name}: {error}"))
 
     def _set(self, draft: _Draft, line: Line) -> None:
@@ -312,6 +335,9 @@ class _Reading:
             return
         draft.named |= {SETTINGS[line.name].field} if line.name in SETTINGS else set()
         for _, name, value in reader.convert([line], SETTINGS, self._problems):
+            if name == "clients":
+                draft.clients.append((line, value))
+                continue
             if name in draft.values:
                 first = draft.lines[name]
                 where = f"line {first.number}" if first.path == line.path else f"{first.path}:{first.number}"
@@ -319,6 +345,23 @@ class _Reading:
             draft.values[name] = value
             draft.lines[name] = line
             self._warnings.extend(filter(None, [line.remark_on_comment()]))
+
+    def _host_key(self) -> Secret | None:
+        """The host's private key, where a stanza has clients and the settings say where it is."""
+        clients = [each for draft in self._drafts for each in draft.clients]
+        if not clients or self._settings is None:
+            return None
+        path = self._settings.host_key_file
+        try:
+            found = private_key.parse(str(path), self._files.content(path, secret=True))
+        except ConfigError as error:
+            self._problems += error.problems
+            self._refuse(clients[0][0], "needs the host's key: `doorwardd keys generate` makes it")
+            return None
+        for line, client in clients:
+            if client.key == found.public:
+                self._refuse(line, "this is the host's own key")
+        return found.private
 
     def _homes(self, stanzas: list[Stanza]) -> dict[Path, bytes]:
         """The keyrings of stanzas, each read once."""
@@ -354,6 +397,7 @@ class _Judgement:
         self._users = {name: self._user(name) for name in ("command_user", "sudo_user") if name in values}
         self._groups = {name: self._group(name) for name in ("command_group", "sudo_group") if name in values}
         openpgp = self._openpgp()
+        clients = self._clients()
         keys = self._keys(openpgp)
         made: dict[str, Any] = {
             "commands": self._commands(),
@@ -361,9 +405,14 @@ class _Judgement:
             "forwarding": self._forwarding(),
         }
         self._check_ports()
-        if len(self._problems) > before or (keys is None and openpgp is None) or "source" not in draft.values:
+        lacks_keys = keys is None and openpgp is None and not clients
+        if len(self._problems) > before or lacks_keys or "source" not in draft.values:
             return None
-        same = {name: values[name] for name in PLAIN if name in values}
+        same: dict[str, Any] = {name: values[name] for name in PLAIN if name in values}
+        if clients:
+            same.setdefault("require_source_address", True)
+            window = values.get("fw_access_timeout", ORIGIN_WINDOW_DEFAULT)
+            same |= {"clients": clients, "psk": values.get("psk"), "origin_window": window}
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
 
@@ -386,6 +435,22 @@ class _Judgement:
     def _problem(self, name: str, text: str) -> None:
         self._problems.append(self._draft.line(name).problem(text))
 
+    def _clients(self) -> tuple[Client, ...]:
+        """The stanza's clients, each key once."""
+        lines: dict[bytes, Line] = {}
+        for line, client in self._draft.clients:
+            first = lines.setdefault(client.key.raw, line)
+            if first is not line:
+                self._problems.append(line.problem(f"CLIENT: this key is that of {first.path}:{first.number}"))
+        if "clients" in self._draft.named:
+            of_gpg = {name: _NOT_BESIDE_CLIENT["key"] for name in self._draft.values if name.startswith("gpg_")}
+            for name, why in (_NOT_BESIDE_CLIENT | of_gpg).items():
+                if self._draft.values.get(name):
+                    self._problem(name, f"{self._draft.line(name).name} beside CLIENT: {why}")
+        elif "psk" in self._draft.values:
+            self._problem("psk", "PSK_BASE64 without CLIENT: a pre-shared key goes with public keys")
+        return tuple(client for _, client in self._draft.clients)
+
     def _keys(self, openpgp: OpenPgp | None) -> SymmetricKeys | None:
         values, draft = self._draft.values, self._draft
         key: Secret | None = values.get("key")
@@ -400,10 +465,12 @@ class _Judgement:
             # a key with a mistake is reported at its own line
             if (
                 openpgp is None
-                and "key" not in draft.named
+                and not draft.named & {"key", "clients"}
                 and not any(name.startswith("gpg_") for name in draft.named)
             ):
-                self._problem("", "the stanza has no KEY or KEY_BASE64, and no GPG_DECRYPT_ID with a password")
+                self._problem(
+                    "", "the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, and no CLIENT"
+                )
             return None
         mode = values.get("mode", EncryptionMode.CBC)
         if mode is None:

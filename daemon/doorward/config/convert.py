@@ -21,19 +21,22 @@ from doorward.values import (
     IPNetwork,
     Networks,
     Protocol,
+    PublicKey,
     Secret,
     Service,
+    check_name,
 )
 
 if TYPE_CHECKING:
     import enum
     from collections.abc import Callable, Mapping
 
-    from doorward.config.stanza import Target
+    from doorward.config.stanza import Client, Target
 
     E = TypeVar("E", bound=enum.Enum)
     T = TypeVar("T")
 
+PSK_BYTES: Final = 32
 CHANGE_ME: Final = "__CHANGEME__"  # the placeholder of fwknop's templates
 _DIGITS: Final = re.compile(r"\d{1,12}", re.ASCII)
 _DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})", re.ASCII)
@@ -117,6 +120,31 @@ def key_base64(value: str) -> Secret:
         msg = "is not base64"
         raise ValueError(msg)
     return Secret(key)
+
+
+def psk_base64(value: str) -> Secret:
+    """Read a pre-shared key of the format doorward 1 in base64."""
+    key = key_base64(value)
+    if len(key) != PSK_BYTES or not any(key.reveal()):
+        msg = f"is no pre-shared key: {PSK_BYTES} random bytes in base64"
+        raise ValueError(msg)
+    return key
+
+
+def public_line(value: str) -> tuple[PublicKey, str | None]:
+    """Read `doorward1 BASE64`, with a comment of one word behind it or without."""
+    words = value.split()
+    if len(words) > 3:  # noqa: PLR2004  the kind of key, the key, the comment
+        msg = "the comment behind a public key is one word, such as alice@laptop"
+        raise ValueError(msg)
+    return PublicKey.parse(" ".join(words[:2])), check_name(words[2]) if words[2:] else None
+
+
+def client(value: str) -> Client:
+    """Read the value of CLIENT: a public key, and the client's name behind it."""
+    from doorward.config.stanza import Client  # noqa: PLC0415  `doorward connect`, before every ssh, needs no stanzas
+
+    return Client(*public_line(value))
 
 
 def networks(value: str) -> Networks:

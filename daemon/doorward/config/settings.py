@@ -102,6 +102,7 @@ class DaemonSettings:
     command_seconds: int = 10
     alerts: Alerts | None = None
     exec_folder: Path = EXEC_FOLDER
+    host_key_file: Path = CONFIG_FOLDER / "host.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +323,9 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "FWKNOP_RUN_DIR": Setting("run_folder", convert.path, "default /run/doorward"),
     "FWKNOP_PID_FILE": Setting("pid_file", convert.path),
     "DIGEST_DB_FILE": Setting("replay_file", convert.path, "doorward's own format; a file of fwknopd is not read"),
+    "HOST_KEY_FILE": Setting(
+        "host_key_file", convert.path, "default /etc/doorward/host.key; read where a stanza names a CLIENT"
+    ),
     "FIREWALL_MODE": Setting("firewall_mode", convert.member(FirewallMode)),
     "FIREWALL_FILE": Setting("firewall_file", convert.path),
     "FLUSH_IPT_AT_INIT": Setting("flush_at_start", convert.boolean, "default N: grants survive a restart"),

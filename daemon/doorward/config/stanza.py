@@ -10,10 +10,11 @@ from doorward.values import ANYWHERE, Networks, Service
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from doorward.values import DigestType, IPAddress, Secret, SymmetricKeys
+    from doorward.values import DigestType, IPAddress, PublicKey, Secret, SymmetricKeys
 
 WINDOW_DEFAULT: Final = 30  # seconds, fwknopd's DEF_FW_ACCESS_TIMEOUT
 WINDOW_MAX_DEFAULT: Final = 300  # seconds, fwknopd's DEF_MAX_FW_TIMEOUT
+ORIGIN_WINDOW_DEFAULT: Final = 10  # seconds, for a CLIENT whose packet names no source
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,14 @@ class OpenPgp:
     fingerprints: frozenset[str] = frozenset()
     hmac_key: Secret | None = None
     hmac_digest: DigestType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client of the format doorward 1: its public key, and the name behind it (CLIENT)."""
+
+    key: PublicKey
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +108,8 @@ class Stanza:
     """One client's rights: keys, networks, services and windows. Windows in seconds, `expires` in Unix seconds.
 
     `open_ports` None, or `any_ports` beside it, allows every service that `restrict_ports` does not name. `number`
-    counts from 1, as in the logs. It has `keys` or `openpgp` or both.
+    counts from 1, as in the logs. It has `keys` or `openpgp` or both, or else `clients`, each of which shares `psk`
+    with the host where there is one. `origin_window` bounds the window of packets that name no source, None does not.
     """
 
     number: int
@@ -122,6 +132,9 @@ class Stanza:
     require_os: str | None = None
     any_ports: bool = False  # PERMIT_CLIENT_PORTS
     name: str | None = None  # NAME
+    clients: tuple[Client, ...] = ()  # CLIENT
+    psk: Secret | None = None  # PSK_BASE64
+    origin_window: int | None = None
 
     @property
     def label(self) -> str:
@@ -131,4 +144,9 @@ class Stanza:
     @property
     def has_hmac_key(self) -> bool:
         """Whether packets are authenticated before they are decrypted."""
-        return any(made is not None and made.hmac_key is not None for made in (self.keys, self.openpgp))
+        keyed = any(made is not None and made.hmac_key is not None for made in (self.keys, self.openpgp))
+        return keyed or bool(self.clients)
+
+    def grants_as(self, name: str | None) -> bool:
+        """Whether its grants may have this name: its own, or that of one of its clients."""
+        return name == self.name or any(name == one.name for one in self.clients)

@@ -12,12 +12,14 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from doorward.values import Secret
+    from doorward.values import PublicKey, Secret
 
 _SALT: Final = b"doorward fingerprint 1"
 _COST: Final = {"n": 1 << 15, "r": 8, "p": 1}
 _MEMORY_MAX: Final = 1 << 26  # bytes; scrypt takes 128 * n * r of them, 1 << 25
 _BYTES: Final = 5  # eight characters of base32
+_PUBLIC_LETTERS: Final = 12  # 60 bits
+_PUBLIC_BYTES: Final = 8  # 13 characters, of which the last is not used
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # of base32, RFC 4648
 _SPELLING: Final = (
     *("alfa", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett", "kilo", "lima"),
@@ -30,8 +32,18 @@ _SPELLED: Final = dict(zip(_ALPHABET, _SPELLING, strict=True))
 def words(key: Secret | None, hmac_key: Secret | None) -> str:
     """The fingerprint as `K2WA-R7QM (kilo two whiskey alfa, romeo seven quebec mike)`."""
     text = base64.b32encode(_slow_hash(_framed(key) + _framed(hmac_key))).decode("ascii")
-    halves = text[:4], text[4:]
-    return f"{'-'.join(halves)} ({', '.join(' '.join(_SPELLED[letter] for letter in half) for half in halves)})"
+    return _spelled(text)
+
+
+def of_public(key: PublicKey) -> str:
+    """The fingerprint of a public key, in the same form: 12 words, since others may make keys to be taken for it."""
+    text = base64.b32encode(_slow_hash(key.raw, _PUBLIC_BYTES)).decode("ascii")[:_PUBLIC_LETTERS]
+    return _spelled(text)
+
+
+def _spelled(text: str) -> str:
+    parts = [text[place : place + 4] for place in range(0, len(text), 4)]
+    return f"{'-'.join(parts)} ({', '.join(' '.join(_SPELLED[letter] for letter in part) for part in parts)})"
 
 
 def _framed(key: Secret | None) -> bytes:
@@ -39,10 +51,10 @@ def _framed(key: Secret | None) -> bytes:
     return b"\xff\xff" if key is None else len(key).to_bytes(2, "big") + key.reveal()
 
 
-def _slow_hash(content: bytes) -> bytes:
+def _slow_hash(content: bytes, length: int = _BYTES) -> bytes:
     """The hash by OpenSSL through hashlib, which a Python may lack, or through cryptography."""
     if hasattr(hashlib, "scrypt"):
-        return hashlib.scrypt(content, salt=_SALT, maxmem=_MEMORY_MAX, dklen=_BYTES, **_COST)
+        return hashlib.scrypt(content, salt=_SALT, maxmem=_MEMORY_MAX, dklen=length, **_COST)
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt  # noqa: PLC0415  only where hashlib has none
 
-    return Scrypt(salt=_SALT, length=_BYTES, **_COST).derive(content)
+    return Scrypt(salt=_SALT, length=length, **_COST).derive(content)

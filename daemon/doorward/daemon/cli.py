@@ -1,4 +1,4 @@
-"""doorwardd's command line: fwknopd's options, and the commands check and explain."""
+"""doorwardd's command line: fwknopd's options, and the commands check, explain and keys."""
 
 from __future__ import annotations
 
@@ -67,6 +67,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from doorward.daemon import explain  # noqa: PLC0415  the daemon does not need its imports
 
         return explain.main(arguments[1:])
+    if arguments[:1] == ["keys"]:
+        from doorward.daemon import host_key  # noqa: PLC0415  the daemon does not need its imports
+
+        return host_key.main(arguments[1:])
     if arguments[:1] == ["check"]:
         options, checks = parser(check=True).parse_args(arguments[1:]), True
     else:

@@ -99,6 +99,8 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
     shown = {
         **{name: getattr(stanza, name) for name in access_config.PLAIN},
         "open_ports": stanza.open_ports or "<any>",
+        "clients": tuple(f"{one.key} {one.name or ''}".rstrip() for one in stanza.clients),
+        "psk": stanza.psk,
         **_shown_keys(stanza.keys, stanza.openpgp),
         **_shown_commands(stanza.commands, stanza.cycle),
         **_shown_forwarding(stanza.forwarding),
@@ -188,7 +190,10 @@ def tell(configuration: Configuration) -> Iterator[str]:
 def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, str]]:
     to = "any address of this host (default)" if stanza.destination.everywhere else str(stanza.destination)
     yield "from", f"{'anywhere' if stanza.source.everywhere else stanza.source}, to {to}"
-    yield from _about_keys(stanza.keys, stanza.openpgp)
+    if stanza.clients:
+        yield from _about_clients(stanza)
+    else:
+        yield from _about_keys(stanza.keys, stanza.openpgp)
     yield "user", f"only {stanza.require_username!r}" if stanza.require_username is not None else "any name (default)"
     yield "source", _about_source(stanza)
     yield from _about_effect(stanza)
@@ -198,6 +203,13 @@ def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, 
         yield "system", f"connections count only from {stanza.require_os}"
     yield from _about_nat(stanza.forwarding, permissions)
     yield from _about_commands(stanza.commands)
+
+
+def _about_clients(stanza: Stanza) -> Iterator[tuple[str, str]]:
+    for one in stanza.clients:
+        yield "client", f"{one.name or 'without a name'}, public key {one.key}"
+    if stanza.psk is not None:
+        yield "PSK", "a secret that each of them shares with this host"
 
 
 def _about_keys(keys: SymmetricKeys | None, openpgp: OpenPgp | None) -> Iterator[tuple[str, str]]:

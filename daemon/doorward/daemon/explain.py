@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import binascii
+import contextlib
 import ipaddress
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doorward.config import access
+from doorward.config import access, private_key, reader
 from doorward.config.settings import CONFIG_FOLDER, KNOCK_PORT, STATE_FOLDER, DaemonSettings
 from doorward.crypto import openpgp
 from doorward.errors import ConfigError, DoorwardError
@@ -23,6 +26,7 @@ from doorward.processes.options import parser
 from doorward.record import line as record_line
 from doorward.replay import ReplayView
 from doorward.values import Datagram, Permissions, unmap
+from doorward.wire.doorward import PACKET
 from doorward.wire.fwknop import PAYLOAD_MAX
 
 if TYPE_CHECKING:
@@ -32,13 +36,14 @@ if TYPE_CHECKING:
     from doorward.config.access import Access
     from doorward.gate import Memory, Verdict
 
+_PACKET_TEXT = 220  # characters of base64
 _DecidedBy = tuple["Access", Permissions, "int | None"]
 
 
 class _Nothing:
     """A memory that has seen nothing."""
 
-    def remember(self, packet: bytes, made: int, until: int) -> bool:  # noqa: ARG002  the interface of Memory
+    def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:  # noqa: ARG002  the interface of Memory
         """Every packet is new."""
         return True
 
@@ -46,7 +51,7 @@ class _Nothing:
 def main(argv: Sequence[str]) -> int:
     """Explain the payload on standard input: 0 it would be granted, 1 it would not, 2 usage."""
     options = command_line().parse_args(argv)
-    payload = sys.stdin.buffer.read(PAYLOAD_MAX + 1).strip()
+    payload = _payload(sys.stdin.buffer.read(PAYLOAD_MAX + 1))
     try:
         decided_by = _decided_by(options)
         user = privileges.account() if os.geteuid() == 0 else None
@@ -62,6 +67,17 @@ def main(argv: Sequence[str]) -> int:
     except DoorwardError as error:
         print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why the command failed
     return 1
+
+
+def _payload(read: bytes) -> bytes:
+    """The packet in what was read: as it is, as a line, or one of doorward 1 as a line of base64 with its padding."""
+    line = read.strip()
+    if len(read) == PACKET:
+        return read
+    if len(line) == _PACKET_TEXT and line.endswith(b"="):
+        with contextlib.suppress(binascii.Error):
+            return binascii.a2b_base64(line)
+    return line
 
 
 def _apart(explain: Callable[[], int]) -> int:
@@ -95,7 +111,7 @@ def _explain(
     age = None if options.any_age else max_age if options.max_age is None else options.max_age
     unsealer = LocalUnsealer(access_file.homes, folder)
     doing: dict[str, Any] = {"permissions": permissions, "execute": _do_nothing, "unsealer": unsealer}
-    gate = Gate(access_file.stanzas, memory, _do_nothing, age, **doing)
+    gate = Gate(access_file.stanzas, memory, _do_nothing, age, host_key=access_file.host_key, **doing)
     verdict = _verdict(gate, unsealer, datagram, now)
     print(record_line.line(verdict))  # noqa: T201  the command's output
     return 0 if verdict.granted else 1
@@ -114,7 +130,11 @@ def _decided_by(options: argparse.Namespace) -> _DecidedBy:
     """The inputs of the decision: the stanzas, their permissions by the settings, and the accepted age in seconds."""
     if options.config_file is None:
         file = options.access_file or CONFIG_FOLDER / "access.conf"
-        return access.load(file), Permissions(), DaemonSettings().max_age
+        alone = access.load(file)
+        key = options.host_key or DaemonSettings().host_key_file
+        if any(stanza.clients for stanza in alone.stanzas):
+            alone = replace(alone, host_key=private_key.parse(str(key), reader.content(key, secret=True)).private)
+        return alone, Permissions(), DaemonSettings().max_age
     words = ["-c", str(options.config_file)]
     words += [] if options.access_file is None else ["-a", str(options.access_file)]
     found = configuration.load(parser().parse_args(words))[0]
@@ -139,6 +159,7 @@ def command_line() -> argparse.ArgumentParser:
     add("--destination", type=_packed, default=bytes(4), metavar="ADDRESS", help="where it goes to (default 0.0.0.0)")
     add("-a", "--access-file", type=Path, metavar="FILE", help=f"stanzas (default {CONFIG_FOLDER / 'access.conf'})")
     add("-c", "--config-file", type=Path, metavar="FILE", help="settings: NAT and age (default: none of them is read)")
+    add("--host-key", type=Path, metavar="FILE", help="without -c: the host's key pair (default: as the settings')")
     add("-d", "--digest-file", type=Path, default=STATE_FOLDER / "replay.db", metavar="FILE", help="replay store")
     add("--time", type=float, metavar="EPOCH", help="decide as at this time (default: now)")
     add("--max-age", type=int, metavar="SECONDS", help="accepted age of a packet (default: the settings')")

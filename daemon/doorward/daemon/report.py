@@ -136,6 +136,9 @@ def _clock() -> Finding:
 def _keys(stanza: Stanza) -> Iterator[Finding]:
     """The fingerprint of a stanza's keys; the keyrings were opened before."""
     keys, openpgp = stanza.keys, stanza.openpgp
+    for one in stanza.clients:
+        told = fingerprint.of_public(one.key)
+        yield Finding(OK, "key", f"{stanza.label}: client {one.name or one.key}: {told}", "doorward keys fingerprint")
     if keys is not None:
         told = fingerprint.words(keys.key, keys.hmac_key)
         lacks = "" if keys.hmac_key else ", and no HMAC key: anybody's packet is decrypted"

@@ -44,7 +44,7 @@ def _refusal(stanza: Stanza, permissions: Permissions, grant: Grant, now: float)
         return "expired"
     if stanza.cycle is not None:
         return "commands instead of the packet filter"
-    if grant.name != stanza.name:
+    if not stanza.grants_as(grant.name):
         return f"name {grant.name}"
     if grant.source.packed not in stanza.source:
         return f"source {grant.source}"

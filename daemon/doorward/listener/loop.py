@@ -43,16 +43,18 @@ from doorward.record.audit_file import VERDICT, AuditFile, of_either
 from doorward.record.counters import Counters, Published, counters_beside
 from doorward.replay import Past, ReplayStore
 from doorward.values import LogStyle
+from doorward.wire.doorward import SKEW_SECONDS
 
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from doorward.capture import Capture
     from doorward.config.settings import DaemonSettings
     from doorward.config.stanza import Stanza
-    from doorward.gate import Verdict
+    from doorward.crypto.doorward import Pair
+    from doorward.gate import PairKey, Verdict
     from doorward.gnupg.messages import Keyring, Outcome
     from doorward.linux.signals import Alarm
     from doorward.linux.systemd import Notifier
@@ -154,7 +156,7 @@ class Listener:
         if self._unsealer is not None:
             self._unsealer.configure(keyrings)
             self._report_unsealer()
-            self._gate = self._make_gate(self._unsealer)
+            self._gate = self._make_gate(self._unsealer, self._gate.pairs)
             if account.pw_name != privileges.USERS[0]:
                 self._log.warning("gnupg: copies of the keyrings belong to %s: make a user doorward", account.pw_name)
         seccomp.install(seccomp.LISTENER)
@@ -288,6 +290,7 @@ class Listener:
         return fwknop.entries(verdict, time.time(), stanza, test=self._options.test)
 
     def _tick(self) -> None:
+        self._gate.follow(time.time())
         for suppressed in self._limiter.summary():
             self._log.warning("%s", record_line.line(suppressed), extra={VERDICT: suppressed})
         self._count_dropped()
@@ -341,7 +344,8 @@ class Listener:
     def _open_replay(self) -> ReplayStore:
         """Open the replay store. One that may have forgotten packets refuses all until they are too old."""
         settings = self._configuration.settings
-        file, age, now = settings.replay_file, settings.max_age or 0, time.time()
+        skew = SKEW_SECONDS if any(one.clients for one in self._configuration.access.stanzas) else 0
+        file, age, now = settings.replay_file, max(settings.max_age or 0, skew), time.time()
         begin = -1 if settings.pcap_file is not None else max(int(now), _last_heard(settings, now) + age)
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -384,7 +388,7 @@ class Listener:
         self._log.write_also(handler)
         return handler
 
-    def _make_gate(self, unsealer: RemoteUnsealer | None) -> Gate:
+    def _make_gate(self, unsealer: RemoteUnsealer | None, pairs: Mapping[PairKey, Pair] | None = None) -> Gate:
         chosen = self._configuration
         return Gate(
             chosen.access.stanzas,
@@ -395,6 +399,8 @@ class Listener:
             execute=self._execute,
             unsealer=unsealer,
             begun=self._begun,
+            host_key=chosen.access.host_key,
+            pairs=pairs,
         )
 
     def _report(self) -> None:
@@ -469,7 +475,7 @@ class Listener:
     def _replace_gate(self, unsealer: RemoteUnsealer | None) -> None:
         for verdict in self._gate.give_up():
             self._publish(verdict)
-        gate = self._make_gate(unsealer)
+        gate = self._make_gate(unsealer, self._gate.pairs)
         gate.go_on_from(self._gate)
         self._gate = gate
 

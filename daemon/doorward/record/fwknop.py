@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward import denials
-from doorward.denials import Failure, Inexpressible, NotExamined, SourceDenial, TargetDenial, Unserved
+from doorward.denials import (
+    Failure,
+    Forged,
+    Inexpressible,
+    NotExamined,
+    SourceDenial,
+    TargetDenial,
+    UnknownTag,
+    Unserved,
+    WindowTooLong,
+)
 from doorward.values import address
 from doorward.wire.fwknop import PAYLOAD_MIN, Field
 
@@ -42,6 +52,7 @@ CODES: Final = {  # server/fwknopd_errors.h
     0x2002: "Unknown/unclassified firewall rule processing error",
 }
 _ANY: Final = "0.0.0.0/0"
+_OURS = UnknownTag | Forged | WindowTooLong  # of a format that fwknopd does not speak
 _FIELDS: Final = {  # fwknop's names; any other part is the message
     Field.TIMEOUT: "TIMEOUT_VALIDFAIL",
     Field.TIME: "TIMESTAMP_DECODEFAIL",
@@ -94,7 +105,7 @@ def _warning(text: str) -> Entry:
 
 def _denied(verdict: Verdict, denial: Denial) -> Entry | None:  # noqa: C901, PLR0911, PLR0912  a table: one line a fact
     """Fwknopd's line for a denial, None where fwknopd has none."""
-    if isinstance(denial, NotExamined | SourceDenial | TargetDenial | Inexpressible | Failure):
+    if isinstance(denial, NotExamined | SourceDenial | TargetDenial | Inexpressible | Failure | _OURS):
         return None
     head, origin, datagram = _head(verdict), _origin(verdict), verdict.datagram
     match denial:
@@ -112,7 +123,7 @@ def _denied(verdict: Verdict, denial: Denial) -> Entry | None:  # noqa: C901, PL
             by_id = option == "GPG_REMOTE_ID"
             named = f" ID: {signer[-8:]}, but that ID" if by_id else f": {signer}, but that fingerprint"
             return _warning(f"{head} Incoming SPA packet signed by{named} is not in the {option} list.")
-        case denials.Replayed() | denials.MaybeReplayed():
+        case denials.Replayed() | denials.MaybeReplayed() | denials.SentElsewhere():
             where = f"{datagram.protocol}/{datagram.destination_port}"
             return _warning(f"Replay detected from source IP: {origin}, Destination proto/port: {where}")
         case denials.WrongClock(seconds) | denials.TooOld(seconds) | denials.TooNew(seconds):
@@ -165,7 +176,8 @@ def _granted(verdict: Verdict, now: float, stanza: Stanza | None, *, test: bool)
             text = f"Running CMD_CYCLE_CLOSE command in {execution.seconds} seconds: {stanza.cycle.close}"
             yield _info(f"{head} {text}")
     elif verdict.grant is not None:
-        yield from (_info(text) for text in _rules(verdict.grant, int(now) + verdict.grant.seconds))
+        for grant in filter(None, (verdict.grant, verdict.second)):
+            yield from (_info(text) for text in _rules(grant, int(now) + grant.seconds))
 
 
 def _one_line(text: str) -> str:

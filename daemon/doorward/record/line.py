@@ -21,6 +21,7 @@ CHEAP: Final = (
     Reason.MALFORMED,
     Reason.NO_STANZA,
     Reason.EXPIRED,
+    Reason.TAG,
     Reason.HMAC,
     Reason.REPLAY,
     Reason.DECRYPTION,
@@ -60,6 +61,8 @@ def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "signer", verdict.signer
     if verdict.grant is not None:
         yield "source", str(verdict.grant.source)
+        if verdict.second is not None:
+            yield "second_source", str(verdict.second.source)
         yield "services", ",".join(map(str, verdict.grant.services))
         yield "seconds", str(verdict.grant.seconds)
         yield from _conditions(verdict.grant)

@@ -20,6 +20,10 @@ _REQUESTS: Final = {
     Unserved.NAT: "NAT is not enabled (ENABLE_IPT_FORWARDING, ENABLE_IPT_LOCAL_NAT)",
     Unserved.FORWARDING: "forwarding is not enabled (ENABLE_IPT_FORWARDING)",
     Unserved.LOCAL_NAT: "local NAT is not enabled (ENABLE_IPT_LOCAL_NAT)",
+    Unserved.NAMED_COMMAND: "this version runs no commands by name",
+    Unserved.NETWORK: "a network is let in nowhere: name one address",
+    Unserved.EVERYTHING: "the packet names no services, and the stanza no OPEN_PORTS that are not restricted",
+    Unserved.TWO_SOURCES: "a command cycle takes one source, and the packet names two",
 }
 
 
@@ -38,6 +42,10 @@ def words(denial: Denial) -> str:  # noqa: C901, PLR0911, PLR0912  a table: one 
             return f"{status}: signed by {fingerprint}"
         case denials.WrongSigner(fingerprint, option):
             return f"signed by {fingerprint}, which {option} does not name"
+        case denials.Forged():
+            return "its tag names this client, whose key did not make the packet"
+        case denials.SentElsewhere(first):
+            return f"came from {first} before"
         case denials.MaybeReplayed():
             return "made before doorwardd started, or before a flood of OpenPGP packets: it may have been seen"
         case denials.WrongClock(seconds):
@@ -56,6 +64,8 @@ def words(denial: Denial) -> str:  # noqa: C901, PLR0911, PLR0912  a table: one 
             return f"{source} is no address that a connection could come from"
         case denials.LinkLocalSource(source):
             return f"{source} is another host on each link, and would be let in on all of them"
+        case denials.WindowTooLong(seconds, limit):
+            return f"a window of {seconds} s, more than {limit} (MAX_FW_TIMEOUT)"
         case denials.NotServed(request):
             return _REQUESTS[request]
 

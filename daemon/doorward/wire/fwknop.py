@@ -17,6 +17,7 @@ from typing import Final
 from doorward.errors import WireError
 from doorward.frozen import dataclass
 from doorward.values import PORT_MAX, DigestType, IPAddress, Service
+from doorward.wire.wish import Kind, NatTarget, Wish
 
 PAYLOAD_MIN: Final = 140  # MIN_SPA_DATA_SIZE, server/incoming_spa.c
 PAYLOAD_MAX: Final = 1500  # MAX_SPA_PACKET_LEN, lib/fko_limits.h
@@ -88,6 +89,15 @@ WITH_NAT: Final = frozenset(
     {MessageType.NAT, MessageType.NAT_TIMEOUT, MessageType.LOCAL_NAT, MessageType.LOCAL_NAT_TIMEOUT}
 )
 WITH_TIMEOUT: Final = frozenset({MessageType.ACCESS_TIMEOUT, MessageType.NAT_TIMEOUT, MessageType.LOCAL_NAT_TIMEOUT})
+_KINDS: Final = {
+    MessageType.COMMAND: Kind.COMMAND,
+    MessageType.ACCESS: Kind.ACCESS,
+    MessageType.NAT: Kind.FORWARD,
+    MessageType.ACCESS_TIMEOUT: Kind.ACCESS,
+    MessageType.NAT_TIMEOUT: Kind.FORWARD,
+    MessageType.LOCAL_NAT: Kind.LOCAL_NAT,
+    MessageType.LOCAL_NAT_TIMEOUT: Kind.LOCAL_NAT,
+}
 _DIGESTS_BY_LENGTH: Final[dict[int, tuple[DigestType, ...]]] = {
     length: tuple(kind for kind in DigestType if kind.text_length == length)
     for length in sorted({kind.text_length for kind in DigestType})
@@ -108,14 +118,6 @@ class Command:
 
     source: IPAddress | None
     command: str
-
-
-@dataclass(frozen=True, slots=True)
-class NatTarget:
-    """Where a NAT request wants to go: an address or a name, and a port."""
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +279,22 @@ def parse(plaintext: bytes) -> Message:
     )
 
 
-@functools.lru_cache(maxsize=16)  # the parser asks, and then each test of the decision
+def wish(message: Message) -> Wish:
+    """What a message asks for."""
+    body = parse_command(message.text) if message.type is MessageType.COMMAND else parse_access(message.text)
+    return Wish(
+        kind=_KINDS[message.type],
+        made=message.time,
+        source=body.source,
+        services=body.services if isinstance(body, Access) else (),
+        seconds=message.timeout or 0,
+        target=None if message.nat_access is None else parse_nat(message.nat_access),
+        command=body.command if isinstance(body, Command) else None,
+        user=message.user,
+    )
+
+
+@functools.lru_cache(maxsize=16)  # the parser asks, and then wish()
 def parse_access(text: str) -> Access:
     """Read `IP,proto/port[,proto/port…]`; 0.0.0.0 is the packet's origin.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import ipaddress
 import os
 import socket
@@ -24,7 +25,7 @@ HERE, PUBLIC = (ipaddress.ip_address(text) for text in ("192.168.1.5", "9.9.9.9"
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("programs", [["sh", "python3", "perl"], ["sh", "perl"]], ids=" ".join)
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNSPEC])
-def test_each_line_becomes_a_datagram_and_the_ends_are_told(
+def test_each_line_of_base64_becomes_a_datagram_and_the_ends_are_told(
     shell: str, programs: list[str], family: int, tmp_path: Path
 ) -> None:
     host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
@@ -35,9 +36,10 @@ def test_each_line_becomes_a_datagram_and_the_ends_are_told(
         door.settimeout(10)
         command = remote_command(host, host, door.getsockname()[1], family)
         words = [f"/usr/bin/{shell}", "-c", command]
-        done = subprocess.run(words, input=b"abc\nde+/\n", check=True, capture_output=True, env={"PATH": str(tmp_path)})
+        lines = b"".join(map(binascii.b2a_base64, (b"abc", b" \n\0\xff")))
+        done = subprocess.run(words, input=lines, check=True, capture_output=True, env={"PATH": str(tmp_path)})
         assert done.stdout.decode() == f"doorward-jump {host} {host}\n"
-        assert [door.recv(100), door.recv(100)] == [b"abc", b"de+/"]
+        assert [door.recv(100), door.recv(100)] == [b"abc", b" \n\0\xff"]
 
 
 def test_a_host_that_refuses_the_first_datagram_gets_the_second() -> None:
@@ -45,7 +47,7 @@ def test_a_host_that_refuses_the_first_datagram_gets_the_second() -> None:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     words = ["sh", "-c", remote_command("127.0.0.1", "127.0.0.1", port, socket.AF_INET)]
-    done = subprocess.run(words, input=b"abc\nabc\nabc\n", check=False, capture_output=True)
+    done = subprocess.run(words, input=b"YWJj\nYWJj\nYWJj\n", check=False, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -56,12 +56,12 @@ def test_the_time_offset_moves_the_time() -> None:
 
 def test_two_packets_for_one_request_have_nothing_in_common() -> None:
     one, two = (build(ASKED, None, 1.8e9, secrets.token_bytes) for _ in range(2))
-    assert one.message.random != two.message.random
+    assert one.plaintext[:16] != two.plaintext[:16], "the random digits"
     assert one.payload[:11] != two.payload[:11]  # the salt's characters
 
 
 def test_the_random_value_has_sixteen_digits_even_when_it_is_small() -> None:
-    assert build(ASKED, None, 1.8e9, zeros).message.random == "0" * 16
+    assert build(ASKED, None, 1.8e9, zeros).plaintext[:17] == b"0" * 16 + b":"
 
 
 @pytest.mark.parametrize("user", ["a/b", "a:b", "é", ""])
@@ -137,7 +137,7 @@ def test_a_range_that_no_message_holds_is_asked_for_in_several_packets(
     named = ipaddress.ip_address(source) if source else None
     split = parts(ASKED._replace(profile=profile, nat=NatRequest(wanted), user=user), named)
     assert len(split) > 1
-    texts = [build(each, named, 1.8e9, secrets.token_bytes).message.text for each in split]
+    texts = [build(each, named, 1.8e9, secrets.token_bytes).text for each in split]
     assert [each for text in texts for each in fwknop.parse_access(text).services] == list(wanted)
 
 

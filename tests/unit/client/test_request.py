@@ -52,8 +52,10 @@ def test_a_configured_user_wins() -> None:
 
 
 def test_an_hmac_key_alone_turns_the_hmac_on() -> None:
-    assert asked(Profile(key=Secret(b"k"), hmac_key=Secret(b"h"))).keys.hmac_key == Secret(b"h")
-    assert asked(Profile(key=Secret(b"k"))).keys.hmac_key is None
+    both, one = (asked(Profile(key=Secret(b"k"), hmac_key=key)) for key in (Secret(b"h"), None))
+    assert both.keys == SymmetricKeys(Secret(b"k"), Secret(b"h"))
+    assert one.keys == SymmetricKeys(Secret(b"k"), None)
+    assert (both.is_authenticated, one.is_authenticated) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward import policy
-from doorward.config import access
+from doorward.config import access, private_key
 from doorward.config import settings as config_settings
 from doorward.config.files import Files
+from doorward.config.private_key import KeyPair
 from doorward.config.settings import DaemonSettings
 from doorward.config.stanza import Commands, Cycle, OpenPgp
 from doorward.errors import ConfigError, WireError
-from doorward.values import NAME_MAX, DigestType, EncryptionMode, Grant, Permissions, Secret, Service, SymmetricKeys
+from doorward.values import (
+    NAME_MAX,
+    DigestType,
+    EncryptionMode,
+    Grant,
+    Permissions,
+    PublicKey,
+    Secret,
+    Service,
+    SymmetricKeys,
+)
 
 if TYPE_CHECKING:
+    from doorward.config.access import Access
     from doorward.config.stanza import Stanza
 
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -189,7 +201,7 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "an empty file": ("", [": has no stanza: nobody could get in"]),
     "a stanza without a key": (
         "SOURCE ANY\n",
-        [":1: the stanza has no KEY or KEY_BASE64, and no GPG_DECRYPT_ID with a password"],
+        [":1: the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, and no CLIENT"],
     ),
     "the placeholder": (GOOD.replace(KEY, "__CHANGEME__"), [":2: KEY_BASE64: still has the placeholder __CHANGEME__"]),
     "a name without a value": (GOOD + "OPEN_PORTS\n", [":4: 'OPEN_PORTS' has no value"]),
@@ -198,7 +210,7 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
         "SOURCE ANY\nKEY abc;def\n",
         [
             ":2: KEY: text after ';', where a value ends",
-            ":1: the stanza has no KEY or KEY_BASE64, and no GPG_DECRYPT_ID with a password",
+            ":1: the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, and no CLIENT",
         ],
     ),
     "true for Y": (
@@ -609,3 +621,119 @@ def test_connections_that_pass_without_rewriting_are_a_warning(tmp_path: Path) -
     assert "DISABLE_DNAT without FORWARD_ALL" in "\n".join(access.load(path).warnings)
     path = write(tmp_path, GOOD + "FORWARD_ALL Y\nDISABLE_DNAT Y\n")
     assert "DISABLE_DNAT without FORWARD_ALL" not in "\n".join(access.load(path).warnings)
+
+
+LAPTOP, PHONE, HOST = (PublicKey(bytes([number]) * 32) for number in (5, 6, 7))
+PSK = base64.b64encode(b"p" * 32).decode()
+CLIENT = f"SOURCE ANY\nCLIENT {LAPTOP} alice@laptop\nOPEN_PORTS tcp/22\n"
+
+
+def with_host_key(folder: Path, text: str) -> Access:
+    """The stanzas as a daemon reads them, with its host key in the folder."""
+    file = folder / "host.key"
+    file.write_text(private_key.text(KeyPair(Secret(b"h" * 32), HOST, "web1")))
+    file.chmod(0o600)
+    return access.load(write(folder, text), DaemonSettings(host_key_file=file))
+
+
+def test_clients_are_named_by_their_public_keys(tmp_path: Path) -> None:
+    found = with_host_key(tmp_path, f"{CLIENT}CLIENT {PHONE}\nPSK_BASE64 {PSK}\nNAME family\n{GOOD}")
+    one, other = found.stanzas
+    assert [(client.key, client.name) for client in one.clients] == [(LAPTOP, "alice@laptop"), (PHONE, None)]
+    assert (one.psk, one.keys, one.openpgp, found.host_key) == (Secret(b"p" * 32), None, None, Secret(b"h" * 32))
+    assert (one.require_source_address, one.origin_window, one.has_hmac_key) == (True, 10, True)
+    assert (other.clients, other.require_source_address, other.origin_window) == ((), False, None)
+    assert [one.grants_as(name) for name in ("alice@laptop", "family", None, "bob")] == [True, True, True, False]
+    assert [other.grants_as(name) for name in ("alice@laptop", None)] == [False, True]
+
+
+def test_a_stanza_may_let_clients_leave_the_source_open(tmp_path: Path) -> None:
+    (stanza,) = with_host_key(tmp_path, f"{CLIENT}REQUIRE_SOURCE_ADDRESS N\nFW_ACCESS_TIMEOUT 60\n").stanzas
+    assert (stanza.require_source_address, stanza.origin_window) == (False, 60)
+
+
+def test_without_clients_no_host_key_is_read(tmp_path: Path) -> None:
+    nowhere = DaemonSettings(host_key_file=tmp_path / "none")
+    assert access.load(write(tmp_path, GOOD), nowhere).host_key is None
+    assert access.load(write(tmp_path, CLIENT)).host_key is None, "access.conf alone"
+    with pytest.raises(ConfigError) as raised:
+        access.load(write(tmp_path, CLIENT), nowhere)
+    said = str(raised.value)
+    assert f"{tmp_path}/none: cannot be read: No such file or directory" in said
+    assert ":2: CLIENT: needs the host's key: `doorwardd keys generate` makes it" in said
+
+
+def spelled(raw: bytes) -> str:
+    return f"doorward1 {base64.b64encode(raw).decode()}"
+
+
+OF_GPG = "GPG_DECRYPT_ID 12345678\nGPG_ALLOW_NO_PW Y\nGPG_DISABLE_SIG Y\n"
+CLIENT_MISTAKES = {
+    "a key twice": (f"{CLIENT}CLIENT {LAPTOP} bob\n", [":4: CLIENT: this key is that of {}:2"]),
+    "the host's own key": (f"{CLIENT}CLIENT {HOST} web1\n", [":4: CLIENT: this is the host's own key"]),
+    "no key": ("SOURCE ANY\nCLIENT laptop\n", [":2: CLIENT: is no public key: doorward1 BASE64"]),
+    "a cut key": (
+        f"SOURCE ANY\nCLIENT {str(LAPTOP)[:-2]} x\n",
+        [":2: CLIENT: the public key is not base64, or was cut"],
+    ),
+    "a key of low order": (
+        f"{CLIENT}CLIENT {spelled(bytes(32))} x\n",
+        [":4: CLIENT: the public key is of low order: everybody would share its secret"],
+    ),
+    "another spelling of a known key": (
+        f"{CLIENT}CLIENT {spelled(LAPTOP.raw[:31] + bytes([LAPTOP.raw[31] | 128]))} x\n",
+        [":4: CLIENT: the public key is not canonical: another spelling of a key"],
+    ),
+    "a comment of two words": (
+        f"SOURCE ANY\nCLIENT {LAPTOP} of alice\n",
+        [":2: CLIENT: the comment behind a public key is one word, such as alice@laptop"],
+    ),
+    "other keys": (
+        f"{CLIENT}KEY_BASE64 {KEY}\nHMAC_KEY_BASE64 {HMAC}\n{OF_GPG}",
+        [
+            *(f":{line}: {name} beside CLIENT: give this client a stanza of its own" for line, name in (
+                (4, "KEY_BASE64"), (5, "HMAC_KEY_BASE64"), (6, "GPG_DECRYPT_ID"), (7, "GPG_ALLOW_NO_PW"),
+                (8, "GPG_DISABLE_SIG"),
+            )),
+        ],
+    ),
+    "a user name": (
+        f"{CLIENT}REQUIRE_USERNAME alice\n",
+        [":4: REQUIRE_USERNAME beside CLIENT: packets of this format carry no user name"],
+    ),
+    "a client's own commands": (
+        f"{CLIENT}ENABLE_CMD_EXEC Y\n",
+        [":4: ENABLE_CMD_EXEC beside CLIENT: packets of this format carry no commands for a shell"],
+    ),
+    "a pre-shared key of zeros": (
+        f"{CLIENT}PSK_BASE64 {base64.b64encode(bytes(32)).decode()}\n",
+        [":4: PSK_BASE64: is no pre-shared key: 32 random bytes in base64"],
+    ),
+    "a short pre-shared key": (
+        f"{CLIENT}PSK_BASE64 {base64.b64encode(b'p' * 31).decode()}\n",
+        [":4: PSK_BASE64: is no pre-shared key: 32 random bytes in base64"],
+    ),
+    "a pre-shared key of nobody": (
+        f"{GOOD}PSK_BASE64 {PSK}\n",
+        [":4: PSK_BASE64 without CLIENT: a pre-shared key goes with public keys"],
+    ),
+}  # fmt: skip  # a list of lines reads better in lines of many
+
+
+@pytest.mark.parametrize("name", CLIENT_MISTAKES)
+def test_a_mistake_about_clients_is_reported_with_its_line(name: str, tmp_path: Path) -> None:
+    text, expected = CLIENT_MISTAKES[name]
+    with pytest.raises(ConfigError) as raised:
+        with_host_key(tmp_path, text)
+    path = tmp_path / "access.conf"
+    assert [str(each).removeprefix(str(path)) for each in raised.value.problems] == [
+        each.format(path) for each in expected
+    ]
+
+
+def test_ten_thousand_clients_are_read(tmp_path: Path) -> None:
+    keys = (PublicKey(number.to_bytes(2, "big") + b"\5" * 30) for number in range(10_000))
+    lines = "".join(f"CLIENT {key} c{number}\n" for number, key in enumerate(keys))
+    (stanza,) = with_host_key(tmp_path, f"SOURCE ANY\n{lines}OPEN_PORTS tcp/22\n").stanzas
+    assert len(stanza.clients) == 10_000
+    assert stanza.clients[-1].name == "c9999"

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from doorward.crypto import fingerprint
+from doorward.crypto.doorward import public_key
 from doorward.values import Secret
 
 KEY, HMAC_KEY = Secret(b"k" * 32), Secret(b"h" * 64)
@@ -17,6 +18,12 @@ WORDS = fingerprint.words(KEY, HMAC_KEY)
 def test_the_words_never_change() -> None:
     """The other side may be another version."""
     assert WORDS == "57B3-3WKD (five seven bravo three, three whiskey kilo delta)"
+
+
+def test_the_words_of_a_public_key_never_change_either() -> None:
+    told = "HPNW-6ULC-WD6L (hotel papa november whiskey, six uniform lima charlie, whiskey delta six lima)"
+    assert fingerprint.of_public(public_key(Secret(b"h" * 32))) == told
+    assert fingerprint.of_public(public_key(Secret(b"i" * 32))) != told
 
 
 def test_the_letters_are_spelled_in_their_order() -> None:

@@ -1,0 +1,156 @@
+"""The envelope of the format `doorward 1`: X25519, HKDF-SHA-256, ChaCha20-Poly1305, and the tags that name a sender.
+
+Source: docs/packet-formats.md; RFC 7748, RFC 5869, RFC 8439.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from doorward.errors import AuthenticationError, WireError
+from doorward.frozen import dataclass
+from doorward.values import PublicKey, Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+KEY_BYTES: Final = 32  # of private and pre-shared keys
+TAG_BYTES: Final = 8
+NONCE_BYTES: Final = 12
+_HEAD: Final = TAG_BYTES + NONCE_BYTES
+_SALT: Final = b"doorward 1"
+_NO_PSK: Final = bytes(KEY_BYTES)
+
+
+def generate(random_bytes: Callable[[int], bytes]) -> Secret:
+    """A new private key; `random_bytes` is the operating system's generator."""
+    return Secret(random_bytes(KEY_BYTES))
+
+
+def public_key(private: Secret) -> PublicKey:
+    """The public half of a private key."""
+    return PublicKey(_private(private).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+
+class Pair:
+    """What one client and one host share: the same value on both sides."""
+
+    __slots__ = ("_prk", "_seal_info", "_tag_key")
+
+    def __init__(self, prk: bytes, client: PublicKey, host: PublicKey) -> None:
+        """Derive the keys. The order of client and host separates the two directions of two machines that are both."""
+        ends = client.raw + host.raw
+        self._prk = Secret(prk)
+        self._tag_key = Secret(_expand(prk, b"tag" + ends))
+        self._seal_info = b"seal" + ends
+
+    @classmethod
+    def of_client(cls, private: Secret, host: PublicKey, psk: Secret | None = None) -> Pair:
+        """The client's side."""
+        return cls(_extract(private, host, psk), public_key(private), host)
+
+    @classmethod
+    def of_host(cls, private: Secret, host: PublicKey, client: PublicKey, psk: Secret | None = None) -> Pair:
+        """The host's side; `host` is the public half of `private`, which is not computed again for each client."""
+        return cls(_extract(private, client, psk), client, host)
+
+    def tag(self, epoch: int) -> bytes:
+        """The name of this pair during one epoch."""
+        return hmac.digest(self._tag_key.reveal(), epoch.to_bytes(8, "big"), "sha256")[:TAG_BYTES]
+
+    def seal(self, plaintext: bytes, epoch: int, nonce: bytes) -> bytes:
+        """The packet of a plaintext. `nonce` is 12 random bytes, new for every packet.
+
+        Raises:
+            WireError: the nonce has another length.
+        """
+        if len(nonce) != NONCE_BYTES:
+            msg = f"a nonce has {NONCE_BYTES} bytes"
+            raise WireError(msg)
+        tag = self.tag(epoch)
+        return tag + nonce + self._cipher(epoch).encrypt(nonce, plaintext, tag)
+
+    def unseal(self, packet: bytes, epoch: int) -> bytes:
+        """The plaintext of a packet.
+
+        Raises:
+            AuthenticationError: this pair did not make it in this epoch.
+        """
+        try:
+            return self._cipher(epoch).decrypt(packet[TAG_BYTES:_HEAD], packet[_HEAD:], packet[:TAG_BYTES])
+        except (InvalidTag, ValueError):  # ValueError: too short for a nonce
+            msg = "the packet was not made with the key that its tag names"
+            raise AuthenticationError(msg) from None
+
+    def _cipher(self, epoch: int) -> ChaCha20Poly1305:
+        """The cipher of one epoch: a nonce that a cloned machine repeats harms this epoch alone."""
+        return ChaCha20Poly1305(_expand(self._prk.reveal(), self._seal_info + epoch.to_bytes(8, "big")))
+
+
+def nonce_of(packet: bytes) -> bytes:
+    """The nonce of a packet."""
+    return packet[TAG_BYTES:_HEAD]
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """A sender that a tag may name, and the epoch in which it does."""
+
+    sender: T
+    pair: Pair
+    epoch: int
+
+
+class Directory(Generic[T]):
+    """The tags of all senders in the last, this and the next epoch: one look-up names the sender of a packet."""
+
+    def __init__(self, senders: Iterable[tuple[T, Pair]]) -> None:
+        """Know these senders; they have no tags until follow()."""
+        self._senders = tuple(senders)
+        self._by_epoch: dict[int, dict[bytes, tuple[Found[T], ...]]] = {}
+
+    def follow(self, epoch: int) -> None:
+        """Make the tags that `epoch` needs and forget the others; nothing is done where it is the current one."""
+        wanted = range(max(0, epoch - 1), epoch + 2)
+        if self._by_epoch.keys() != set(wanted):
+            self._by_epoch = {one: self._by_epoch.get(one) or self._tags(one) for one in wanted}
+
+    def find(self, packet: bytes) -> tuple[Found[T], ...]:
+        """The senders that a packet's tag may name: none for a stranger's, rarely more than one."""
+        tag = packet[:TAG_BYTES]
+        return tuple(one for known in self._by_epoch.values() for one in known.get(tag, ()))
+
+    def _tags(self, epoch: int) -> dict[bytes, tuple[Found[T], ...]]:
+        known: dict[bytes, tuple[Found[T], ...]] = {}
+        for sender, pair in self._senders:
+            tag = pair.tag(epoch)
+            known[tag] = (*known.get(tag, ()), Found(sender, pair, epoch))
+        return known
+
+
+def _private(private: Secret) -> X25519PrivateKey:
+    if len(private) != KEY_BYTES:
+        msg = f"a private key has {KEY_BYTES} bytes"
+        raise WireError(msg)
+    return X25519PrivateKey.from_private_bytes(private.reveal())
+
+
+def _extract(private: Secret, other: PublicKey, psk: Secret | None) -> bytes:
+    """The pseudorandom key of a pair (RFC 5869 §2.2). PublicKey has refused what makes the shared secret zero."""
+    if psk is not None and (len(psk) != KEY_BYTES or psk.reveal() == _NO_PSK):
+        msg = f"a pre-shared key has {KEY_BYTES} bytes, not all of them zero"
+        raise WireError(msg)
+    shared = _private(private).exchange(X25519PublicKey.from_public_bytes(other.raw))
+    return hmac.digest(_SALT, shared + (_NO_PSK if psk is None else psk.reveal()), "sha256")
+
+
+def _expand(prk: bytes, info: bytes) -> bytes:
+    """One block of HKDF-Expand (RFC 5869 §2.3): 32 bytes."""
+    return hmac.digest(prk, info + b"\x01", "sha256")

@@ -1,0 +1,217 @@
+"""The format `doorward 1` from the key pairs to the open port: the real daemon, the real client, the kernel's table."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from system.doorwardd import (
+    ACCESS,
+    command,
+    doorwardd,
+    environment,
+    eventually,
+    is_open,
+    listener,
+    send,
+    used_store,
+    write,
+)
+from unit.making import KEYS, message, payload
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from system.netns import Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """A host and a client that know each other's public keys; `folder` has the host's files, `home` the client's."""
+
+    host: Namespace
+    client: Namespace
+    folder: Path
+    home: Path
+    host_line: str
+    client_line: str
+    sshd: socket.socket
+    outsider: Namespace
+
+    @property
+    def config(self) -> str:
+        return f"HOST_KEY_FILE {self.folder}/host.key\n"
+
+    @property
+    def access(self) -> str:
+        return f"SOURCE ANY\nCLIENT {self.client_line}\nOPEN_PORTS tcp/22\nFW_ACCESS_TIMEOUT 3\n"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return environment() | {"HOME": str(self.home), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""}
+
+    def doorward(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "doorward", *words]
+        done = self.client.run(*argv, check=False, env=self.variables)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def doorwardd(self, *words: str, check: bool = True, stdin: bytes = b"") -> str:
+        argv = self.host.command(*command(*words))
+        done = subprocess.run(argv, check=False, input=stdin, capture_output=True, env=environment(), timeout=60)
+        assert not check or done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def ends(trio: tuple[Namespace, Namespace, Namespace], tmp_path: Path) -> Iterator[Ends]:
+    host, client, outsider = trio
+    folder, home = tmp_path / "host", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    with listener(host) as sshd:
+        bare = Ends(host, client, folder, home, "", "", sshd, outsider)
+        host_line = bare.doorwardd("keys", "generate", "--file", f"{folder}/host.key", "--comment", "web1")
+        client_line = bare.doorward("keys", "generate", "--public", "--comment", "alice@laptop").stdout.strip()
+        write(home / ".fwknoprc", f"[web1]\nSPA_SERVER {host.ipv4}\nHOST_KEY {host_line}\n")
+        yield replace(bare, host_line=host_line, client_line=client_line)
+
+
+def test_keys_are_private_files_with_public_lines_and_the_same_words_on_both_sides(ends: Ends) -> None:
+    private = (ends.folder / "host.key", ends.home / ".config/doorward/client.key")
+    assert [path.stat().st_mode & 0o777 for path in private] == [0o600, 0o600]
+    assert ends.doorwardd("keys", "show", "--file", str(private[0])) == ends.host_line
+    assert ends.doorward("keys", "show").stdout.strip() == ends.client_line
+    told = ends.doorwardd("keys", "fingerprint", "--file", str(private[0]))
+    assert ends.doorward("keys", "fingerprint", *ends.host_line.split()).stdout.strip() == told
+    own = ends.doorward("keys", "fingerprint").stdout.strip()
+    assert own.endswith(") alice@laptop")
+    assert own != told
+    write(ends.folder / "access.conf", ends.access)
+    write(ends.folder / "doorwardd.conf", ends.config)
+    checked = ends.doorwardd(
+        "check", "--report", "-c", f"{ends.folder}/doorwardd.conf", "-a", f"{ends.folder}/access.conf", check=False
+    )
+    assert own.removesuffix(" alice@laptop") in checked
+    again = ends.doorward("keys", "generate", "--public", check=False)
+    assert (again.returncode, ends.doorward("keys", "show").stdout.strip()) == (1, ends.client_line), again.stderr
+
+
+def test_a_knock_opens_the_port_once_and_the_kernel_closes_it(ends: Ends) -> None:
+    host, client = ends.host, ends.client
+    assert is_open(client, host.ipv4), "open before the daemon runs"
+    used_store(ends.folder)
+    saved = ends.home / "packet"
+    with doorwardd(host, ends.folder, ends.access, ends.config) as daemon:
+        assert not is_open(client, host.ipv4, within=0.5)
+        ends.doorward("knock", "-n", "web1", "-A", "tcp/22", "-B", str(saved))
+        line = daemon.wait_for("reason=granted")
+        assert f" stanza=1 name=alice@laptop source={client.ipv4} services=tcp/22 seconds=3" in line
+        assert is_open(client, host.ipv4)
+        assert eventually(lambda: not is_open(client, host.ipv4, within=0.3))
+        packet = base64.b64decode(saved.read_bytes())
+        assert len(packet) == 164
+        send(client, packet, host.ipv4)
+        daemon.wait_for("reason=replay")
+        send(client, packet[:-1] + bytes([packet[-1] ^ 1]), host.ipv4)
+        daemon.wait_for("reason=hmac")
+        send(client, bytes(164), host.ipv4)
+        daemon.wait_for("reason=tag")
+        assert not is_open(client, host.ipv4, within=0.5)
+        assert len([line for line in daemon.verdicts if "verdict=granted" in line]) == 1
+        said = ends.doorwardd(
+            "explain",
+            "--origin",
+            client.ipv4,
+            "-c",
+            f"{ends.folder}/doorwardd.conf",
+            "-a",
+            f"{ends.folder}/access.conf",
+            "-d",
+            f"{ends.folder}/run/replay.db",
+            check=False,
+            stdin=saved.read_bytes(),
+        )
+        assert "reason=replay" in said
+    with doorwardd(host, ends.folder, ends.access, ends.config) as daemon:
+        send(client, packet, host.ipv4)
+        assert eventually(lambda: bool(daemon.verdicts))
+        assert "reason=replay" in daemon.verdicts[0], "after a restart too"
+        assert not is_open(client, host.ipv4, within=0.5)
+
+
+def test_a_connection_knocks_and_the_port_is_open_for_nobody_else(ends: Ends) -> None:
+    used_store(ends.folder)
+    with doorwardd(ends.host, ends.folder, ends.access, ends.config) as daemon:
+        argv = ends.client.command(sys.executable, "-m", "doorward", "connect", "-n", "web1", ends.host.ipv4, "22")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            argv, env=ends.variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        ) as connecting:
+            ends.sshd.settimeout(20)
+            accepted, origin = ends.sshd.accept()
+            with accepted:
+                accepted.sendall(b"SSH-2.0-here\r\n")
+            said, complaints = connecting.communicate(timeout=20)
+        assert (said, connecting.returncode) == (b"SSH-2.0-here\r\n", 0), complaints
+        assert origin[0].endswith(ends.client.ipv4)
+        assert "name=alice@laptop" in daemon.wait_for("reason=granted")
+        assert not is_open(ends.outsider, ends.host.ipv4, within=0.5)
+
+
+def test_both_formats_share_the_port_and_a_removed_client_is_a_stranger_at_once(ends: Ends) -> None:
+    used_store(ends.folder)
+    with doorwardd(ends.host, ends.folder, ends.access + ACCESS, ends.config) as daemon:
+        ends.doorward("knock", "-n", "web1")
+        daemon.wait_for("stanza=1 name=alice@laptop")
+        send(ends.client, payload(message(text="0.0.0.0,tcp/22", time=int(time.time())), KEYS), ends.host.ipv4)
+        daemon.wait_for("reason=granted origin=10.77.0.2 origin_port=", 2)
+        assert " stanza=2 user=alice " in daemon.verdicts[1]
+        write(ends.folder / "access.conf", ACCESS)
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("the configuration was read again")
+        ends.doorward("knock", "-n", "web1")
+        assert eventually(lambda: len(daemon.verdicts) == 3)
+        assert "granted" not in daemon.verdicts[2]
+        send(ends.client, payload(message(text="0.0.0.0,tcp/22", time=int(time.time())), KEYS), ends.host.ipv4)
+        daemon.wait_for("verdict=granted", 3)
+
+
+def test_the_first_client_comes_with_a_reload(ends: Ends) -> None:
+    """The listener has given up its power by then: the key is handed over, and computed with behind the filter."""
+    used_store(ends.folder)
+    with doorwardd(ends.host, ends.folder, ACCESS, ends.config) as daemon:
+        ends.doorward("knock", "-n", "web1")
+        assert "reason=malformed" in daemon.wait_for("verdict=denied")
+        write(ends.folder / "access.conf", ends.access)
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("the configuration was read again")
+        ends.doorward("knock", "-n", "web1")
+        assert "name=alice@laptop" in daemon.wait_for("reason=granted")
+        write(ends.folder / "access.conf", f"{ends.access}CLIENT {ends.host_line}\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("access.conf:5: CLIENT: this is the host's own key")
+        ends.doorward("knock", "-n", "web1")
+        daemon.wait_for("reason=granted", 2)
+
+
+def test_a_packet_that_names_no_source_needs_the_stanzas_leave(ends: Ends) -> None:
+    used_store(ends.folder)
+    with doorwardd(ends.host, ends.folder, ends.access, ends.config) as daemon:
+        ends.doorward("knock", "-n", "web1", "-s")
+        assert "name=alice@laptop" in daemon.wait_for("reason=source_required")
+        write(ends.folder / "access.conf", f"{ends.access}REQUIRE_SOURCE_ADDRESS N\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("the configuration was read again")
+        ends.doorward("knock", "-n", "web1", "-s")
+        daemon.wait_for("reason=granted")
+        assert is_open(ends.client, ends.host.ipv4)

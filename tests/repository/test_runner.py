@@ -28,7 +28,7 @@ def printed(suites: Iterable[run.Suite], patch: pytest.MonkeyPatch, capfd: pytes
 
 
 def test_what_passes_is_counted(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    lines = printed([suite("one", GOOD, run.Lane.PLAYBOOKS), suite("two", GOOD)], monkeypatch, capfd)
+    lines = printed([suite("one", GOOD, run.Lane.LAB), suite("two", GOOD)], monkeypatch, capfd)
     assert (lines[0], lines[-1]) == ("0", "2 passed, 0 failed, 0 skipped")
 
 
@@ -43,7 +43,5 @@ def test_what_fails_is_counted_wherever_it_runs(
 def test_what_runs_beside_the_others_is_shown_in_its_place(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    lines = printed(
-        [suite("one", GOOD), suite("two", BAD, run.Lane.PLAYBOOKS), suite("three", GOOD)], monkeypatch, capfd
-    )
+    lines = printed([suite("one", GOOD), suite("two", BAD, run.Lane.LAB), suite("three", GOOD)], monkeypatch, capfd)
     assert lines[1:7] == ["=== one", "it is well", "=== two", "it is broken", "=== three", "it is well"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from ipaddress import ip_address
 
 import pytest
@@ -155,3 +157,23 @@ def test_a_public_key_is_read_from_its_one_text() -> None:
 
 def test_the_module_is_the_only_one_that_knows_the_lengths() -> None:
     assert (doorward.TAG_BYTES, doorward.NONCE_BYTES, doorward.KEY_BYTES) == (8, 12, 32)
+
+
+USE = """
+import sys
+from doorward.crypto.doorward import Pair, public_key
+from doorward.values import Secret
+before = set(sys.modules)
+client, host = Secret(bytes([1]) * 32), Secret(bytes([2]) * 32)
+packet = Pair.of_client(client, public_key(host)).seal(bytes(128), 5, bytes(12))
+assert Pair.of_host(host, public_key(host), public_key(client)).unseal(packet, 5) == bytes(128)
+print(sorted(set(sys.modules) - before))
+import colorsys
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_nothing_is_loaded_at_the_first_key_when_the_listener_may_read_no_file_any_more() -> None:
+    """The first client can come with a reload; a module that is loaded then would be seen."""
+    done = subprocess.run([sys.executable, "-c", USE], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n['colorsys']\n"

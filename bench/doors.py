@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import statistics
 import subprocess
 import time
 from dataclasses import dataclass
@@ -92,6 +93,19 @@ class Cost:
 
     wall_ms: float
     cpu_ms: float
+
+
+def median(costs: Sequence[Cost], unit: str) -> float:
+    """The median of `wall_ms` or `cpu_ms`."""
+    values: list[float] = [getattr(cost, unit) for cost in costs]
+    return statistics.median(values)
+
+
+def more(costs: Sequence[Cost], plain: Sequence[Cost], unit: str) -> float:
+    """The median of what each took more than the plain one of the same turn."""
+    pairs = zip(costs, plain, strict=True)
+    values: list[float] = [getattr(cost, unit) - getattr(base, unit) for cost, base in pairs]
+    return statistics.median(values)
 
 
 def timed(client: Namespace, argv: Sequence[str], environment: dict[str, str], log: Path) -> Cost:

@@ -22,7 +22,6 @@ import math
 import os
 import resource
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -236,14 +235,11 @@ class Figures:
 
     def median(self, connection: str, unit: str) -> float:
         """The median of one connection."""
-        values: list[float] = [getattr(cost, unit) for cost in self.costs[connection]]
-        return statistics.median(values)
+        return doors.median(self.costs[connection], unit)
 
     def more(self, unit: str) -> float:
         """The median of what doorward.spa.ssh took more within a turn."""
-        pairs = zip(self.costs[KNOCK], self.costs[PLAIN], strict=True)
-        values: list[float] = [getattr(knock, unit) - getattr(plain, unit) for knock, plain in pairs]
-        return statistics.median(values)
+        return doors.more(self.costs[KNOCK], self.costs[PLAIN], unit)
 
     def as_json(self) -> dict[str, object]:
         """Every value."""

@@ -167,14 +167,11 @@ class Figures:
 
     def median(self, way: str, name: str) -> float:
         """The median of one way."""
-        values: list[float] = [getattr(cost, name) for cost in self.costs[way]]
-        return statistics.median(values)
+        return doors.median(self.costs[way], name)
 
     def more(self, way: str, name: str) -> float:
         """The median of what a way took more than plain ssh in the same turn."""
-        pairs = zip(self.costs[way], self.costs[PLAIN], strict=True)
-        values: list[float] = [getattr(cost, name) - getattr(plain, name) for cost, plain in pairs]
-        return statistics.median(values)
+        return doors.more(self.costs[way], self.costs[PLAIN], name)
 
     def as_json(self) -> dict[str, object]:
         """The medians, and every value."""

@@ -186,9 +186,16 @@ class Gate:
         self._strangers: dict[bytes, tuple[_Who, float]] = {}  # and when
         self._blind_until = float(begun)  # Unix seconds: packets made earlier may have been seen and forgotten
         self._from_the_future = 0
-        self.pairs = {} if host_key is None else dict(_pairs(stanzas, host_key, pairs or {}))
-        members = _members(stanzas, None if host_key is None else public_key(host_key))
-        self._directory = Directory((members[key], pair) for key, pair in self.pairs.items()) if self.pairs else None
+        self.pairs: dict[PairKey, Pair] = {}
+        self._directory: Directory[tuple[_Member, ...]] | None = None
+        if host_key is not None:
+            host = public_key(host_key)
+            members = _members(stanzas, host)
+            for key, (one, *_) in members.items():
+                known = (pairs or {}).get(key)
+                self.pairs[key] = known or Pair.of_host(host_key, host, one.client.key, one.stanza.psk)
+            if members:
+                self._directory = Directory((members[key], pair) for key, pair in self.pairs.items())
         self._recent_tagged: dict[bytes, tuple[_Who, bytes]] = {}  # and the first origin
 
     def follow(self, now: float) -> None:
@@ -548,27 +555,13 @@ def _ways(stanzas: tuple[Stanza, ...]) -> Iterator[_Way]:
         yield _Way(place, stanza, how, everywhere, strangers, verify, (stanza.number, stanza.name))
 
 
-def _psk(stanza: Stanza) -> bytes:
-    return b"" if stanza.psk is None else stanza.psk.reveal()
-
-
-def _pairs(
-    stanzas: tuple[Stanza, ...], host_key: Secret, known: Mapping[PairKey, Pair]
-) -> Iterator[tuple[PairKey, Pair]]:
-    """What the host shares with each client; a client of several stanzas with one pre-shared key is one."""
-    host = public_key(host_key)
-    for stanza in stanzas:
-        for client in stanza.clients:
-            key = client.key.raw, host.raw, _psk(stanza)
-            yield key, known.get(key) or Pair.of_host(host_key, host, client.key, stanza.psk)
-
-
-def _members(stanzas: tuple[Stanza, ...], host: PublicKey | None) -> dict[PairKey, tuple[_Member, ...]]:
-    """The stanzas that name each client, in their order."""
+def _members(stanzas: tuple[Stanza, ...], host: PublicKey) -> dict[PairKey, tuple[_Member, ...]]:
+    """The stanzas that name each client, in their order; with one pre-shared key in several it is one client."""
     found: dict[PairKey, tuple[_Member, ...]] = {}
-    for stanza in stanzas if host is not None else ():
+    for stanza in stanzas:
+        psk = b"" if stanza.psk is None else stanza.psk.reveal()
         for client in stanza.clients:
-            key = client.key.raw, host.raw if host is not None else b"", _psk(stanza)
+            key = client.key.raw, host.raw, psk
             found[key] = (*found.get(key, ()), _Member(stanza, client))
     return found
 

@@ -240,9 +240,8 @@ class ReplayStore:
         row = self._database.execute(_FLOOR, (client,)).fetchone()
         if row is not None and made <= row[0]:
             return True
-        unsaved = sum(one.startswith(client) for one in self._unsaved)
         (count,) = self._database.execute(_OF_CLIENT, (client, client + _ABOVE, CLIENT_MAX)).fetchone()
-        if count + unsaved >= CLIENT_MAX:
+        if count >= CLIENT_MAX:
             self._database.execute(_RAISE_ONE, (client, made))
             msg = f"more than {CLIENT_MAX} packets of this client in the last minutes"
             raise _FloodError(msg)

@@ -424,6 +424,15 @@ class Secret:
         raise TypeError(msg)
 
 
+def exact_base64(text: str) -> bytes | None:
+    """The bytes of a text that is base64 as an encoder writes it; None for any other spelling."""
+    try:
+        raw = binascii.a2b_base64(text.encode("ascii"))
+    except (binascii.Error, UnicodeEncodeError):
+        return None
+    return raw if binascii.b2a_base64(raw, newline=False).decode("ascii") == text else None
+
+
 _CURVE_PRIME: Final = (1 << 255) - 19
 # The u-coordinates that X25519 maps to zero, whatever the private key: points of order 1, 2, 4 and 8, twist included.
 _LOW_ORDER: Final = frozenset(
@@ -471,11 +480,8 @@ class PublicKey:
         if kind != PUBLIC_KEY_WORD:
             msg = f"is no public key: {PUBLIC_KEY_WORD} BASE64"
             raise WireError(msg)
-        try:
-            raw = binascii.a2b_base64(encoded.encode("ascii"))
-        except (binascii.Error, UnicodeEncodeError):
-            raw = b""
-        if binascii.b2a_base64(raw, newline=False).decode("ascii") != encoded:
+        raw = exact_base64(encoded)
+        if raw is None:
             msg = "the public key is not base64, or was cut"
             raise WireError(msg)
         return PublicKey(raw)

@@ -387,9 +387,9 @@ def test_both_formats_share_the_port() -> None:
     assert len(door.grants) == 2
     text = (b"A" * 164, b"\0" * 164)
     assert [stands.judge(datagram(sent), NOW).reason for sent in text] == [Reason.TAG] * 2
-    without = gate(stanza(), host_key=None)
-    assert [without.judge(datagram(sent), NOW).reason for sent in text] == [Reason.HMAC, Reason.MALFORMED]
-    without.follow(NOW)
+    for without in (gate(stanza(), host_key=None), gate(stanza())):  # no key, and a key that no stanza asks for
+        assert [without.judge(datagram(sent), NOW).reason for sent in text] == [Reason.HMAC, Reason.MALFORMED]
+        without.follow(NOW)
     assert gate(clients(), host_key=None).judge(datagram(packet()), NOW).reason is Reason.MALFORMED
 
 

@@ -260,11 +260,13 @@ def _show(said: SimpleNamespace, outside: Outside) -> None:
 
 def _fingerprint(said: SimpleNamespace, outside: Outside) -> None:
     from doorward.client import identity, keys  # noqa: PLC0415  each command loads only what it needs
+    from doorward.crypto import fingerprint  # noqa: PLC0415  as above
 
     if said.keys:
         outside.say(identity.words_of(" ".join(said.keys)))
     else:
-        outside.say(identity.words(identity.load(said.file or keys.key_file(outside.environ))))
+        pair = identity.load(said.file or keys.key_file(outside.environ))
+        outside.say(fingerprint.of_line(pair.public, pair.comment))
 
 
 def _import(said: SimpleNamespace, outside: Outside) -> None:

@@ -39,10 +39,7 @@ def load(file: Path) -> KeyPair:
     mode = portable.mode(status)
     if mode & 0o077:
         raise refusal(file, f"holds a private key and has mode {mode:04o}: chmod 600 it")
-    found = private_key.parse(str(file), content)
-    if doorward.public_key(found.private) != found.public:
-        raise refusal(file, "its two keys are no pair: a line was changed")
-    return found
+    return doorward.whole(file, private_key.parse(str(file), content))
 
 
 def generate(
@@ -82,13 +79,7 @@ def words_of(text: str) -> str:
         ClientError: it is none.
     """
     try:
-        key, comment = convert.public_line(text)
+        return fingerprint.of_line(*convert.public_line(text))
     except (ValueError, WireError) as error:
         msg = f"{text[:60]!r}: {error}"
         raise ClientError(msg) from None
-    return f"{fingerprint.of_public(key)} {comment or ''}".rstrip()
-
-
-def words(pair: KeyPair) -> str:
-    """The fingerprint of the public half, with its comment."""
-    return f"{fingerprint.of_public(pair.public)} {pair.comment or ''}".rstrip()

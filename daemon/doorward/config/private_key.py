@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.config import convert, reader
 from doorward.errors import ConfigError, DoorwardError, Problem
-from doorward.values import PUBLIC_KEY_WORD, Secret
+from doorward.values import PUBLIC_KEY_WORD, Secret, exact_base64
 
 if TYPE_CHECKING:
     from doorward.config.reader import Line
@@ -68,11 +68,8 @@ def parse(path: str, content: bytes) -> KeyPair:
 
 
 def _private(value: str) -> Secret:
-    try:
-        raw = binascii.a2b_base64(value.encode("utf-8"))
-    except binascii.Error:
-        raw = b""
-    if len(raw) != KEY_BYTES or binascii.b2a_base64(raw, newline=False).decode("ascii") != value:
+    raw = exact_base64(value)
+    if raw is None or len(raw) != KEY_BYTES:
         msg = f"the private key is not {KEY_BYTES} bytes in base64, or was cut"
         raise ValueError(msg)
     return Secret(raw)

@@ -14,12 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from doorward.config.reader import refusal
 from doorward.errors import AuthenticationError, WireError
 from doorward.frozen import dataclass
 from doorward.values import PublicKey, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from doorward.config.private_key import KeyPair
 
 T = TypeVar("T")
 KEY_BYTES: Final = 32  # of private and pre-shared keys
@@ -38,6 +42,17 @@ def generate(random_bytes: Callable[[int], bytes]) -> Secret:
 def public_key(private: Secret) -> PublicKey:
     """The public half of a private key."""
     return PublicKey(_private(private).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+
+def whole(file: Path, pair: KeyPair) -> KeyPair:
+    """The pair that a file has.
+
+    Raises:
+        ConfigError: one of its keys is not the other's half.
+    """
+    if public_key(pair.private) != pair.public:
+        raise refusal(file, "its two keys are no pair: a line was changed")
+    return pair
 
 
 class Pair:

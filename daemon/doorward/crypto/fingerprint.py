@@ -41,6 +41,11 @@ def of_public(key: PublicKey) -> str:
     return _spelled(text)
 
 
+def of_line(key: PublicKey, comment: str | None) -> str:
+    """The fingerprint of a public key, with the comment that its line has."""
+    return f"{of_public(key)} {comment or ''}".rstrip()
+
+
 def _spelled(text: str) -> str:
     parts = [text[place : place + 4] for place in range(0, len(text), 4)]
     return f"{'-'.join(parts)} ({', '.join(' '.join(_SPELLED[letter] for letter in part) for part in parts)})"

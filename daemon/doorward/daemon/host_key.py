@@ -34,8 +34,8 @@ def main(argv: Sequence[str]) -> int:
     except DoorwardError as error:
         print(f"doorwardd: {error}", file=sys.stderr)  # noqa: T201  why the command failed
     else:
-        told = f"{fingerprint.of_public(pair.public)} {pair.comment or ''}".rstrip()
-        print(told if options.command == "fingerprint" else pair.line)  # noqa: T201  the command's output
+        told = fingerprint.of_line(pair.public, pair.comment) if options.command == "fingerprint" else pair.line
+        print(told)  # noqa: T201  the command's output
         return 0
     return 1
 
@@ -84,7 +84,4 @@ def _generate(path: Path, comment: str | None) -> KeyPair:
 
 
 def _load(path: Path) -> KeyPair:
-    found = private_key.parse(str(path), reader.content(path, secret=True))
-    if doorward.public_key(found.private) != found.public:
-        raise reader.refusal(path, "its two keys are no pair: a line was changed")
-    return found
+    return doorward.whole(path, private_key.parse(str(path), reader.content(path, secret=True)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from doorward import policy
-from doorward.crypto import openpgp, symmetric
-from doorward.crypto.doorward import Directory, Pair, nonce_of, public_key
+from doorward.crypto import curve, openpgp, symmetric
+from doorward.crypto.doorward import Directory, Pair, nonce_of
 from doorward.crypto.openpgp import Status, Unsealed
 from doorward.denials import (
     EXPIRED,
@@ -34,7 +34,17 @@ from doorward.denials import (
 )
 from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, WireError
 from doorward.policy import Facts
-from doorward.values import NO_PERMISSIONS, DigestType, Execution, Grant, Permissions, Reason, SymmetricKeys, address
+from doorward.values import (
+    NO_PERMISSIONS,
+    DigestType,
+    Execution,
+    Grant,
+    Permissions,
+    PublicKey,
+    Reason,
+    SymmetricKeys,
+    address,
+)
 from doorward.wire import doorward, fwknop
 from doorward.wire.fwknop import Message
 
@@ -45,7 +55,7 @@ if TYPE_CHECKING:
     from doorward.crypto.doorward import Found
     from doorward.crypto.openpgp import Signature
     from doorward.denials import Denial
-    from doorward.values import Datagram, PublicKey, Secret
+    from doorward.values import Datagram, Secret
     from doorward.wire.wish import Wish
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
@@ -189,7 +199,7 @@ class Gate:
         self.pairs: dict[PairKey, Pair] = {}
         self._directory: Directory[tuple[_Member, ...]] | None = None
         if host_key is not None:
-            host = public_key(host_key)
+            host = PublicKey(curve.public(host_key.reveal()))
             members = _members(stanzas, host)
             for key, (one, *_) in members.items():
                 known = (pairs or {}).get(key)

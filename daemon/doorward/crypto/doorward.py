@@ -1,5 +1,6 @@
 """The envelope of the format `doorward 1`: X25519, HKDF-SHA-256, ChaCha20-Poly1305, and the tags that name a sender.
 
+A client, which loads before every ssh, makes its packets by libcrypto; a host has loaded curve.py.
 Source: docs/packet-formats.md; RFC 7748, RFC 5869, RFC 8439.
 """
 
@@ -8,13 +9,8 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-import cryptography.hazmat.backends.openssl.backend  # noqa: F401  loaded at the first key, when files can be closed to us
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from doorward.config.reader import refusal
+from doorward.crypto import libcrypto
 from doorward.errors import AuthenticationError, WireError
 from doorward.frozen import dataclass
 from doorward.values import PublicKey, Secret
@@ -40,8 +36,18 @@ def generate(random_bytes: Callable[[int], bytes]) -> Secret:
 
 
 def public_key(private: Secret) -> PublicKey:
-    """The public half of a private key."""
-    return PublicKey(_private(private).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+    """The public half of a private key.
+
+    Raises:
+        WireError: the key has another length.
+    """
+    raw = _private(private)
+    public = libcrypto.x25519_public(raw)
+    if public is None:
+        from doorward.crypto import curve  # noqa: PLC0415  cryptography takes 20 to 70 ms to load, before every ssh
+
+        public = curve.public(raw)
+    return PublicKey(public)
 
 
 def whole(file: Path, pair: KeyPair) -> KeyPair:
@@ -70,12 +76,20 @@ class Pair:
     @classmethod
     def of_client(cls, private: Secret, host: PublicKey, psk: Secret | None = None) -> Pair:
         """The client's side."""
-        return cls(_extract(private, host, psk), public_key(private), host)
+        raw = _private(private)
+        shared = libcrypto.x25519(raw, host.raw)
+        if shared is None:
+            from doorward.crypto import curve  # noqa: PLC0415  as above
+
+            shared = curve.exchange(raw, host)
+        return cls(_extract(shared, psk), public_key(private), host)
 
     @classmethod
     def of_host(cls, private: Secret, host: PublicKey, client: PublicKey, psk: Secret | None = None) -> Pair:
         """The host's side; `host` is the public half of `private`, which is not computed again for each client."""
-        return cls(_extract(private, client, psk), client, host)
+        from doorward.crypto import curve  # noqa: PLC0415  as above; a host has loaded it
+
+        return cls(_extract(curve.exchange(_private(private), client), psk), client, host)
 
     def tag(self, epoch: int) -> bytes:
         """The name of this pair during one epoch."""
@@ -91,7 +105,12 @@ class Pair:
             msg = f"a nonce has {NONCE_BYTES} bytes"
             raise WireError(msg)
         tag = self.tag(epoch)
-        return tag + nonce + self._cipher(epoch).encrypt(nonce, plaintext, tag)
+        sealed = libcrypto.encrypt_chacha20_poly1305(self._key(epoch), nonce, plaintext, tag)
+        if sealed is None:
+            from doorward.crypto import curve  # noqa: PLC0415  as above
+
+            sealed = curve.encrypt(self._key(epoch), nonce, plaintext, tag)
+        return tag + nonce + sealed
 
     def unseal(self, packet: bytes, epoch: int) -> bytes:
         """The plaintext of a packet.
@@ -99,15 +118,17 @@ class Pair:
         Raises:
             AuthenticationError: this pair did not make it in this epoch.
         """
-        try:
-            return self._cipher(epoch).decrypt(packet[TAG_BYTES:_HEAD], packet[_HEAD:], packet[:TAG_BYTES])
-        except (InvalidTag, ValueError):  # ValueError: too short for a nonce
-            msg = "the packet was not made with the key that its tag names"
-            raise AuthenticationError(msg) from None
+        from doorward.crypto import curve  # noqa: PLC0415  as above; a host has loaded it
 
-    def _cipher(self, epoch: int) -> ChaCha20Poly1305:
-        """The cipher of one epoch: a nonce that a cloned machine repeats harms this epoch alone."""
-        return ChaCha20Poly1305(_expand(self._prk.reveal(), self._seal_info + epoch.to_bytes(8, "big")))
+        plaintext = curve.decrypt(self._key(epoch), packet[TAG_BYTES:_HEAD], packet[_HEAD:], packet[:TAG_BYTES])
+        if plaintext is None:
+            msg = "the packet was not made with the key that its tag names"
+            raise AuthenticationError(msg)
+        return plaintext
+
+    def _key(self, epoch: int) -> bytes:
+        """The key of one epoch: a nonce that a cloned machine repeats harms this epoch alone."""
+        return _expand(self._prk.reveal(), self._seal_info + epoch.to_bytes(8, "big"))
 
 
 def nonce_of(packet: bytes) -> bytes:
@@ -151,19 +172,18 @@ class Directory(Generic[T]):
         return known
 
 
-def _private(private: Secret) -> X25519PrivateKey:
+def _private(private: Secret) -> bytes:
     if len(private) != KEY_BYTES:
         msg = f"a private key has {KEY_BYTES} bytes"
         raise WireError(msg)
-    return X25519PrivateKey.from_private_bytes(private.reveal())
+    return private.reveal()
 
 
-def _extract(private: Secret, other: PublicKey, psk: Secret | None) -> bytes:
-    """The pseudorandom key of a pair (RFC 5869 §2.2). PublicKey has refused what makes the shared secret zero."""
+def _extract(shared: bytes, psk: Secret | None) -> bytes:
+    """The pseudorandom key of a pair (RFC 5869 §2.2)."""
     if psk is not None and (len(psk) != KEY_BYTES or psk.reveal() == _NO_PSK):
         msg = f"a pre-shared key has {KEY_BYTES} bytes, not all of them zero"
         raise WireError(msg)
-    shared = _private(private).exchange(X25519PublicKey.from_public_bytes(other.raw))
     return hmac.digest(_SALT, shared + (_NO_PSK if psk is None else psk.reveal()), "sha256")
 
 

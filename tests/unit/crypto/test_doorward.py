@@ -161,6 +161,7 @@ def test_the_module_is_the_only_one_that_knows_the_lengths() -> None:
 
 USE = """
 import sys
+from doorward import gate
 from doorward.crypto.doorward import Pair, public_key
 from doorward.values import Secret
 before = set(sys.modules)

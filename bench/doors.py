@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Final
 import peers
 
 from doorward import archive
+from doorward.config import private_key
+from doorward.config.private_key import KeyPair
+from doorward.crypto import doorward
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -140,7 +143,10 @@ def await_ready(ways: Iterable[Callable[[], Cost]]) -> None:
 
 
 def write_keys(folder: Path) -> None:
-    """Make the keys of sshd and of the one who logs in, and sshd's settings."""
+    """Make the keys of sshd and of the one who logs in, sshd's settings, and both sides' key pairs of doorward 1."""
+    for name in ("host.pair", "client.pair"):
+        private = doorward.generate(os.urandom)
+        _write(folder / name, private_key.text(KeyPair(private, doorward.public_key(private), name)))
     for name in ("host_key", "client_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     (folder / "authorized_keys").write_text((folder / "client_key.pub").read_text())
@@ -151,6 +157,11 @@ def write_keys(folder: Path) -> None:
         "MaxStartups 100\n"
     )
     Path("/run/sshd").mkdir(exist_ok=True)  # sshd's own chroot for its unprivileged part
+
+
+def public_line(pair: Path) -> str:
+    """The public half of a file with a key pair, as access.conf and ~/.fwknoprc have it."""
+    return str(private_key.parse(str(pair), pair.read_bytes()).public)
 
 
 def login(folder: Path) -> str:
@@ -177,11 +188,14 @@ def open_host(namespace: Namespace, folder: Path) -> Iterator[Host]:
 
 @contextlib.contextmanager
 def hidden_host(namespace: Namespace, folder: Path, program: Path, keys: str) -> Iterator[Host]:
-    """Yield a host behind doorwardd, which guards port 22; whether it hears already is not said."""
+    """Yield a host behind doorwardd, which guards port 22; whether it hears already is not said.
+
+    Its first stanza is for `keys`, its second for the client's key pair.
+    """
     home = folder / namespace.name
     home.mkdir(mode=0o700)
-    _write(home / "doorwardd.conf", f"FIREWALL_FILE {home}/none.nft;\n")
-    _write(home / "access.conf", _stanza(keys))
+    _write(home / "doorwardd.conf", f"FIREWALL_FILE {home}/none.nft;\nHOST_KEY_FILE {folder}/host.pair;\n")
+    _write(home / "access.conf", _stanza(keys) + _stanza(f"CLIENT {public_line(folder / 'client.pair')}\n"))
     files = ("-c", str(home / "doorwardd.conf"), "-a", str(home / "access.conf"), "-r", str(home / "run"))
     argv = [INTERPRETER, "-I", str(program), "doorwardd", "-f", *files]
     with _sshd(namespace, folder), _daemon(namespace, argv, home / "log"):

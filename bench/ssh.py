@@ -1,12 +1,15 @@
 """`ssh host true`: plain to an open host, through a knock to a hidden one, and after `fwknop` to one behind fwknopd.
 
-The three ways by turns, from the start of the command to its end; a table of medians, and what each way costs more than
-plain ssh (the median of the differences within a turn). The hidden host is behind doorwardd and is reached with the
-three lines that `doorward ssh-config` prints; the other one is behind Debian's fwknopd in its default mode and is
-reached by `fwknop -n … && ssh … true`. Each host has the same sshd. Before each turn the open host answers and the
-two others do not; after it they do, or the program ends with an error.
+The ways by turns, from the start of the command to its end; a table of medians, and what each way costs more than plain
+ssh (the median of the differences within a turn). The hidden host is behind doorwardd and is reached with the three
+lines that `doorward ssh-config` prints, in fwknop's format and with key pairs; the other one is behind Debian's fwknopd
+in its default mode and is reached by `fwknop -n … && ssh … true`. Each host has the same sshd. Before each way the
+open host answers and the hidden one does not; after it that does, or the program ends with an error.
 
-The last line is the time from the exec(2) of the program that knocks to its first packet: from a clock read by a small
+Machines differ, and one machine from hour to hour: so each turn times a Python that imports cryptography and does
+nothing, and what the knock costs is said in that, too. A ratio says the same on every machine.
+
+Then comes the time from the exec(2) of the program that knocks to its first packet: from a clock read by a small
 program that ssh runs in its place and that then becomes it by exec(2), to the kernel's own time stamp of the packet on
 the client's interface (AF_PACKET, SO_TIMESTAMPNS). Both are CLOCK_REALTIME.
 
@@ -37,9 +40,11 @@ if TYPE_CHECKING:
 
     from system.netns import Namespace
 
-PLAIN, KNOCK, FWKNOP = "ssh, open host", "ssh, doorwardd", "fwknop && ssh, fwknopd"
-WAYS: Final = (PLAIN, KNOCK, FWKNOP)
-FIRST_PACKET: Final = {KNOCK: "doorward connect", FWKNOP: "fwknop"}
+PLAIN, KNOCK, PAIRS, FWKNOP = "ssh, open host", "ssh, doorwardd", "ssh, doorwardd, key pairs", "fwknop && ssh, fwknopd"
+WAYS: Final = (PLAIN, KNOCK, PAIRS, FWKNOP)
+SHORT: Final = {PLAIN: "open", KNOCK: "hidden", PAIRS: "pairs", FWKNOP: "other"}
+FIRST_PACKET: Final = {KNOCK: "doorward connect", PAIRS: "doorward connect, key pairs", FWKNOP: "fwknop"}
+YARDSTICK: Final = (doors.INTERPRETER, "-I", "-c", "from cryptography.hazmat.primitives.ciphers import Cipher")
 _STAMP: Final = """\
 import os, sys, time
 file = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -63,7 +68,7 @@ class Site:
     def commands(self, config: str = "config") -> dict[str, list[str]]:
         """The command of each way."""
         ssh = f"ssh -F {self.folder}/{config}"
-        scripts = {PLAIN: f"{ssh} open true", KNOCK: f"{ssh} hidden true"}
+        scripts = {way: f"{ssh} {SHORT[way]} true" for way in WAYS}
         scripts[FWKNOP] = f"{self._stamped('fwknop') if config == 'stamped' else 'fwknop'} -n other && {ssh} other true"
         return {way: ["sh", "-c", script] for way, script in scripts.items()}
 
@@ -78,22 +83,22 @@ class Site:
     def write_files(self, program: Path) -> None:
         """Write the client's ssh_config, once as people have it and once with the exec(2) stamped, and ~/.fwknoprc."""
         sections = "".join(
-            f"[{name}]\nSPA_SERVER {self.hosts[way].address}\nACCESS tcp/22\n{_keys()}ALLOW_IP {self.client.ipv4}\n"
-            for way, name in ((KNOCK, "hidden"), (FWKNOP, "other"))
+            f"[{SHORT[way]}]\nSPA_SERVER {self.hosts[way].address}\nACCESS tcp/22\n{keys}ALLOW_IP {self.client.ipv4}\n"
+            for way, keys in ((KNOCK, _keys()), (PAIRS, self._pairs()), (FWKNOP, _keys()))
         )
         (self.folder / ".fwknoprc").write_text(sections)
         (self.folder / ".fwknoprc").chmod(0o600)
         (self.folder / "stamp.py").write_text(_STAMP)
-        words = (doors.INTERPRETER, "-I", str(program), "ssh-config", "hidden")
+        words = (doors.INTERPRETER, "-I", str(program), "ssh-config", SHORT[KNOCK], SHORT[PAIRS])
         block = self.client.run(*words, env=self.environment()).stdout
-        names = "".join(
-            f"Host {name}\n    HostName {self.hosts[way].address}\n"
-            for way, name in zip(WAYS, ("open", "hidden", "other"), strict=True)
-        )
+        names = "".join(f"Host {SHORT[way]}\n    HostName {self.hosts[way].address}\n" for way in WAYS)
         command = "ProxyCommand "
         stamped = block.replace(command, command + self._stamped(""))
         for file, lines in (("config", block), ("stamped", stamped)):
             (self.folder / file).write_text(lines + names + doors.login(self.folder))
+
+    def _pairs(self) -> str:
+        return f"HOST_KEY {doors.public_line(self.folder / 'host.pair')}\nCLIENT_KEY_FILE {self.folder}/client.pair\n"
 
     def _stamped(self, program: str) -> str:
         return f"{doors.INTERPRETER} -I -S {self.folder}/stamp.py {self.folder}/stamp {program}"
@@ -123,6 +128,7 @@ def site() -> Iterator[Site]:
             KNOCK: stack.enter_context(doors.hidden_host(spaces[1], folder, program, _keys())),
             FWKNOP: stack.enter_context(doors.fwknop_host(spaces[2], folder, _keys())),
         }
+        hosts[PAIRS] = hosts[KNOCK]
         hosts[KNOCK].await_listening()
         made = Site(client, hosts, folder)
         made.write_files(program)
@@ -132,15 +138,15 @@ def site() -> Iterator[Site]:
 
 def turn(made: Site, go: Callable[[str], object]) -> None:
     """Go each way once, from closed doors, and see that it opened them."""
-    for way in (KNOCK, FWKNOP):
-        made.hosts[way].close()
     if not made.hosts[PLAIN].is_open(made.client):
         message = "the open host does not answer"
         raise SystemExit(message)
     for way in WAYS:
-        if way != PLAIN and made.hosts[way].is_open(made.client):
-            message = f"{way}: the host answers before anybody has knocked"
-            raise SystemExit(message)
+        if way != PLAIN:
+            made.hosts[way].close()
+            if made.hosts[way].is_open(made.client):
+                message = f"{way}: the host answers before anybody has knocked"
+                raise SystemExit(message)
         go(way)
         if not made.hosts[way].is_open(made.client):
             message = f"{way}: ssh came through, and the port is closed: another host answered"
@@ -153,6 +159,7 @@ class Figures:
 
     costs: dict[str, list[Cost]] = field(default_factory=lambda: {way: [] for way in WAYS})
     packets: dict[str, list[float]] = field(default_factory=lambda: {way: [] for way in FIRST_PACKET})
+    yardstick: list[float] = field(default_factory=list)
     knocks: int = 0
 
     def lines(self) -> list[list[str]]:
@@ -173,6 +180,19 @@ class Figures:
         """The median of what a way took more than plain ssh in the same turn."""
         return doors.more(self.costs[way], self.costs[PLAIN], name)
 
+    def ratios(self) -> list[str]:
+        """What a knock costs, in Pythons that import cryptography."""
+        unit = statistics.median(self.yardstick)
+        lines = [f"python3 that imports cryptography: {unit:.1f} ms"]
+        for way in (KNOCK, PAIRS):
+            costs = self.more(way, "wall_ms"), statistics.median(self.packets[way])
+            lines.append(
+                "{}: {:.2f} of it more than plain ssh, {:.2f} to the first packet".format(
+                    way, *(cost / unit for cost in costs)
+                )
+            )
+        return lines
+
     def as_json(self) -> dict[str, object]:
         """The medians, and every value."""
         names = ("wall_ms", "cpu_ms")
@@ -181,6 +201,7 @@ class Figures:
             "median": {way: {name: round(self.median(way, name), 2) for name in names} for way in WAYS},
             "more_than_plain": {way: {name: round(self.more(way, name), 2) for name in names} for way in WAYS[1:]},
             "first_packet_ms": {way: round(statistics.median(times), 2) for way, times in self.packets.items()},
+            "python_with_cryptography_ms": [round(value, 2) for value in self.yardstick],
             "knocks_of_doorward": self.knocks,
             "values": {way: [[cost.wall_ms, cost.cpu_ms] for cost in costs] for way, costs in self.costs.items()},
             "first_packets": self.packets,
@@ -194,6 +215,8 @@ def measure(count: int) -> Figures:
         before = made.hosts[KNOCK].knocks
         for _ in range(count):
             turn(made, lambda way: figures.costs[way].append(made.run(way)))
+            bare = doors.timed(made.client, YARDSTICK, made.environment(), made.folder / "said")
+            figures.yardstick.append(bare.wall_ms)
         figures.knocks = made.hosts[KNOCK].knocks - before
 
         def stamped(way: str) -> None:
@@ -252,7 +275,8 @@ def main() -> None:
     print(doors.table(figures.lines()))
     for way, program in FIRST_PACKET.items():
         print(f"exec of {program} to its first packet: {statistics.median(figures.packets[way]):.1f} ms")
-    print(f"knocks at doorwardd: {figures.knocks} for {options.n} connections")
+    print("\n".join(figures.ratios()))
+    print(f"knocks at doorwardd: {figures.knocks} for {2 * options.n} connections")
     if options.json:
         options.json.write_text(json.dumps(figures.as_json(), indent=1))
 

@@ -108,8 +108,9 @@ def resolve(
 
 
 def _lookup(host: str, port: int, family: int) -> tuple[Endpoint, ...] | OSError:
+    name = host.encode("ascii") if host.isascii() else host  # for a text Python loads its tables of Unicode, 1 ms
     try:
-        answers = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(name, port, family, socket.SOCK_STREAM)
     except ValueError as error:  # UnicodeError is one
         return OSError(0, f"no host name ({error})")
     except OSError as error:

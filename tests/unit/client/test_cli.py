@@ -312,7 +312,7 @@ def run(*words: str, home: Path) -> subprocess.CompletedProcess[str]:
 def test_connect_loads_neither_the_daemon_nor_the_hosts_commands_nor_scapy(home: Path) -> None:
     program = (
         "import sys; from doorward import console; console.main(['connect', '127.0.0.1', '1']);"
-        "print(sorted(name for name in sys.modules if name.startswith(('doorward', 'scapy', 'asyncio', 'json'))))"
+        "print(sorted(name for name in sys.modules if name.startswith(('doorward', 'scapy', 'async', 'json', 'enc'))))"
     )
     shown = subprocess.run(
         [sys.executable, "-c", program],
@@ -322,7 +322,9 @@ def test_connect_loads_neither_the_daemon_nor_the_hosts_commands_nor_scapy(home:
         env={**os.environ, "PYTHONPATH": str(DAEMON), "HOME": str(home)},
     ).stdout
     assert "doorward.client.connect" in shown
-    for absent in ("doorward.host.commands", "doorward.daemon", "doorward.firewall", "scapy", "asyncio", "json"):
+    assert "'encodings.utf_8'" in shown
+    forbidden = ("doorward.host.commands", "doorward.daemon", "doorward.firewall", "scapy", "asyncio", "json")
+    for absent in (*forbidden, "encodings.idna"):
         assert f"'{absent}" not in shown
 
 

@@ -71,7 +71,7 @@ class Scene:
             config = f"{self.folder}/ssh_config" if cause.host == NAME else "none"
             client = None
             if cause.called:
-                client = self.doorward("connect", cause.host, *(["--timeout", "2.5"] if cause.waits else []))
+                client = self.doorward("connect", cause.host, *(["--timeout", "3.6"] if cause.waits else []))
             self.host.nft("flush set inet doorward open4")
             doctor = self.doorward("doctor", cause.host, "-F", config)
             self.host.nft("flush set inet doorward open4")

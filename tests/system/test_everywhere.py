@@ -280,7 +280,24 @@ def test_the_proof_of_silence_behind_a_bastion_is_about_the_place_where_ssh_goes
     assert f"cannot be seen from the jump host: doorward: {PLAIN} port 2222: " in shown
 
 
-def by_ansible(lab: Place, hosts: dict[str, dict[str, str]], which: str = "all", module: str = "raw") -> str:
+def test_a_bastion_that_is_too_slow_proves_no_silence(lab: Place) -> None:
+    """An open host is as silent behind it as a closed one."""
+    lab.configure(f"Host open\n    HostName {PLAIN}\n")
+    (lab.folder / "silence.py").write_text(SILENCE)
+    (lab.folder / "slow").mkdir()
+    (lab.folder / "slow/ssh").write_text('#!/bin/sh\ncase $* in *-W*) exec sleep 600 ;; esac\nexec /usr/bin/ssh "$@"\n')
+    (lab.folder / "slow/ssh").chmod(0o755)
+    hosts = {"web1": {"ansible_host": WEB1}, "open": {"ansible_spa_jump": "web1"}}
+    asked = (lab, hosts, "open", "silence")
+    assert '"is_silent": false' in by_ansible(*asked)
+    slow = by_ansible(*asked, PATH=f"{lab.folder}/slow:{os.environ['PATH']}", ANSIBLE_TIMEOUT="4")
+    assert "is_silent" not in slow
+    assert "the jump host does not answer in time, so that silence behind it would prove nothing" in slow
+
+
+def by_ansible(
+    lab: Place, hosts: dict[str, dict[str, str]], which: str = "all", module: str = "raw", **environ: str
+) -> str:
     """Run a command at hosts through the connection plugin."""
     key = f"{doorwardd.KEY}\n{doorwardd.HMAC_KEY}\n"
     common = {
@@ -297,7 +314,7 @@ def by_ansible(lab: Place, hosts: dict[str, dict[str, str]], which: str = "all",
     more["ANSIBLE_ACTION_PLUGINS"] = str(lab.folder)
     words = [program, "-i", str(lab.folder / "hosts.json"), which, "-m", module]
     words += ["-a", "echo inside"] if module == "raw" else []
-    done = lab.client.run(*words, check=False, env={**lab.environment(), **more})
+    done = lab.client.run(*words, check=False, env={**lab.environment(), **more, **environ})
     return done.stdout + done.stderr
 
 

@@ -123,9 +123,11 @@ notes:
 """
 
 import hashlib
+import math
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,8 +143,10 @@ if TYPE_CHECKING:
 _ARGUMENTS = ("ssh_args", "ssh_common_args", "ssh_extra_args", "sftp_extra_args", "scp_extra_args")
 _ASK_HOST = "seen? "  # a status of the helper: the host at the address behind it has not said lately where it sees us
 _SSH_CONNECTION_WORDS = 4
-_PROBE = "3"  # seconds for an answer without a knock
+_PROBE = 3  # seconds for an answer without a knock, and as often the time that a sure answer takes
+_NOBODY = ("127.0.0.1", "1")  # a jump host says at once what it finds there, and that it may not look
 _SILENT = ": no answer through jump host "  # what the helper says then
+_ANSWERED = " does not get through to "  # and where the jump host has an answer that is no connection
 _SHORTEST = 2  # seconds: less would not leave time for one lost packet
 
 
@@ -323,19 +327,37 @@ class Connection(SSHConnection):
     def spa_is_silent_behind_the_jump(self) -> bool:
         """Tell whether the host gives no answer to the jump host where nobody has knocked.
 
+        A jump host that is slow is silent too: before and after it has to answer for a port of its own.
+
         Raises:
-            AnsibleConnectionFailure: the jump host cannot try.
+            AnsibleConnectionFailure: the jump host cannot try, or does not answer in time itself.
         """
         there = self.spa_dialled()
-        place = ("--", there.host, str(there.port))
-        words = [*_archive.command("connect"), *self._spa_no_key(), "--timeout", _PROBE, *self.spa_jump_arguments()]
-        done = subprocess.run(  # noqa: S603  our own archive, no shell
-            [*words, *place], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-        )
+        took = self._spa_answer_of_the_jump()
+        done = self._spa_through_the_jump(_PROBE + math.ceil(_PROBE * took), there.host, str(there.port))
         if done.returncode and _SILENT not in done.stderr:
             msg = f"whether the host is silent cannot be seen from the jump host: {done.stderr.strip()[-500:]}"
             raise AnsibleConnectionFailure(msg)
+        self._spa_answer_of_the_jump()
         return done.returncode != 0
+
+    def _spa_answer_of_the_jump(self) -> float:
+        """Return the seconds that the jump host takes for a sure answer."""
+        begun = time.monotonic()
+        done = self._spa_through_the_jump(int(self.get_option("timeout")), *_NOBODY)
+        if done.returncode and _ANSWERED not in done.stderr:
+            said = done.stderr.strip()[-500:]
+            msg = f"the jump host does not answer in time, so that silence behind it would prove nothing: {said}"
+            raise AnsibleConnectionFailure(msg)
+        return time.monotonic() - begun
+
+    def _spa_through_the_jump(self, seconds: int, host: str, port: str) -> subprocess.CompletedProcess[str]:
+        """Return what comes of a connection without a knock, from the jump host."""
+        options = ("--timeout", str(seconds), *self.spa_jump_arguments())
+        words = [*_archive.command("connect"), *self._spa_no_key(), *options, "--", host, port]
+        return subprocess.run(  # noqa: S603  our own archive, no shell
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + 60, check=False
+        )
 
     def _spa_jump_helper(self, jump: _jump.Jump) -> list[str] | None:
         """Return the command that connects to a jump host; None where that is plain ssh."""

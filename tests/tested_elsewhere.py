@@ -64,6 +64,7 @@ TESTED_BY: Final = {
     "gnupg/remote.py": "system/test_gnupg.py",
     "gnupg/supervisor.py": "system/test_gnupg.py",
     "gnupg/worker.py": "system/test_gnupg.py",
+    "helper/gatekeeper.py": "system/test_kernel_gate.py",
     "helper/keeper.py": "system/test_other_firewalls.py",
     "helper/messages.py": "property/test_messages.py",
     "helper/process.py": "system/test_adopting.py",

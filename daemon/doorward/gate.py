@@ -213,6 +213,13 @@ class Gate:
         if self._directory is not None:
             self._directory.follow(doorward.epoch_of(int(now * 1000)))
 
+    def tags(self, now: float) -> dict[int, tuple[bytes, ...]]:
+        """The tags that packets may have at `now` (Unix seconds), by their epochs; none where no client has a key."""
+        if self._directory is None:
+            return {}
+        self.follow(now)
+        return self._directory.tags
+
     def go_on_from(self, other: Gate) -> None:
         """Take over the packets that another gate has seen, after a reload."""
         self._recent, self._strangers = other._recent, other._strangers
@@ -299,7 +306,7 @@ class Gate:
             if stanza.expires is not None and packet.now >= stanza.expires:
                 verdict = Verdict(EXPIRED, datagram, stanza.number, name=client.name or stanza.name)
             else:
-                verdict = self._decide(stanza, packet, wish, doorward.SKEW_SECONDS, client=client.name)
+                verdict = self._decide(stanza, packet, wish, doorward.SKEW_SECONDS, client=client)
             if verdict.reason in _FINAL:
                 return verdict
             furthest = _further(furthest, verdict)
@@ -507,15 +514,16 @@ class Gate:
         max_age: int | None,
         *,
         signer: str | None = None,
-        client: str | None = None,
+        client: Client | None = None,
     ) -> Verdict:
         """The verdict of a new message, its effect done."""
         datagram = packet.datagram
         origin, destination = address(datagram.origin), address(datagram.destination)
         forwarded = None if datagram.forwarded is None else address(datagram.forwarded)
         permissions = self._permissions
-        facts = Facts(stanza, wish, origin, destination, packet.now, max_age, permissions, forwarded, client)
-        told = Verdict(None, datagram, stanza.number, wish.user, signer=signer, name=client or stanza.name)
+        name, key = (None, None) if client is None else (client.name, client.key)
+        facts = Facts(stanza, wish, origin, destination, packet.now, max_age, permissions, forwarded, name, key)
+        told = Verdict(None, datagram, stanza.number, wish.user, signer=signer, name=name or stanza.name)
         decision = policy.decide(facts)
         if isinstance(decision, Execution):
             return told._replace(denial=self._do_execute(decision), execution=decision)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from doorward.config.stanza import Forwarding, Stanza, Target
     from doorward.denials import Denial, ServiceDenial, TargetDenial
+    from doorward.values import PublicKey
 
 CLOCK_SECONDS: Final = 30 * 86400  # no packet is under way for a month; a host without a battery is years off
 
@@ -59,7 +60,7 @@ class Facts:
     """All inputs of a decision. `now` in Unix seconds, `max_age` in seconds or None where ageing is off.
 
     `forwarded` is the client that a trusted proxy names; it replaces the origin where the packet names no source.
-    `client` is the name behind the public key of the packet's sender, where it has one.
+    `client` is the name behind the public key `key` of the packet's sender, where it has one.
     """
 
     stanza: Stanza
@@ -71,6 +72,7 @@ class Facts:
     permissions: Permissions = NO_PERMISSIONS
     forwarded: IPAddress | None = None
     client: str | None = None
+    key: PublicKey | None = None
 
 
 def decide(facts: Facts) -> Grant | Execution | Denial:
@@ -97,6 +99,7 @@ def _grant(facts: Facts) -> Grant:
         facts.stanza.require_os,
         facts.destination if facts.permissions.destination_rule else None,
         facts.client or facts.stanza.name,
+        facts.key,
     )
 
 

@@ -281,7 +281,8 @@ class Grant:
     """An opening: `source` may start new connections to `services` for `seconds` from now.
 
     With `nat` they are forwarded; with `os` only those count whose first packet looks like that system's (a genre
-    of nftables' fingerprints); with `destination` only those to that address of this host. `name` is the stanza's.
+    of nftables' fingerprints); with `destination` only those to that address of this host. `name` is the stanza's, or
+    that of the client whose public key is `key`.
     """
 
     source: IPAddress
@@ -291,6 +292,7 @@ class Grant:
     os: str | None = None
     destination: IPAddress | None = None
     name: str | None = None
+    key: PublicKey | None = None
 
     def __post_init__(self) -> None:
         """Refuse a grant that no firewall could express."""

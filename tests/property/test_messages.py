@@ -14,11 +14,13 @@ from doorward.commands.messages import ORDERS, Execute, Report, Reread
 from doorward.errors import HelperError, WireError
 from doorward.helper.limits import MARK_BYTES
 from doorward.helper.messages import (
+    EPOCH_MAX,
     REPLIES,
     REQUESTS,
     SERVICES_MAX,
     Adopt,
     Adopted,
+    AskRefused,
     Audit,
     Configuration,
     Configure,
@@ -26,9 +28,11 @@ from doorward.helper.messages import (
     Open,
     OpenAudit,
     Refused,
+    RefusedPackets,
+    Tags,
 )
 from doorward.linux.seqpacket import MESSAGE_MAX
-from doorward.values import COMMAND_MAX, GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, Service
+from doorward.values import COMMAND_MAX, GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, PublicKey, Service
 
 if TYPE_CHECKING:
     from doorward.commands.messages import Order
@@ -81,13 +85,21 @@ def drawn_grants(draw: st.DrawFn) -> Grant:
         draw(st.none() | nats(source.version)),
         draw(st.none() | st.from_regex(r"[A-Za-z0-9@+-]{1,15}", fullmatch=True)),
         draw(st.none() | addresses(source.version)),
+        key=draw(st.none() | st.integers(2, 1 << 200).map(lambda number: PublicKey(number.to_bytes(32, "little")))),
     )
 
 
 grants = drawn_grants()
-requests = st.sampled_from([Configure(), Adopt(), OpenAudit()]) | st.builds(Open, grants)
+tags = st.builds(
+    Tags,
+    st.integers(0, EPOCH_MAX),
+    st.lists(st.binary(min_size=8, max_size=8), max_size=9).map(b"".join),
+    st.booleans(),
+)
+requests = st.sampled_from([Configure(), Adopt(), OpenAudit(), AskRefused()]) | st.builds(Open, grants) | tags
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
-replies = st.sampled_from([Configuration(), Adopted(), Done(), Audit()]) | st.builds(Refused, texts)
+counts = st.builds(RefusedPackets, st.integers(0, (1 << 63) - 1))
+replies = st.sampled_from([Configuration(), Adopted(), Done(), Audit()]) | st.builds(Refused, texts) | counts
 
 
 @given(requests)

@@ -96,8 +96,25 @@ class TakenOver(Listener):
             "lead connections to another port": lambda: self._power.open(_leading(Nat(None, 22))),
             "lead connections to another host": lambda: self._power.open(_leading(Nat(TARGET, 22))),
             "have AUDIT_FILE opened where none is configured": self._power.open_audit,
+            **(self._on_the_gate() if self._configuration.clients else {}),
             "send the helper nonsense": lambda: _nonsense(self),
         }
+
+    def _on_the_gate(self) -> dict[str, Callable[[], Any]]:
+        most, now = 3 * self._configuration.clients, int(time.time()) // 64
+        strange = [os.urandom(8) for _ in range(most + 1)]
+        return {
+            "let more tags pass than clients have": lambda: self._power.let_pass({now: strange}),
+            "let them pass in several messages": lambda: self._let_pass_later({now: strange[:most], now + 1: strange}),
+            "let tags of another time pass": lambda: self._power.let_pass({now + 9: strange[:1]}),
+            "let strangers' tags pass": lambda: self._let_pass_later({now: strange[:most]}),
+            "let others pass at once": lambda: self._power.let_pass({now: strange[1:]}),
+        }
+
+    def _let_pass_later(self, tags: dict[int, list[bytes]]) -> None:
+        """Let tags pass when the listener's own refresh at its start is long enough ago."""
+        time.sleep(1.1)
+        self._power.let_pass(tags)
 
 
 def _leading(nat: Nat) -> Grant:

@@ -6,6 +6,7 @@ packet's end drops it (Linux Documentation/networking/filter.rst), so a truncate
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import CaptureError
@@ -13,12 +14,13 @@ from doorward.linux.bpf import JA, JEQ, JEQ_X, JGE, JGE_X, JGT, JSET, RET, Sourc
 from doorward.values import PORT_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from doorward.values import Carriers, Datagram
 
 PAYLOAD_MIN: Final = 140  # bytes; fwknop's MIN_SPA_DATA_SIZE (lib/fko_limits.h)
 PAYLOAD_MAX: Final = 1500  # bytes; fwknop's MAX_SPA_PACKET_LEN
+TAGGED: Final = 164  # bytes of every packet of the format doorward 1, and of none of fwknop's
 INSTRUCTIONS_MAX: Final = 4096  # BPF_MAXINSNS
 VLAN_TAG: Final = 4  # bytes: a tag's control word and the next type (IEEE 802.1Q)
 ACCEPT: Final = 0xFFFF  # bytes of the packet to keep: all of it
@@ -35,31 +37,49 @@ _ECHO: Final = {"icmp4": (0x0000, 0x0800), "icmp6": (0x8000, 0x8100)}  # type an
 
 # linux/bpf_common.h
 _LD_W, _LD_H, _LD_B, _LD_LEN, _LD_H_X, _LD_B_X, _LD_MEM = 0x20, 0x28, 0x30, 0x80, 0x48, 0x50, 0x60
+_LD_W_X: Final = 0x40
 _LDX_IMM, _LDX_MEM, _LDX_IHL = 0x01, 0x61, 0xB1
-_ST, _TAX, _TXA, _ADD_X, _ADD_K, _SUB_X, _AND_K, _RSH_K = 0x02, 0x07, 0x87, 0x0C, 0x04, 0x1C, 0x54, 0x74
-_IP_END, _UDP_END, _PORT, _NEXT, _HEADER = range(5)  # scratch cells: ends in bytes, port, next header, TCP's length
-
+_ST, _TAX, _TXA, _ADD_X, _ADD_K, _SUB_X, _SUB_K, _AND_K, _RSH_K = 0x02, 0x07, 0x87, 0x0C, 0x04, 0x1C, 0x14, 0x54, 0x74
+# scratch cells: ends in bytes, port, next header, TCP's length; beginning and length of the payload
+_IP_END, _UDP_END, _PORT, _NEXT, _HEADER, _PAYLOAD, _LENGTH = range(7)
+_HEAD: Final = 4  # bytes of a tag that are compared; the listener compares all of them
+_LEAF: Final = 16  # tags that are compared one after the other
 
 _DROP: Final = Step(JA, label="drop")
 
 
-def program(
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """The formats for whose packets a configuration has keys."""
+
+    fwknop: bool = True
+    doorward: bool = False
+
+    @property
+    def payload(self) -> tuple[int, int]:
+        """The shortest and the longest payload."""
+        return (PAYLOAD_MIN, PAYLOAD_MAX) if self.fwknop or not self.doorward else (TAGGED, TAGGED)
+
+
+def program(  # noqa: PLR0913  what a packet is asked, each named
     carriers: Carriers,
     ifindexes: Sequence[int] | None = None,
     payload: tuple[int, int] = (PAYLOAD_MIN, PAYLOAD_MAX),
     *,
     promiscuous: bool = False,
     tagged: bool = False,
+    tags: Collection[bytes] | None = None,
 ) -> bytes:
     """The struct sock_filter array for `carriers` with a payload of `payload` bytes, both ends included.
 
     `ifindexes` None accepts every interface, an empty sequence none. The program accepts packets to this host, with
     `promiscuous` also those to other hardware addresses: unfragmented, without IPv6 extension headers, with lengths
     that agree and lie within the frame. It ignores checksums: a tap sees them before the hardware or the peer's offload
-    has filled them in. With `tagged`, a second VLAN tag precedes the IP header.
+    has filled them in. With `tagged`, a second VLAN tag precedes the IP header. With `tags`, a payload of TAGGED bytes
+    passes only where it begins like one of them.
 
     Raises:
-        CaptureError: a port outside 1 to 65535, or more of them or of interfaces than the kernel takes.
+        CaptureError: a port outside 1 to 65535, or more of them, of interfaces or of tags than the kernel takes.
     """
     source = [
         *_to_this_host(promiscuous=promiscuous),
@@ -69,14 +89,42 @@ def program(
         *_udp(carriers, *payload),
         *_tcp(carriers, *payload),
         *_icmp(carriers, *payload),
+        "accept",
+        *_by_tag(tags),
+        *("tagged", Step(RET, ACCEPT)),
         *("drop", Step(RET, 0)),
-        *("accept", Step(RET, ACCEPT)),
     ]
     if sum(map(size, source)) > INSTRUCTIONS_MAX:
         count = sum(map(len, (carriers.udp, carriers.tcp, carriers.syn)))
-        msg = f"{count} port ranges on {len(ifindexes or ())} interfaces are more than one BPF program holds"
+        known = "" if tags is None else f" and {len(tags)} tags"
+        msg = f"{count} port ranges on {len(ifindexes or ())} interfaces{known} are more than one BPF program holds"
         raise CaptureError(msg)
     return assemble(source)
+
+
+def _by_tag(tags: Collection[bytes] | None) -> Source:
+    """The steps that drop a payload of TAGGED bytes that begins like none of these; None drops none."""
+    if tags is None:
+        return []
+    heads = sorted({int.from_bytes(tag[:_HEAD], "big") for tag in tags})
+    return [
+        *(Step(_LD_MEM, _LENGTH), Step(JEQ, TAGGED, "tagged", when=False)),
+        *(Step(_LDX_MEM, _PAYLOAD), Step(_LD_W_X, 0)),
+        *_search(heads, "head"),
+    ]
+
+
+def _search(heads: Sequence[int], name: str) -> Source:
+    """The steps that look for A among ascending numbers: by halves, and at the end one by one."""
+    if len(heads) <= _LEAF:
+        return [*(Step(JEQ, head, "tagged") for head in heads), _DROP]
+    middle, above = len(heads) // 2, f"{name} above"
+    return [
+        Step(JGE, heads[middle], above),
+        *_search(heads[:middle], f"{name} below"),
+        above,
+        *_search(heads[middle:], above),
+    ]
 
 
 def datagrams(payload: tuple[int, int] = (PAYLOAD_MIN, PAYLOAD_MAX)) -> bytes:
@@ -165,6 +213,8 @@ def _udp(carriers: Carriers, payload_min: int, payload_max: int) -> Source:
         return []
     return [
         "udp",
+        *(Step(_TXA), Step(_ADD_K, _UDP_HEADER), Step(_ST, _PAYLOAD)),
+        *(Step(_LD_H_X, 4), Step(_SUB_K, _UDP_HEADER), Step(_ST, _LENGTH)),
         Step(_LD_H_X, 4),
         _need(JGE, payload_min + _UDP_HEADER),
         Step(JGT, payload_max + _UDP_HEADER, "drop"),
@@ -213,6 +263,7 @@ def _payload(payload_min: int, payload_max: int) -> Source:
     """The steps that drop packets without a payload from X to _IP_END; an end before X wraps to a huge length."""
     return [
         *(Step(_LD_MEM, _IP_END), Step(_SUB_X), _need(JGE, payload_min), Step(JGT, payload_max, "drop")),
+        *(Step(_ST, _LENGTH), Step(_TXA), Step(_ST, _PAYLOAD)),
         *(Step(_LD_LEN), Step(_LDX_MEM, _IP_END), _need(JGE_X)),
     ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import socket
@@ -23,7 +24,7 @@ from doorward.errors import CaptureError
 from doorward.linux.bpf import INSTRUCTION_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from doorward.values import Carriers, Datagram
 
@@ -42,6 +43,13 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 LONGEST: Final = 2048  # bytes: an IPv4 header with options and the longest payload fit
 
 
+FWKNOP: Final = bpf.Formats()
+
+
+class NoRoomError(CaptureError):
+    """The kernel has no room for a socket's filter (net.core.optmem_max)."""
+
+
 class Taps:
     """The capture sockets and their filters. Making them needs privileges, reading them does not.
 
@@ -55,10 +63,12 @@ class Taps:
         *,
         promiscuous: bool = False,
         receive_buffer: int = RECEIVE_BUFFER,
+        formats: bpf.Formats = FWKNOP,
     ) -> None:
         """Open the sockets. `interfaces` empty means all; refresh() waits for a missing one and names it.
 
-        `promiscuous` also hears packets to other hardware addresses, on later interfaces too.
+        `promiscuous` also hears packets to other hardware addresses, on later interfaces too. Packets of doorward 1
+        pass whatever their tag until let_pass() names tags.
 
         Raises:
             CaptureError: no capability, no AF_PACKET in this kernel, or a filter that it refuses.
@@ -66,6 +76,9 @@ class Taps:
         self._carriers = carriers
         self._interfaces = tuple(interfaces)
         self._promiscuous = promiscuous
+        self._formats = formats
+        self._tags: tuple[bytes, ...] | None = None
+        self._refused_tags = ""
         self._overhearing: frozenset[int] = frozenset()
         self._unreported = True
         self._indexes = self._resolve()
@@ -81,19 +94,26 @@ class Taps:
             stack.pop_all()
         self._overhear()
 
-    def listen(self, carriers: Carriers, interfaces: Sequence[str] = (), *, promiscuous: bool = False) -> None:
+    def listen(
+        self,
+        carriers: Carriers,
+        interfaces: Sequence[str] = (),
+        *,
+        promiscuous: bool = False,
+        formats: bpf.Formats = FWKNOP,
+    ) -> None:
         """Listen for other knocks or on other interfaces from now on; the sockets stay the same.
 
         Raises:
             CaptureError: the kernel refuses the filter; the old one stays.
         """
-        before = self._carriers, self._interfaces, self._indexes, self._promiscuous
+        before = self._carriers, self._interfaces, self._indexes, self._promiscuous, self._formats
         self._carriers, self._interfaces, self._promiscuous = carriers, tuple(interfaces), promiscuous
-        self._indexes = self._resolve()
+        self._formats, self._indexes = formats, self._resolve()
         try:
             self._swap_filters()
         except CaptureError:
-            self._carriers, self._interfaces, self._indexes, self._promiscuous = before
+            self._carriers, self._interfaces, self._indexes, self._promiscuous, self._formats = before
             self._swap_filters()
             raise
         self._overhear()
@@ -101,7 +121,27 @@ class Taps:
 
     def listening(self) -> Callable[[], None]:
         """A function that restores the present state of listening."""
-        return partial(self.listen, self._carriers, self._interfaces, promiscuous=self._promiscuous)
+        return partial(
+            self.listen, self._carriers, self._interfaces, promiscuous=self._promiscuous, formats=self._formats
+        )
+
+    def let_pass(self, tags: Iterable[bytes]) -> str | None:
+        """Let packets of doorward 1 pass only with one of these tags from now on.
+
+        Where the filter has no room for the tags (BPF_MAXINSNS, net.core.optmem_max) every tag passes, as before the
+        first call; return a line when that begins or ends.
+
+        Raises:
+            CaptureError: the kernel refuses the filter for another reason.
+        """
+        self._tags = tuple(tags)
+        before, self._refused_tags = self._refused_tags, ""
+        self._swap_filters()
+        if self._refused_tags == before:
+            return None
+        if not self._refused_tags:
+            return "capture: the filter has room for the tags again"
+        return f"capture: {self._refused_tags}: packets of {bpf.TAGGED} bytes pass whatever their tag"
 
     def refresh(self) -> str | None:
         """Swap the filter when a named interface has another index than before; return one line on a change."""
@@ -127,11 +167,11 @@ class Taps:
         """The index of every named interface, 0 for a missing one."""
         return tuple(map(_index, self._interfaces))
 
-    def _program(self, kind: int) -> bytes:
+    def _program(self, kind: int, tags: Collection[bytes] | None = None) -> bytes:
         """A socket's filter for the present interfaces; without names it accepts every interface."""
         indexes = [index for index in self._indexes if index] if self._interfaces else None
-        tagged = kind == _ETH_P_8021Q
-        return bpf.program(self._carriers, indexes, promiscuous=self._promiscuous, tagged=tagged)
+        payload, tagged = self._formats.payload, kind == _ETH_P_8021Q
+        return bpf.program(self._carriers, indexes, payload, promiscuous=self._promiscuous, tagged=tagged, tags=tags)
 
     def _overhear(self) -> None:
         """Make exactly the wanted interfaces promiscuous; the kernel counts the users of each."""
@@ -151,13 +191,39 @@ class Taps:
 
     def _swap_filters(self) -> None:
         """Replace the filters; each change is atomic, no packet passes between old and new."""
-        programs = [self._program(kind) for kind in _ETH_P]
+        if self._formats.doorward and self._tags is not None:
+            self._swap_to_tags(self._tags)
+        else:
+            self._attach([self._program(kind) for kind in _ETH_P])
+
+    def _swap_to_tags(self, tags: tuple[bytes, ...]) -> None:
+        """Compare tags in the filters, or pass them all where there is no room.
+
+        The kernel counts old and new filter together: the small one goes between two large ones.
+        """
+        try:
+            programs = [self._program(kind, tags) for kind in _ETH_P]
+        except CaptureError as error:
+            self._refused_tags = str(error)
+            self._attach([self._program(kind) for kind in _ETH_P])
+            return
+        try:
+            self._attach(programs)
+        except NoRoomError:
+            self._attach([self._program(kind) for kind in _ETH_P])
+            try:
+                self._attach(programs)
+            except NoRoomError:
+                self._refused_tags = f"the filter of {len(tags)} tags is more than net.core.optmem_max has room for"
+                self._attach([self._program(kind) for kind in _ETH_P])
+
+    def _attach(self, programs: Sequence[bytes]) -> None:
         try:
             for opened, program in zip(self.sockets, programs, strict=True):
                 attach(opened, program)
         except OSError as error:
             msg = f"cannot change the capture filter: {error}"
-            raise CaptureError(msg) from error
+            raise (NoRoomError if error.errno == errno.ENOMEM else CaptureError)(msg) from error
 
 
 class PacketCapture(Capture):

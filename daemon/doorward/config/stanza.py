@@ -146,7 +146,3 @@ class Stanza:
         """Whether packets are authenticated before they are decrypted."""
         keyed = any(made is not None and made.hmac_key is not None for made in (self.keys, self.openpgp))
         return keyed or bool(self.clients)
-
-    def grants_as(self, name: str | None) -> bool:
-        """Whether its grants may have this name: its own, or that of one of its clients."""
-        return name == self.name or any(name == one.name for one in self.clients)

@@ -152,12 +152,14 @@ class Directory(Generic[T]):
         """Know these senders; they have no tags until follow()."""
         self._senders = tuple(senders)
         self._by_epoch: dict[int, dict[bytes, tuple[Found[T], ...]]] = {}
+        self.tags: dict[int, tuple[bytes, ...]] = {}  # of each epoch
 
     def follow(self, epoch: int) -> None:
         """Make the tags that `epoch` needs and forget the others; nothing is done where it is the current one."""
         wanted = range(max(0, epoch - 1), epoch + 2)
         if self._by_epoch.keys() != set(wanted):
             self._by_epoch = {one: self._by_epoch.get(one) or self._tags(one) for one in wanted}
+            self.tags = {one: tuple(known) for one, known in self._by_epoch.items()}
 
     def find(self, packet: bytes) -> tuple[Found[T], ...]:
         """The senders that a packet's tag may name: none for a stranger's, rarely more than one."""

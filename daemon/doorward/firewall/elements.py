@@ -56,6 +56,11 @@ class Element:
         return f"{self.key} timeout {seconds:d}s{comment}{f' : {self.value}' if self.value else ''}"
 
     @property
+    def of_any_time(self) -> tuple[str, str]:
+        """Its set and its key: an element of these is the same, whatever its time and its comment."""
+        return self.place, self.key
+
+    @property
     def rival(self) -> Element | None:
         """The element that would forward the same connections to the other kind of target (this host, or another)."""
         name = self.place.rstrip("46")

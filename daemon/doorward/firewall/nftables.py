@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import batch, elements, forwards, kernel, layout, legacy, ruleset
+from doorward.firewall import batch, elements, forwards, kernel, kernel_gate, layout, legacy, ruleset
 from doorward.firewall.elements import Element, Listing
 from doorward.firewall.foreign import Foreign
 from doorward.firewall.kernel import TRIES, Table, read_table
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from doorward.firewall.foreign import Flavour
     from doorward.firewall.forwards import Forward
+    from doorward.firewall.kernel_gate import Seen
     from doorward.firewall.layout import Layout
 
 NO_NEEDS: Final = Needs()
@@ -82,6 +83,10 @@ class Nftables:
     def table(self) -> Table | None:
         """Our table as the kernel has it."""
         return read_table(self._kernel)
+
+    def gate(self) -> Seen | None:
+        """The kernel gate as it is now, or None where there is none."""
+        return kernel_gate.seen(self._kernel)
 
     def foreign(self) -> Foreign:
         """The other firewalls of this network namespace."""
@@ -391,6 +396,20 @@ class Nftables:
             return Listing(())
         return Listing(self._nft.objects(f"list table {ruleset.TABLE}", Output.NUMERIC_PROTO))
 
+    def end(self, closed: Iterable[LiveGrant], kept: Iterable[LiveGrant]) -> None:
+        """Close some grants in one transaction; elements that they share with grants that are kept stay for those."""
+        gone = {element.of_any_time: element for live in closed for element in elements.of(live)}
+        shared = {
+            element.of_any_time: element.renewed(max(1, math.ceil(live.remaining)))
+            for live in sorted(kept, key=lambda one: one.remaining)
+            for element in elements.of(live)
+            if element.of_any_time in gone
+        }
+        removed = [element.removed() for place, element in gone.items() if place not in shared]
+        commands = "".join([*removed, *shared.values()])
+        if commands:
+            self._nft.run(commands)
+
     def flush(self) -> None:
         """Close every grant; established connections live on. Without a table nothing is open."""
         table = read_table(self._kernel)
@@ -492,22 +511,26 @@ class Nftables:
 class Changes(Watch):
     """Every change of nftables, sorted by table before anything is listed."""
 
-    def touched(self, timed: Collection[str] = ()) -> tuple[bool, bool]:
-        """Whether our table changed but for elements of `timed` sets, and chains or rules of another table.
+    def touched(self, timed: Collection[str] = ()) -> tuple[bool, bool, bool]:
+        """Whether our table changed but for elements of `timed` sets, chains or rules of another table, and our gate.
 
-        Every renewed grant changes elements of those. Missed changes count as both.
+        Every renewed grant changes elements of those sets, every epoch adds tags to the gate. Missed changes count as
+        all of these.
         """
         heard = self.heard()
         if heard is None:
-            return True, True
-        ours = others = False
+            return True, True, True
+        ours = others = gate = False
         for kind, family, found in heard:
-            if family == kernel.INET and kernel.words(found.get(kernel.TABLE, b"")) == kernel.NAME:
+            table = kernel.words(found.get(kernel.TABLE, b"")) if family == kernel.INET else ""
+            if table == kernel.NAME:
                 fixed = kernel.words(found.get(kernel.ELEMENTS_SET, b"")) not in timed
                 ours |= kind in _PARTS or (kind in _ELEMENTS and fixed)
+            elif table == kernel_gate.NAME:
+                gate |= kind in _PARTS or kind == netlink.DELETE_ELEMENT
             else:
                 others |= kind in _CHANGED
-        return ours, others
+        return ours, others, gate
 
 
 def _of_text(table: Table, text: Text | None, differences: tuple[str, ...]) -> Standing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from doorward import policy
@@ -12,13 +12,17 @@ from doorward.record.words import words
 from doorward.values import NO_PERMISSIONS, LiveGrant, Permissions, Service
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from doorward.config.stanza import Stanza
     from doorward.denials import Denial
-    from doorward.values import Execution, Grant, IPAddress
+    from doorward.values import Execution, Grant, IPAddress, PublicKey
 
 MARK_BYTES: Final = 16
 LOOPBACK: Final = {4: ipaddress.ip_address("127.0.0.1"), 6: ipaddress.ip_address("::1")}
 _Place = tuple[Service | None, str | None, "IPAddress | None", bool]  # LiveGrant.place
+
+_Member = tuple["Stanza", "str | None"]  # a stanza, and the name that its grants to one client have
 
 LIVE_MAX: Final = 128  # live services one source may have; a stanza's clients open a handful
 FORGET_FROM: Final = 1024  # sources; up to here expired entries are kept
@@ -26,25 +30,44 @@ _ON_ITS_WAY: Final = 30  # seconds a request may wait between the processes
 RATE_MAX: Final = 200  # grants in one second; twice that of ten hosts with ten forks behind one gateway
 
 
-@dataclass(frozen=True, slots=True)
 class Limits:
-    """The stanzas as the helper read them; keys are not used."""
+    """The stanzas as the helper read them; secret keys are not used."""
 
-    stanzas: tuple[Stanza, ...]
-    permissions: Permissions = NO_PERMISSIONS
+    def __init__(self, stanzas: tuple[Stanza, ...], permissions: Permissions = NO_PERMISSIONS) -> None:
+        """Sort the stanzas by the clients that they name, so that ten thousand of them cost no more than ten."""
+        self.permissions = permissions
+        self.clients = sum(len(stanza.clients) for stanza in stanzas)
+        self._of: dict[PublicKey | None, list[_Member]] = {}
+        for stanza in stanzas:
+            if not stanza.clients:
+                self._of.setdefault(None, []).append((stanza, stanza.name))
+            for client in stanza.clients:
+                self._of.setdefault(client.key, []).append((stanza, client.name or stanza.name))
+
+    @property
+    def keys(self) -> frozenset[PublicKey]:
+        """The public keys of all clients."""
+        return frozenset(key for key in self._of if key is not None)
+
+    def names_of(self, keys: Collection[PublicKey]) -> frozenset[str]:
+        """The names under which these clients have grants."""
+        found = (name for key in keys for _, name in self._of.get(key, ()))
+        return frozenset(name for name in found if name is not None)
 
     def refuses(self, grant: Grant, now: float) -> str | None:
         """Why no stanza allows a grant at `now` (Unix seconds), or None where one does."""
-        reasons = [_refusal(stanza, self.permissions, grant, now) for stanza in self.stanzas]
-        return None if None in reasons else f"no stanza allows it: {', '.join(dict.fromkeys(map(str, reasons)))}"
+        members = self._of.get(grant.key, ())
+        reasons = [_refusal(stanza, name, self.permissions, grant, now) for stanza, name in members]
+        why = ", ".join(dict.fromkeys(map(str, reasons))) or "unknown key"
+        return None if None in reasons else f"no stanza allows it: {why}"
 
 
-def _refusal(stanza: Stanza, permissions: Permissions, grant: Grant, now: float) -> str | None:
+def _refusal(stanza: Stanza, name: str | None, permissions: Permissions, grant: Grant, now: float) -> str | None:
     if stanza.expires is not None and now >= stanza.expires:
         return "expired"
     if stanza.cycle is not None:
         return "commands instead of the packet filter"
-    if not stanza.grants_as(grant.name):
+    if grant.name != name:
         return f"name {grant.name}"
     if grant.source.packed not in stanza.source:
         return f"source {grant.source}"
@@ -138,6 +161,27 @@ def _words(denial: Denial | None) -> str | None:
     return None if denial is None else words(denial)
 
 
+_FOUND: Final = "found"  # a grant that was open when this process started: of whom, nobody knows but by its name
+_Holder = tuple[float, LiveGrant]  # end, grant
+
+
+@dataclass(slots=True)
+class _Span:
+    """One service of one source: since when it is open, who knocked for it last, and what each of them was granted."""
+
+    begun: float
+    last: PublicKey | str | None
+    holders: dict[PublicKey | str | None, _Holder] = field(default_factory=dict)
+
+    @property
+    def end(self) -> float:
+        return self.holders[self.last][0]
+
+    @property
+    def live(self) -> LiveGrant:
+        return self.holders[self.last][1]
+
+
 class Ledger:
     """The live grants that the helper opened: limits them, and lists them when the table must be made again.
 
@@ -146,7 +190,7 @@ class Ledger:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._spans: dict[IPAddress, dict[_Place, tuple[float, float, LiveGrant]]] = {}  # begin, end, grant
+        self._spans: dict[IPAddress, dict[_Place, _Span]] = {}
         self._second = 0
         self._in_second = 0
         self._sources_max = FORGET_FROM
@@ -158,7 +202,7 @@ class Ledger:
         spans = self._spans.get(grant.source, {})
         if len(spans) + len(grant.services) <= LIVE_MAX:
             return None
-        live = {place for place, (_, end, _) in spans.items() if end > now}
+        live = {place for place, span in spans.items() if span.end > now}
         if len(live.union(one.place for one in LiveGrant.of(grant))) > LIVE_MAX:
             return f"more than {LIVE_MAX} live services for {grant.source}"
         return None
@@ -169,17 +213,50 @@ class Ledger:
         self._second = int(now)
         self._forget(now)
         for live in LiveGrant.of(grant):
-            self.adopt(live, now)
+            self._keep(live, now, grant.key)
 
     def adopt(self, live: LiveGrant, now: float) -> None:
-        """Record a live grant for its remaining time; it does not count towards the grants of this second."""
-        self._spans.setdefault(live.source, {})[live.place] = (now, now + live.remaining, live)
+        """Record a live grant of an earlier helper, of which only the name is known, for its remaining time.
+
+        It does not count towards the grants of this second.
+        """
+        self._keep(live, now, _FOUND)
+
+    def _keep(self, live: LiveGrant, now: float, whose: PublicKey | str | None) -> None:
+        spans = self._spans.setdefault(live.source, {})
+        held = spans.get(live.place)
+        if held is None or held.live.nat != live.nat:  # a knock for another target takes the place of the one before
+            held = spans[live.place] = _Span(now, whose)
+        held.begun, held.last = now, whose
+        held.holders[whose] = (now + live.remaining, live)
+
+    def revoke(self, keys: Collection[PublicKey], names: Collection[str], now: float) -> tuple[LiveGrant, ...]:
+        """Forget the grants of clients and return those to be closed.
+
+        `names` are theirs, for grants of which only the name is known. A service that another client has knocked for
+        from the same source stays among live() for that client's time.
+        """
+        self.live(now)
+        closed: list[LiveGrant] = []
+        for spans in self._spans.values():
+            for place, span in list(spans.items()):
+                gone = [one for one, (_, live) in span.holders.items() if _is_of(one, live, keys, names)]
+                if span.last in gone:
+                    closed.append(span.live)
+                for one in gone:
+                    del span.holders[one]
+                others = {one: end for one, (end, _) in span.holders.items() if end > now}
+                if not others:
+                    del spans[place]
+                elif span.last not in span.holders:
+                    span.last = max(others, key=lambda one: others[one])
+        return tuple(closed)
 
     def withdraw(self, source: IPAddress | None, moment: float) -> None:
         """Forget grants of `source`, or with None all, up to `moment`: they were closed manually."""
         for address in [source] if source is not None else list(self._spans):
             spans = self._spans.get(address, {})
-            for place in [place for place, (begun, *_) in spans.items() if begun <= moment]:
+            for place in [place for place, span in spans.items() if span.begun <= moment]:
                 del spans[place]
 
     def _forget(self, now: float) -> None:
@@ -191,9 +268,14 @@ class Ledger:
     def live(self, now: float) -> list[LiveGrant]:
         """The live grants at `now` with their remaining time; expired ones are forgotten."""
         for source, spans in list(self._spans.items()):
-            for place in [place for place, (_, end, _) in spans.items() if end <= now]:
+            for place in [place for place, span in spans.items() if span.end <= now]:
                 del spans[place]
             if not spans:
                 del self._spans[source]
         kept = (one for spans in self._spans.values() for one in spans.values())
-        return [replace(live, remaining=end - now) for _, end, live in kept]
+        return [replace(span.live, remaining=span.end - now) for span in kept]
+
+
+def _is_of(whose: PublicKey | str | None, live: LiveGrant, keys: Collection[PublicKey], names: Collection[str]) -> bool:
+    """Whether a grant is of one of these clients, as far as is known."""
+    return live.name in names if whose == _FOUND else whose in keys

@@ -6,13 +6,19 @@ Anything else ends the process that received it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from doorward.errors import WireError
 from doorward.linux.codec import Codec, Cut
 from doorward.linux.seqpacket import MESSAGE_MAX
 from doorward.values import Grant  # noqa: TC001  the codec reads the hints
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TAG_BYTES: Final = 8
+TAGS_MAX: Final = 4096  # in one message: 32 KB
+EPOCH_MAX: Final = 1 << 48  # of 64 s each
 SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
 _Text = Annotated[str, Cut(MESSAGE_MAX - 6)]
 
@@ -46,6 +52,34 @@ class OpenAudit:
 
 
 @dataclass(frozen=True, slots=True)
+class Tags:
+    """Listener: tags of one epoch of doorward 1, one behind the other; with the `last` message the kernel passes them.
+
+    All messages up to the last one are one refresh: packets with other tags no longer pass.
+    """
+
+    epoch: int
+    tags: bytes
+    last: bool
+
+    def __post_init__(self) -> None:
+        """Refuse parts of tags, and an epoch before 1970."""
+        if len(self.tags) % TAG_BYTES or not 0 <= self.epoch <= EPOCH_MAX:
+            msg = f"{len(self.tags)} bytes of tags of epoch {self.epoch}"
+            raise WireError(msg)
+
+    @property
+    def each(self) -> Iterator[bytes]:
+        """The tags."""
+        return (self.tags[place : place + TAG_BYTES] for place in range(0, len(self.tags), TAG_BYTES))
+
+
+@dataclass(frozen=True, slots=True)
+class AskRefused:
+    """Listener: how many packets did the kernel gate refuse?"""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Helper: all files in one frozen descriptor."""
 
@@ -57,7 +91,14 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Helper: the grant is open."""
+    """Helper: the grant is open, or the tags have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPackets:
+    """Helper: so many, since it started."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +113,7 @@ class Refused:
     text: _Text
 
 
-Request = Configure | Adopt | Open | OpenAudit
-Reply = Configuration | Adopted | Done | Refused | Audit
+Request = Configure | Adopt | Open | OpenAudit | Tags | AskRefused
+Reply = Configuration | Adopted | Done | Refused | Audit | RefusedPackets
 REQUESTS: Final = Codec[Request](b"Q", Request)
 REPLIES: Final = Codec[Reply](b"R", Reply)

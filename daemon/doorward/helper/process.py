@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.errors import CaptureError, FirewallError, HelperError, ReportError
 from doorward.firewall import closed_by_hand
+from doorward.firewall.kernel_gate import Wanted
 from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Changes, Nftables
 from doorward.firewall.standing import Word
 from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.helper.admission import Admission
+from doorward.helper.gatekeeper import Gatekeeper
 from doorward.helper.keeper import Keeper
 from doorward.helper.limits import Ledger, Limits
 from doorward.helper.server import Helper
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from doorward.config.files import Files
+    from doorward.helper.messages import Tags
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
     from doorward.values import Grant, Service
@@ -59,6 +63,8 @@ class HelperProcess:
         self._in_doubt = False  # whether our table was changed since it was compared
         self._rest = 0.0  # seconds of time.monotonic() until which it is not compared again
         self._keeper: Keeper | None = None  # of our rule in other firewalls
+        self._admission = Admission()
+        self._gate: Gatekeeper | None = None
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
@@ -85,6 +91,8 @@ class HelperProcess:
             now = time.monotonic()
             if self._in_doubt and now >= self._rest:
                 self._restore()
+            if self._gate is not None:
+                self._gate.look(now)
             if self._keeper is not None:
                 self._keeper.look(now)
             if now >= next_tick:
@@ -96,6 +104,7 @@ class HelperProcess:
     def _patience(self) -> float:
         """Seconds after which something is to be done, whatever arrives."""
         patience = _TICK if self._keeper is None else self._keeper.patience
+        patience = patience if self._gate is None else min(patience, self._gate.patience)
         return min(patience, max(0, self._rest - time.monotonic())) if self._in_doubt else patience
 
     def configure(self) -> Files:
@@ -126,14 +135,56 @@ class HelperProcess:
                 self._put_back()
             raise
         self._let_knocks_in()
-        self._limits = Limits(new.access.stanzas, new.settings.permissions)
+        before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
+        self._admission.adopt(new.clients)
+        self._revoke(before)
         return self._sources.descriptors()
+
+    def _revoke(self, before: Limits) -> None:
+        """Close the live grants of clients that the configuration `before` had and this one has no more."""
+        gone = before.keys - self._limits.keys
+        closed = self._ledger.revoke(gone, before.names_of(gone), time.monotonic()) if gone else ()
+        if self._firewall is None or not closed:
+            return
+        names = ", ".join(sorted({str(live.name) for live in closed}))
+        try:
+            self._firewall.end(closed, self._ledger.live(time.monotonic()))
+        except FirewallError as error:
+            self._log.error("firewall: GRANTS OF REMOVED CLIENTS (%s) STAY OPEN: %s", names, error)
+        else:
+            self._log.warning("firewall: closed %d grants of removed clients: %s", len(closed), names)
+
+    def let_pass(self, tags: Tags) -> None:
+        """Have the kernel pass packets with these tags, once the last of them is here.
+
+        Raises:
+            FirewallError, CaptureError: too many, too often, of an epoch that is far off, or the kernel refuses.
+        """
+        steady = time.monotonic()
+        try:
+            found = self._admission.take(tags, time.time(), steady)
+        except FirewallError as error:
+            self._refusals.error(steady, f"helper: refused tags: {error}")
+            raise
+        if found is None:
+            return
+        line = self._sources.let_pass(found)
+        if line is not None:
+            self._log.warning("%s", line)
+        if self._gate is not None:
+            self._gate.let_pass(found, steady)
+
+    def refused(self) -> int:
+        """How many packets the kernel gate refused since this process started."""
+        return 0 if self._gate is None else self._gate.refused
 
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
         """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
-        with self._sources.adopting(new.settings):  # first: where a port is taken, the firewall does not change
+        with self._sources.adopting(new.settings, new.formats):  # first: where a port is taken, nothing else changes
             if not self._options.test:
                 self._adopt_firewall(new)
+                self._gate = self._gate or Gatekeeper(self._log)
+                self._gate.follow(_gate_of(new))
             self._shut(unserved)  # before the sockets close: a closed port behind an open firewall would answer
 
     def _adopt_firewall(self, new: Configuration) -> None:
@@ -215,6 +266,8 @@ class HelperProcess:
                 self._log.warning("firewall: as before again: %s, with %d live grants", made, count)
         except FirewallError as error:
             self._log.error("firewall: the old configuration could not be restored: %s", error)
+        if self._gate is not None and self._current is not None:
+            self._gate.follow(_gate_of(self._current))
         self._let_knocks_in()
 
     @property
@@ -254,8 +307,10 @@ class HelperProcess:
     def _notice(self, watch: Changes) -> None:
         """Have our table compared where it was changed, and other firewalls checked."""
         intact = None if self._firewall is None else self._firewall.intact
-        ours, others = watch.touched(() if intact is None else intact.timed_sets)
+        ours, others, gate = watch.touched(() if intact is None else intact.timed_sets)
         self._in_doubt |= ours
+        if gate and self._gate is not None:
+            self._gate.doubt()
         if others and self._keeper is not None:
             self._keeper.expect()
 
@@ -327,6 +382,14 @@ class HelperProcess:
         self._sources.close()
         if self._firewall is not None:
             self._firewall.close()
+        if self._gate is not None:
+            self._gate.close()
+
+
+def _gate_of(chosen: Configuration) -> Wanted | None:
+    """The kernel gate that a configuration needs: in front of a UDP server for clients of doorward 1."""
+    port = chosen.settings.udp_server
+    return Wanted(port, chosen.formats.fwknop, chosen.clients) if port is not None and chosen.clients else None
 
 
 def give_up_power() -> None:

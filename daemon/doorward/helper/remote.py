@@ -10,8 +10,10 @@ from doorward.errors import FirewallError, HelperError, RefusedConfigError
 from doorward.helper.messages import (
     REPLIES,
     REQUESTS,
+    TAGS_MAX,
     Adopt,
     Adopted,
+    AskRefused,
     Audit,
     Configuration,
     Configure,
@@ -19,11 +21,14 @@ from doorward.helper.messages import (
     Open,
     OpenAudit,
     Refused,
+    RefusedPackets,
+    Tags,
 )
 from doorward.linux import seqpacket
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping, Sequence
 
     from doorward.helper.messages import Reply, Request
     from doorward.values import Grant
@@ -42,12 +47,7 @@ class RemotePower:
 
     def open(self, grant: Grant) -> None:
         """Open a grant, or raise FirewallError with the helper's reason."""
-        reply, descriptors = self._ask(Open(grant))
-        _close(descriptors)
-        if isinstance(reply, Refused):
-            raise FirewallError(reply.text)
-        if not isinstance(reply, Done):
-            raise _protocol_error(reply)
+        self._do(Open(grant))
 
     def configure(self) -> Files:
         """Read all files; the helper applies them at adopt().
@@ -87,6 +87,36 @@ class RemotePower:
             _close(descriptors)
             raise _protocol_error(reply)
         return descriptors[0]
+
+    def let_pass(self, tags: Mapping[int, Sequence[bytes]]) -> None:
+        """Have the kernel pass packets of doorward 1 with these tags, by their epochs, and with no others.
+
+        Raises:
+            FirewallError: the helper refuses them.
+        """
+        parts = [
+            (epoch, b"".join(some[place : place + TAGS_MAX]))
+            for epoch, some in tags.items()
+            for place in range(0, len(some), TAGS_MAX)
+        ] or [(0, b"")]
+        for place, (epoch, joined) in enumerate(parts, 1):
+            self._do(Tags(epoch, joined, last=place == len(parts)))
+
+    def refused(self) -> int:
+        """How many packets the kernel gate refused since the helper started."""
+        reply, descriptors = self._ask(AskRefused())
+        _close(descriptors)
+        if not isinstance(reply, RefusedPackets):
+            raise _protocol_error(reply)
+        return reply.count
+
+    def _do(self, request: Request) -> None:
+        reply, descriptors = self._ask(request)
+        _close(descriptors)
+        if isinstance(reply, Refused):
+            raise FirewallError(reply.text)
+        if not isinstance(reply, Done):
+            raise _protocol_error(reply)
 
     def _ask_for_change(self, request: Request) -> tuple[Reply, list[int]]:
         self._channel.settimeout(_LONGER * self._patience)

@@ -12,6 +12,7 @@ from doorward.helper.messages import (
     REQUESTS,
     Adopt,
     Adopted,
+    AskRefused,
     Audit,
     Configuration,
     Configure,
@@ -19,12 +20,14 @@ from doorward.helper.messages import (
     Open,
     OpenAudit,
     Refused,
+    RefusedPackets,
+    Tags,
 )
 from doorward.linux import seqpacket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from doorward.config.files import Files
     from doorward.helper.messages import Reply
@@ -45,6 +48,12 @@ class Power(Protocol):
 
     def open_audit(self) -> int:
         """Open AUDIT_FILE; return its descriptor."""
+
+    def let_pass(self, tags: Tags) -> None:
+        """Have the kernel pass packets with these tags."""
+
+    def refused(self) -> int:
+        """How many packets the kernel gate refused."""
 
 
 class Helper:
@@ -75,18 +84,22 @@ class Helper:
             raise HelperError(msg)
         match REQUESTS.decode(content):
             case Open(grant=grant):
-                self._open(grant)
+                self._do(lambda: self._power.open(grant))
             case Configure():
                 self._configure()
             case Adopt():
                 self._adopt()
             case OpenAudit():
                 self._open_audit()
+            case Tags() as tags:
+                self._do(lambda: self._power.let_pass(tags))
+            case AskRefused():
+                self._reply(RefusedPackets(self._power.refused()))
 
-    def _open(self, grant: Grant) -> None:
+    def _do(self, change: Callable[[], None]) -> None:
         try:
-            self._power.open(grant)
-        except FirewallError as error:
+            change()
+        except (FirewallError, CaptureError) as error:
             self._reply(Refused(str(error)))
         else:
             self._reply(Done())

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from doorward.capture import tcp, tcp_process, udp
-from doorward.capture.packet import Taps
+from doorward.capture.packet import FWKNOP, Taps
 from doorward.errors import CaptureError
 from doorward.values import Carriers
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from doorward.capture.bpf import Formats
     from doorward.config.settings import DaemonSettings
 
 
@@ -33,8 +34,8 @@ class Sources:
         self._file: _File | None = None
 
     @contextlib.contextmanager
-    def adopting(self, settings: DaemonSettings) -> Iterator[None]:
-        """Open the sources of these settings, and after the block close all others.
+    def adopting(self, settings: DaemonSettings, formats: Formats = FWKNOP) -> Iterator[None]:
+        """Open the sources of these settings for packets of these formats, and after the block close all others.
 
         Where the block fails nothing changes: no source of the listener has been closed.
 
@@ -45,7 +46,7 @@ class Sources:
             file = _next(_File, self._file, settings.pcap_file, stack)
             udp_server = _next(_UdpServer, self._udp, settings.udp_server, stack)
             tcp_server = _next(_TcpServer, self._tcp, settings.tcp_server, stack)
-            taps = self._next_taps(settings, stack)
+            taps = self._next_taps(settings, formats, stack)
             yield
             stack.pop_all()
         before = (self._file, self._udp, self._tcp, self._taps)
@@ -61,6 +62,10 @@ class Sources:
         channel = [] if self._tcp is None else [self._tcp.listeners_end.fileno()]
         return [*taps, *servers, *channel, *([] if self._file is None else [self._file.descriptor])]
 
+    def let_pass(self, tags: Iterable[bytes]) -> str | None:
+        """See Taps.let_pass(); servers are behind the kernel gate."""
+        return None if self._taps is None else self._taps.let_pass(tags)
+
     def refresh(self) -> Iterator[str]:
         """Maintain all sources; yield one line on each change."""
         change = None if self._taps is None else self._taps.refresh()
@@ -75,15 +80,15 @@ class Sources:
             if one is not None:
                 one.close()
 
-    def _next_taps(self, settings: DaemonSettings, stack: contextlib.ExitStack) -> Taps | None:
+    def _next_taps(self, settings: DaemonSettings, formats: Formats, stack: contextlib.ExitStack) -> Taps | None:
         carriers = tapped(settings)
         if not settings.capture or settings.pcap_file is not None or carriers == Carriers():
             return None
         if self._taps is None:
-            taps = Taps(carriers, settings.interfaces, promiscuous=settings.promiscuous)
+            taps = Taps(carriers, settings.interfaces, promiscuous=settings.promiscuous, formats=formats)
             return stack.enter_context(contextlib.closing(taps))
         stack.callback(self._taps.listening())
-        self._taps.listen(carriers, settings.interfaces, promiscuous=settings.promiscuous)
+        self._taps.listen(carriers, settings.interfaces, promiscuous=settings.promiscuous, formats=formats)
         return self._taps
 
 

@@ -94,10 +94,12 @@ def _held(host: Host, settings: DaemonSettings) -> tuple[dict[str, Any], Standin
     with closing(packet_filter(settings, host.switch_folder)) as firewall:
         table, foreign, grants = firewall.table(), firewall.foreign(), firewall.grants()
         standing = firewall.standing(served, grants)
+        gate = firewall.gate()
         held = {
             "table": table.kind if table else "absent",
             "closed": standing.closed,
             "pending": host.switch(Libnftables()).pending() is not None,
+            "gate": None if gate is None else {"tags": gate.tags, "refused": gate.refused},
             "grants": [_grant_words(grant) for grant in grants],
             "foreign_firewall": str(settings.foreign_firewall),
             "closes_forwarded": table is not None and table.closes_forwarded,
@@ -122,10 +124,16 @@ def _held_text(found: dict[str, Any], grants: Iterable[LiveGrant]) -> list[str]:
     """Table, other firewalls and grants as text."""
     return [
         f"table {ruleset.TABLE}: {found['table']}{', waiting to be confirmed' if found['pending'] else ''}",
+        *([] if found["gate"] is None else [_gate_text(**found["gate"])]),
         *(f"another firewall: {line}" for line in found["foreign_drops"]),
         *(f"forwarded by another program: {_forward_text(one)}" for one in found["forwarded"]),
         *map(_grant_text, grants),
     ]
+
+
+def _gate_text(tags: int, refused: int) -> str:
+    """The kernel gate as text."""
+    return f"kernel gate: {tags} tags, {refused} packets refused"
 
 
 def _forward_words(one: Forward, closed: bool) -> dict[str, Any]:  # noqa: FBT001  a pair of forwarded()

@@ -36,6 +36,7 @@ from doorward.helper.remote import RemotePower
 from doorward.linux import privileges, seccomp
 from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
+from doorward.listener.tags import Tags
 from doorward.processes import configuration
 from doorward.record import fwknop
 from doorward.record import line as record_line
@@ -120,6 +121,8 @@ class Listener:
             self._audit_file = self._open_audit_file()
             opened.pop_all()
         self._gate = self._make_gate(None)
+        self._tags = Tags(self._power, log)
+        self._tags.follow(self._gate, time.time())
         self._alerting = self._make_alerting()
         self._report()
 
@@ -290,9 +293,10 @@ class Listener:
         return fwknop.entries(verdict, time.time(), stanza, test=self._options.test)
 
     def _tick(self) -> None:
-        self._gate.follow(time.time())
+        self._tags.follow(self._gate, time.time())
         for suppressed in self._limiter.summary():
             self._log.warning("%s", record_line.line(suppressed), extra={VERDICT: suppressed})
+        self._count_refused()
         self._count_dropped()
         lost = self._log.take_lost()
         if lost:
@@ -314,6 +318,11 @@ class Listener:
             self._counters.dropped += dropped
             self._log.warning("%d packets were dropped by the kernel: the receive buffer had no room", dropped)
         self._published.write(self._counters)
+
+    def _count_refused(self) -> None:
+        """Ask how many packets the kernel gate refused, where there is one."""
+        if self._configuration.clients and self._configuration.settings.udp_server is not None:
+            self._counters.refused = self._power.refused()
 
     def _prune(self) -> None:
         try:
@@ -439,6 +448,7 @@ class Listener:
             self._configuration = new
             self._captures.follow(descriptors, new.settings, self._selector, self._take_packets)
             self._replace_gate(self._unsealer)
+            self._tags.follow(self._gate, time.time())
             self._orders.reread()
             self._alerting = self._make_alerting()
             self._reopen_audit_file()
@@ -520,6 +530,8 @@ class Listener:
             self._publish(verdict)
         if self._unsealer is not None:
             self._unsealer.close()
+        with contextlib.suppress(HelperError):  # it may have been stopped a moment earlier
+            self._count_refused()
         self._count_dropped()
         self._captures.close()
         self._replay.close()

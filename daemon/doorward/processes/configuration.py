@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from doorward.capture.bpf import Formats
 from doorward.config import access, convert
 from doorward.config import settings as daemon_config
 from doorward.config.files import Recorder
@@ -51,6 +52,17 @@ class Configuration:
         udp, tcp = self.settings.udp_server, self.settings.tcp_server
         pairs = ((Protocol.UDP, udp), (Protocol.TCP, tcp))
         return frozenset(Service(protocol, port) for protocol, port in pairs if port is not None)
+
+    @property
+    def formats(self) -> Formats:
+        """The formats of the packets that stanzas have keys for."""
+        kinds = {bool(stanza.clients) for stanza in self.access.stanzas}
+        return Formats(fwknop=False in kinds, doorward=True in kinds)
+
+    @property
+    def clients(self) -> int:
+        """How many lines of CLIENT there are: it bounds the tags that are live at once."""
+        return sum(len(stanza.clients) for stanza in self.access.stanzas)
 
     @property
     def for_exec(self) -> tuple[str, ...]:

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DROPPED: Final = "dropped"
+REFUSED: Final = "refused_in_kernel"
 _SIZE: Final = 2048  # bytes; always the same, so that one write replaces all
-_WORDS: Final = frozenset({*map(str, Reason), DROPPED})
+_WORDS: Final = frozenset({*map(str, Reason), DROPPED, REFUSED})
 
 
 class Counters:
-    """How many packets got which verdict, and how many the kernel dropped."""
+    """How many packets got which verdict, how many the kernel dropped, and how many its gate refused."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self._counts = dict.fromkeys(Reason, 0)
         self.dropped = 0
+        self.refused = 0
 
     def count(self, reason: Reason) -> None:
         """Count one verdict."""
@@ -37,8 +39,9 @@ class Counters:
         return sum(self._counts.values())
 
     def seen(self) -> dict[str, int]:
-        """The counts that are not zero, by the reason's word, and the dropped packets behind them."""
-        counts = {reason.value: count for reason, count in self._counts.items()} | {DROPPED: self.dropped}
+        """The counts that are not zero, by the reason's word; behind them packets that have no verdict."""
+        counts = {reason.value: count for reason, count in self._counts.items()}
+        counts |= {DROPPED: self.dropped, REFUSED: self.refused}
         return {word: count for word, count in counts.items() if count}
 
 

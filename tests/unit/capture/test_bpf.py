@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
-from scapy.layers.inet6 import ICMPv6EchoReply, IPv6
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.packet import Raw
 
 from doorward.capture import bpf
@@ -16,6 +16,7 @@ from doorward.capture.frames import parse
 from doorward.errors import CaptureError
 from doorward.linux.bpf import INSTRUCTION_BYTES
 from doorward.values import Carriers
+from doorward.wire import doorward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def run(program: bytes, arrival: Arrival) -> int:  # noqa: C901, PLR0912  one br
         match code:
             case 0x20 | 0x28 | 0x30:
                 a = load(arrival, k, sizes[code & 0x18])
-            case 0x48 | 0x50:
+            case 0x40 | 0x48 | 0x50:
                 a = load(arrival, x + k, sizes[code & 0x18])
             case 0x80:
                 a = len(arrival.packet)
@@ -85,6 +86,8 @@ def run(program: bytes, arrival: Arrival) -> int:  # noqa: C901, PLR0912  one br
                 a = (a + k) & 0xFFFFFFFF
             case 0x1C:
                 a = (a - x) & 0xFFFFFFFF
+            case 0x14:
+                a = (a - k) & 0xFFFFFFFF
             case 0x54:
                 a &= k
             case 0x74:
@@ -192,6 +195,68 @@ def test_more_than_the_kernel_takes_is_refused() -> None:
     assert len(program_of(ports[:2000])) // INSTRUCTION_BYTES <= bpf.INSTRUCTIONS_MAX
     with pytest.raises(CaptureError, match="5000 interfaces"):
         program_of([range(9, 10)], range(5000))
+
+
+TAGS = [bytes([number, 200 - number, number, 1, 9, 9, 9, 9]) for number in range(1, 180)]
+
+
+def tagged_knock(tag: bytes, length: int = bpf.TAGGED) -> bytes:
+    return knock(9, (tag + bytes(length))[:length])
+
+
+def test_a_payload_of_doorward_1_is_accepted_exactly_where_it_begins_like_a_tag() -> None:
+    """Each number of tags up to some, and each of the tags: the search goes by halves, and then one by one."""
+    strangers = [
+        bytes(8),
+        b"\xff" * 8,
+        *(tag[:3] + b"\0" + tag[4:] for tag in TAGS),
+        *(tag[:3] + b"\2" for tag in TAGS),
+    ]
+    for count in (0, 1, 2, 15, 16, 17, 33, 64, 179):
+        for fwknop in (False, True):
+            formats = bpf.Formats(fwknop=fwknop, doorward=True)
+            program = program_of([range(9, 10)], None, formats.payload, tags=TAGS[:count])
+            accepted = [tag for tag in TAGS if accepts(program, Arrival(tagged_knock(tag)))]
+            assert accepted == TAGS[:count]
+            assert not any(accepts(program, Arrival(tagged_knock(tag))) for tag in strangers)
+            others = [length for length in range(130, 200) if accepts(program, Arrival(tagged_knock(TAGS[0], length)))]
+            assert others == [one for one in range(140, 200) if (count if one == 164 else fwknop)]
+
+
+def test_a_configuration_has_the_lengths_of_its_formats() -> None:
+    lengths = [bpf.Formats(fwknop, tagged).payload for fwknop in (False, True) for tagged in (False, True)]
+    assert lengths == [(140, 1500), (164, 164), (140, 1500), (140, 1500)]
+    assert bpf.TAGGED == doorward.PACKET
+
+
+def test_tags_are_found_over_every_carrier_and_behind_a_vlan_tag() -> None:
+    for carriers in CARRIERS.values():
+        for version in (4, 6):
+            for nested in (False, True):
+                program = bpf.program(carriers, payload=(164, 164), tagged=nested, tags=TAGS)
+                for tag, is_known in ((TAGS[7], True), (bytes(8), False)):
+                    for segment in segments(carriers, version, tag + bytes(156)):
+                        packet = bytes(HEADERS[version] / segment)
+                        head = b"\x00\x05" + TYPES[version].to_bytes(2, "big")
+                        arrival = Arrival(head + packet, 0x8100) if nested else Arrival(packet, TYPES[version])
+                        assert accepts(program, arrival) is is_known
+
+
+def segments(carriers: Carriers, version: int, payload: bytes) -> list[Packet]:
+    """A packet of each protocol that carriers have, as it is accepted."""
+    echo = ICMP() if version == 4 else ICMPv6EchoRequest()
+    return [
+        *([UDP(dport=carriers.udp[0].start) / Raw(payload)] if carriers.udp else []),
+        *([TCP(dport=carriers.tcp[0].start, options=[("NOP", None)] * 4) / Raw(payload)] if carriers.tcp else []),
+        *([echo / Raw(payload)] if carriers.icmp or carriers.echo else []),
+    ]
+
+
+def test_more_tags_than_the_kernel_takes_are_refused() -> None:
+    tags = [number.to_bytes(4, "big") + bytes(4) for number in range(4096)]
+    with pytest.raises(CaptureError, match="and 4096 tags are more than one BPF program holds"):
+        program_of([range(9, 10)], tags=tags)
+    assert len(program_of([range(9, 10)], tags=tags[:1600])) // INSTRUCTION_BYTES <= bpf.INSTRUCTIONS_MAX
 
 
 HEADERS: dict[int, Packet] = {4: IP(), 6: IPv6()}

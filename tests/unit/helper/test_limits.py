@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from doorward.config.stanza import Forwarding, Target
+from doorward.config.stanza import Client, Forwarding, Target
 from doorward.helper.limits import FORGET_FROM, LIVE_MAX, LOOPBACK, RATE_MAX, Ledger, Limits
-from doorward.values import Grant, LiveGrant, Nat, Networks, Permissions, Protocol, Service
+from doorward.values import Grant, LiveGrant, Nat, Networks, Permissions, Protocol, PublicKey, Service
 from unit.making import stanza
 
 SSH = (Service.parse("tcp/22"),)
@@ -140,6 +140,89 @@ def test_a_grant_has_the_name_of_a_stanza_that_allows_it() -> None:
     assert Limits(named).refuses(grant, 0) is None
     for name in (None, "desk"):
         assert Limits(named).refuses(replace(grant, name=name), 0)
+
+
+ALICE, BOB = (PublicKey(bytes([number]) * 32) for number in (7, 9))
+
+
+def test_a_client_has_its_own_stanzas_and_its_own_name() -> None:
+    ports = frozenset({Service.parse("tcp/22")})
+    alice, bob = Client(ALICE, "alice"), Client(BOB)
+    limits = Limits(
+        (
+            stanza(open_ports=ports, name="family", keys=None, clients=(alice, bob)),
+            stanza(2, open_ports=frozenset({Service.parse("tcp/80")}), keys=None, clients=(alice,)),
+            stanza(3, open_ports=ports, name="fwknop"),
+        )
+    )
+    grant = Grant(SOURCE, tuple(ports), 30, name="alice", key=ALICE)
+    assert limits.refuses(grant, 0) is None
+    assert limits.refuses(replace(grant, services=(Service.parse("tcp/80"),)), 0) is None
+    assert limits.refuses(replace(grant, name="family", key=BOB), 0) is None
+    assert limits.refuses(replace(grant, name="fwknop", key=None), 0) is None
+    for name, key in (("family", ALICE), ("alice", BOB), ("alice", None), ("fwknop", ALICE), (None, ALICE)):
+        assert "name" in str(limits.refuses(replace(grant, name=name, key=key), 0))
+    assert limits.refuses(replace(grant, key=PublicKey(bytes([5]) * 32)), 0) == "no stanza allows it: unknown key"
+    assert limits.keys == {ALICE, BOB}
+    assert limits.names_of({ALICE}) == {"alice"}
+    assert limits.names_of({BOB, ALICE}) == {"alice", "family"}
+    assert not Limits((stanza(keys=None, clients=(bob,)),)).names_of({BOB}), "it has none"
+
+
+def _of(key: PublicKey | None, seconds: int = 60, name: str = "", **changes: object) -> Grant:
+    return replace(Grant(SOURCE, SSH, seconds, name=name or None, key=key), **changes)  # type: ignore[arg-type]
+
+
+def test_the_grants_of_a_removed_client_are_forgotten_and_no_others() -> None:
+    ledger = Ledger()
+    ledger.record(_of(ALICE, name="alice"), 0)
+    ledger.record(_of(BOB, source=OTHER, name="alice"), 0)
+    ledger.record(_of(None, source=TARGET, name="alice"), 0)
+    assert [live.source for live in ledger.revoke({ALICE}, {"alice"}, 1)] == [SOURCE]
+    assert [live.source for live in ledger.live(1)] == [OTHER, TARGET]
+    assert ledger.revoke({ALICE}, {"alice"}, 1) == ()
+    assert [live.source for live in ledger.revoke({BOB, ALICE}, (), 1)] == [OTHER]
+    assert ledger.revoke({BOB}, (), 61) == ()
+
+
+@pytest.mark.parametrize("last", [ALICE, BOB])
+def test_a_service_that_two_clients_opened_from_one_source_stays_for_the_other(last: PublicKey) -> None:
+    ledger, first = Ledger(), BOB if last == ALICE else ALICE
+    ledger.record(_of(first, 90), 0)
+    ledger.record(_of(last, 60), 10)
+    closed = ledger.revoke({ALICE}, (), 20)
+    assert [live.remaining for live in closed] == ([60] if last == ALICE else [])
+    assert [live.remaining for live in ledger.live(20)] == [70 if last == ALICE else 50]
+    assert len(ledger.revoke({BOB}, (), 20)) == 1
+    assert ledger.live(20) == []
+
+
+def test_a_grant_that_has_ended_for_the_last_client_comes_back_for_none() -> None:
+    ledger = Ledger()
+    ledger.record(_of(BOB, 90), 0)
+    ledger.record(_of(ALICE, 5), 10)
+    assert ledger.revoke({ALICE}, (), 20) == ()
+    assert ledger.live(20) == []
+    ledger.record(_of(BOB, 5), 30)
+    ledger.record(_of(ALICE, 60), 31)
+    assert len(ledger.revoke({ALICE}, (), 40)) == 1
+    assert ledger.live(40) == [], "the other one's had ended"
+
+
+def test_a_knock_for_another_target_takes_the_place_of_the_one_before() -> None:
+    ledger = Ledger()
+    ledger.record(_of(BOB, nat=Nat(TARGET, 22)), 0)
+    ledger.record(_of(ALICE, nat=Nat(OTHER, 22)), 1)
+    assert [live.nat for live in ledger.revoke({ALICE}, (), 2)] == [Nat(OTHER, 22)]
+    assert ledger.live(2) == []
+
+
+def test_a_grant_from_before_the_start_is_known_by_its_name() -> None:
+    ledger = Ledger()
+    ledger.adopt(LiveGrant(SOURCE, SSH[0], 60, name="alice"), 0)
+    ledger.adopt(LiveGrant(OTHER, SSH[0], 60), 0)
+    assert [live.source for live in ledger.revoke({ALICE}, {"alice"}, 1)] == [SOURCE]
+    assert [live.source for live in ledger.live(1)] == [OTHER]
 
 
 def test_what_a_grant_leads_to_is_remembered_and_the_last_one_counts() -> None:

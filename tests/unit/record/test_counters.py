@@ -24,9 +24,9 @@ def test_what_is_counted_can_be_read_while_the_daemon_runs_and_after_it(tmp_path
     assert published(file) == {}
     for reason in (Reason.HMAC, Reason.GRANTED, Reason.HMAC):
         counters.count(reason)
-    counters.dropped = 7
+    counters.dropped, counters.refused = 7, 8
     writer.write(counters)
-    assert published(file) == {"hmac": 2, "granted": 1, "dropped": 7}
+    assert published(file) == {"hmac": 2, "granted": 1, "dropped": 7, "refused_in_kernel": 8}
     assert counters.total == 3
     written = file.stat().st_mtime_ns
     writer.write(counters)

@@ -1,4 +1,4 @@
-"""Good knocks in a flood of garbage: doorwardd and Debian's fwknopd in both modes, the same work in one run.
+"""Good knocks in a flood of garbage: doorwardd with both formats and Debian's fwknopd in both modes, in one run.
 
 Every 100 ms a knock comes from a source that has no grant, amid the garbage that a generator sends from a core of its
 own. The daemon has the other core; the echo service, and whoever looks at the doors, run beside the generator, as the
@@ -9,8 +9,13 @@ this runs at a high priority, for the same reason. The kinds:
 
     none      no garbage: shows that every knock is granted where nothing disturbs
     random    as long as a knock, random bytes
-    shaped    as long as a knock, base64, passing every test that comes before the MAC
+    shaped    as long as a knock, and as good as a stranger can make it. Of fwknop's format: base64, passing every test
+              before the MAC. Of doorward 1: with a tag of its client, of an epoch that is over
     replayed  good packets that were used before, and may not be used again
+    right_tag of doorward 1 alone: a tag of the present epoch, and random bytes; who has seen a knock can make it
+
+`doorwardd-public-nft` has the format doorward 1 at a UDP server behind the kernel gate, `doorwardd-public-bpf` with
+passive capture.
 """
 
 from __future__ import annotations
@@ -34,19 +39,23 @@ from typing import TYPE_CHECKING
 
 import peers
 
+from doorward.wire.doorward import epoch_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from system.netns import Namespace
 
 GENERATOR = Path(__file__).with_name("generator.py")
-KINDS = ("random", "shaped", "replayed")
+KINDS = ("random", "shaped", "replayed", "right_tag")
+SYSTEMS = (*peers.PEERS, *peers.GATED)
 RATES = (1_000, 5_000, 20_000, 100_000, math.inf)  # packets/s; the last is the generator's own maximum
 KNOCK_INTERVAL = 0.1  # seconds
 PATIENCE_SECONDS = 1.0  # a knock that took longer is one that its user has given up
 LEAD_SECONDS = 0.5  # of garbage before the first knock: the queues are full by then
 FRAMES = 1024  # different ones, each from another address
 USED_PACKETS = 32
+PAST = -10  # epochs: a tag that is out of the gate, and stays out
 PROBE_SECONDS, LATE_PROBE_SECONDS = 0.0005, 0.005  # between two looks at a door in its first 20 ms, and later
 PROBED_OFTEN_SECONDS = 0.02
 
@@ -107,13 +116,23 @@ class Watcher:
         probe.close()
 
 
-def payloads(kind: str, used: list[bytes]) -> list[bytes]:
+def payloads(peer: peers.Peer, kind: str, used: list[bytes]) -> list[bytes]:
     """Return FRAMES payloads of a kind of garbage; `used` are good packets that were."""
     if kind == "replayed":
         return [used[number % len(used)] for number in range(FRAMES)]
     if kind == "random":
         return [os.urandom(len(used[0])) for _ in range(FRAMES)]
-    return [peers.shaped() for _ in range(FRAMES)]
+    if not peer.public_keys:
+        return [peers.shaped() for _ in range(FRAMES)]
+    # The host passes a tag of the next epoch, too: a flood may go on for a second of that one.
+    epoch = epoch_of(time.time_ns() // 1_000_000) + (PAST if kind == "shaped" else 0)
+    tag = peers.PAIR.tag(epoch)
+    return [tag + os.urandom(len(used[0]) - len(tag)) for _ in range(FRAMES)]
+
+
+def plays(peer: peers.Peer, kind: str) -> bool:
+    """Say whether a kind of garbage can be made for a peer."""
+    return peer.public_keys or kind != "right_tag"
 
 
 def strange_address(number: int) -> str:
@@ -183,24 +202,25 @@ class Scene:
     def play(self, peer: peers.Peer, kind: str, rate: float, sources: list[str]) -> dict[str, object]:
         """Return the result line of one daemon under one kind of garbage at one rate; the first two sources prepare."""
         with peers.running(peer, self.host, self.folder) as daemon:
-            peers.await_ready(self.client, self.host, sources[0])
-            used = self._use(sources[0])
-            peers.await_ready(self.client, self.host, sources[1], interval=0.5)  # whatever came before has been read
+            peers.await_ready(self.client, self.host, sources[0], made=peer.knock)
+            used = self._use(peer, sources[0])
+            # whatever came before has been read
+            peers.await_ready(self.client, self.host, sources[1], interval=0.5, made=peer.knock)
             peers.pin(daemon, peers.DAEMON_CORE)
-            garbage = payloads(kind, used)
+            garbage = payloads(peer, kind, used)
             wire = Wire.between(self.stranger, self.host)
             order = {
                 "garbage": [wire.frame(strange_address(n), payload) for n, payload in enumerate(garbage)],
-                "knocks": [wire.frame(source, peers.knock(source)) for source in sources[2:]],
+                "knocks": [wire.frame(source, peer.knock(source)) for source in sources[2:]],
                 "rate": rate,
                 "seconds": LEAD_SECONDS + self.seconds + PATIENCE_SECONDS,
             }
             figures = self._flood(daemon, order, sources[2:])
         return {"system": peer.name, "kind": kind, "garbage_pps": rate if rate < math.inf else "max", **figures}
 
-    def _use(self, source: str) -> list[bytes]:
+    def _use(self, peer: peers.Peer, source: str) -> list[bytes]:
         """Return USED_PACKETS good packets that the daemon has been sent, each once."""
-        packets = [peers.knock(source) for _ in range(USED_PACKETS)]
+        packets = [peer.knock(source) for _ in range(USED_PACKETS)]
         with peers.open_socket(self.client, source, (self.host.ipv4, peers.KNOCK_PORT)) as door:
             for packet in packets:
                 with contextlib.suppress(ConnectionRefusedError):
@@ -255,7 +275,7 @@ class Scene:
 
 def play(options: argparse.Namespace) -> Iterator[dict[str, object]]:
     """Yield one result line after the other: kind by kind, rate by rate, the daemons in turn."""
-    chosen = peers.chosen(options.systems)
+    chosen = peers.chosen(options.systems, SYSTEMS)
     per_line = 2 + round(options.seconds / KNOCK_INTERVAL)
     cells = [("none", 0.0), *((kind, rate) for kind in options.kinds.split(",") for rate in options.rates)]
     peers.begin(peers.WORLD_CORE)  # with all that is started from here; only the daemon is moved
@@ -268,6 +288,8 @@ def play(options: argparse.Namespace) -> Iterator[dict[str, object]]:
         for number, (kind, rate) in enumerate(cells):
             own = sources[number * per_line :][:per_line]
             for peer, host in zip(chosen, hosts, strict=True):
+                if not plays(peer, kind):
+                    continue
                 scene = Scene(client, stranger, host, folder / f"{number}{peer.name}", options.seconds)
                 yield scene.play(peer, kind, rate, own)
 
@@ -279,7 +301,7 @@ def _rates(text: str) -> list[float]:
 def main() -> None:
     """Flood and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", default="all", help=f"of {', '.join(peer.name for peer in peers.PEERS)}")
+    parser.add_argument("--systems", default="all", help=f"of {', '.join(peer.name for peer in SYSTEMS)}")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--rates", type=_rates, default=list(RATES), help="packets/s, `max` for the maximum")
     parser.add_argument("--seconds", type=float, default=3.0, help="of knocks for each line (default 3)")

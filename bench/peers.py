@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import ipaddress
 import os
 import select
 import signal
@@ -20,9 +21,13 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "daemon"), str(ROOT / "tests")]
 
 from doorward import archive  # noqa: E402
+from doorward.config import private_key  # noqa: E402
+from doorward.config.private_key import KeyPair  # noqa: E402
+from doorward.crypto import doorward as public  # noqa: E402
 from doorward.crypto import symmetric  # noqa: E402
 from doorward.firewall import ruleset  # noqa: E402
 from doorward.values import Protocol, Secret, Service, SymmetricKeys  # noqa: E402
+from doorward.wire import doorward as message  # noqa: E402
 from doorward.wire import fwknop  # noqa: E402
 from doorward.wire.fwknop import Message, MessageType  # noqa: E402
 from system import netns  # noqa: E402  the paths come first
@@ -36,6 +41,8 @@ DAEMON_CORE, WORLD_CORE = 0, 1
 KNOCK_PORT = 62201
 ECHO_PORT = 7777
 KEYS = SymmetricKeys(Secret(b"k" * 32), Secret(b"h" * 64))
+HOST_KEY, CLIENT_KEY = Secret(b"h" * 32), Secret(b"c" * 32)  # of the format doorward 1
+PAIR = public.Pair.of_client(CLIENT_KEY, public.public_key(HOST_KEY))
 WINDOW_SECONDS = 30
 READY_SECONDS = 15.0  # from the start of a daemon to the first door it opens
 ENDING_SECONDS = 5.0
@@ -58,10 +65,37 @@ _SILENT = f"iptables -A INPUT -p udp --dport {KNOCK_PORT} -j DROP"  # with a tap
 
 @dataclass(frozen=True)
 class Peer:
-    """One daemon and how it is started in a namespace with a text of access.conf; `start` returns its process."""
+    """One daemon and how it is started in a namespace with a text of access.conf; `start` returns its process.
+
+    With `public_keys` its knocks are of the format doorward 1, else of fwknop's.
+    """
 
     name: str
     start: Callable[[Namespace, Path, str], subprocess.Popen[bytes]]
+    public_keys: bool = False
+
+    def knock(self, source: str) -> bytes:
+        """Return a fresh packet that asks for the echo service for `source`."""
+        return tagged_knock(source) if self.public_keys else knock(source)
+
+    @property
+    def access(self) -> str:
+        """The stanza for these packets."""
+        return client_stanza() if self.public_keys else stanza()
+
+
+def client_stanza(window: int = WINDOW_SECONDS) -> str:
+    """Return the text of the stanza for CLIENT_KEY, as stanza() has it for symmetric keys."""
+    client = public.public_key(CLIENT_KEY)
+    return f"SOURCE ANY\nCLIENT {client} bench\nOPEN_PORTS udp/{ECHO_PORT}\nFW_ACCESS_TIMEOUT {window}\n"
+
+
+def tagged_knock(source: str) -> bytes:
+    """Return a fresh packet of the format doorward 1 that asks for the echo service for `source`."""
+    now = time.time_ns() // 1_000_000
+    echo = message.ranges((Service(Protocol.UDP, ECHO_PORT),))
+    asked = message.Message(message.Kind.ACCESS, now, ipaddress.ip_address(source), echo)
+    return PAIR.seal(message.serialize(asked), message.epoch_of(now), os.urandom(public.NONCE_BYTES))
 
 
 def stanza(keys: SymmetricKeys = KEYS, window: int = WINDOW_SECONDS) -> str:
@@ -102,14 +136,24 @@ def _write(path: Path, text: str) -> str:
     return str(path)
 
 
-def _doorwardd(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
+def _doorwardd(host: Namespace, folder: Path, access: str, extra: str = "") -> subprocess.Popen[bytes]:
     host.nft(ruleset.swap(ruleset.guard((Service(Protocol.UDP, ECHO_PORT), Service(Protocol.UDP, KNOCK_PORT)))))
-    config = _write(folder / "doorwardd.conf", f"FIREWALL_FILE {folder}/none.nft;\n")
+    config = _write(folder / "doorwardd.conf", f"FIREWALL_FILE {folder}/none.nft;\n{extra}")
     access_file = _write(folder / "access.conf", access)
     installed = folder / "doorward.pyz"
     archive.build(installed)
     argv = [_INTERPRETER, "-I", str(installed), "doorwardd", "-f", "-c", config, "-a", access_file]
     return _start(host, folder, [*argv, "-r", str(folder / "run")])
+
+
+def _doorwardd_public(host: Namespace, folder: Path, access: str, extra: str = "") -> subprocess.Popen[bytes]:
+    pair = KeyPair(HOST_KEY, public.public_key(HOST_KEY))
+    file = _write(folder / "host.key", private_key.text(pair))
+    return _doorwardd(host, folder, access, f"HOST_KEY_FILE {file};\n{extra}")
+
+
+def _doorwardd_nft(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
+    return _doorwardd_public(host, folder, access, f"ENABLE_UDP_SERVER Y;\nUDPSERV_PORT {KNOCK_PORT};\n")
 
 
 def _fwknopd(host: Namespace, folder: Path, access: str, extra: str) -> subprocess.Popen[bytes]:
@@ -140,11 +184,16 @@ PEERS = (
     Peer("fwknopd-udp-server", _fwknopd_udp),
 )
 
+GATED = (  # the format doorward 1 behind each of its gates in the kernel
+    Peer("doorwardd-public-nft", _doorwardd_nft, public_keys=True),
+    Peer("doorwardd-public-bpf", _doorwardd_public, public_keys=True),
+)
 
-def chosen(names: str) -> tuple[Peer, ...]:
+
+def chosen(names: str, among: tuple[Peer, ...] = PEERS) -> tuple[Peer, ...]:
     """Return the peers of a list of names with commas between; `all` are all of them."""
-    wanted = [peer.name for peer in PEERS] if names == "all" else names.split(",")
-    return tuple(next(peer for peer in PEERS if peer.name == name) for name in wanted)
+    wanted = [peer.name for peer in among] if names == "all" else names.split(",")
+    return tuple(next(peer for peer in among if peer.name == name) for name in wanted)
 
 
 @contextlib.contextmanager
@@ -152,7 +201,7 @@ def running(peer: Peer, host: Namespace, folder: Path, access: str = "") -> Iter
     """Yield the PID of a peer with its echo service, both ended with the block. Not ready yet: see await_ready()."""
     echo = subprocess.Popen(host.command(sys.executable, "-S", "-c", _ECHO))
     try:
-        daemon = peer.start(host, folder, access or stanza())
+        daemon = peer.start(host, folder, access or peer.access)
         try:
             yield daemon.pid
         finally:
@@ -170,10 +219,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def await_ready(
-    client: Namespace, host: Namespace, source: str, keys: SymmetricKeys = KEYS, interval: float = 0.05
+def await_ready(  # noqa: PLR0913, PLR0917  who knocks where, and how
+    client: Namespace,
+    host: Namespace,
+    source: str,
+    keys: SymmetricKeys = KEYS,
+    interval: float = 0.05,
+    made: Callable[[str], bytes] | None = None,
 ) -> None:
-    """Knock every `interval` seconds until the echo answers `source`; the only word of readiness all peers share."""
+    """Knock every `interval` seconds until the echo answers `source`; the only word of readiness all peers share.
+
+    `made` makes the knocks where they are not of fwknop's format.
+    """
     with (
         open_socket(client, source, (host.ipv4, KNOCK_PORT)) as door,
         open_socket(client, source, (host.ipv4, ECHO_PORT)) as probe,
@@ -182,7 +239,7 @@ def await_ready(
         while (now := time.monotonic()) < start + READY_SECONDS:
             if now >= next_knock:
                 with contextlib.suppress(ConnectionRefusedError):
-                    door.send(knock(source, keys))
+                    door.send(knock(source, keys) if made is None else made(source))
                 next_knock = now + interval
             with contextlib.suppress(ConnectionRefusedError):  # the echo service itself is not there yet
                 probe.send(b"?")

@@ -84,6 +84,7 @@ def rendered(folder: Path, inventory: str, *options: str) -> dict[str, str]:
     template = ROLES / "daemon/templates/access.conf.j2"
     variables = {"doorward_clients": [{"name": "c"}], "doorward_sources": [], "daemon_services": ["tcp/22"]}
     variables |= {"doorward_window": 30, "daemon_redacted": True, "keys_made": {"fingerprints": {}}}
+    variables["daemon_stanzas"] = [{"client": 0, "format": "fwknop", "is_own": True}]
     words = ["-c", "local", "-m", "debug", "-a", f"msg={{{{ lookup('template', '{template}') }}}}"]
     shown = ansible(folder, "ansible", "-i", "inventory.ini", "all", *words, "-e", json.dumps(variables), *options)
     return dict(re.findall(r"^(\w+) \| SUCCESS.*?REQUIRE_SOURCE_ADDRESS  ([YN])\b", shown, re.MULTILINE | re.DOTALL))

@@ -1,6 +1,6 @@
 """Hosts in namespaces that only a knock opens, and a controller with Ansible: real sshd, real doorwardd, real ssh.
 
-Each host has a key of its own, so a knock with another's is refused and seen.
+Each hidden host has a symmetric key and a key pair of its own, so a knock with another's is refused and seen.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ key_text = plugin("plugin_utils._key_text")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One open host, two hidden ones and a controller; the keys of the hidden ones lie where the role puts them."""
+    """One open host, two hidden ones and a controller; the keys of the hidden ones lie where the role puts them.
+
+    `pairs` are the public keys of the hidden ones; `collected` those that are in the inventory, by its names.
+    """
 
     one: Namespace
     two: Namespace
@@ -41,6 +44,13 @@ class Site:
     controller: Namespace
     folder: Path
     daemons: dict[str, Running] = field(default_factory=dict)
+    pairs: dict[str, str] = field(default_factory=dict)
+    collected: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def own_key(self) -> Path:
+        """The controller's own pair."""
+        return self.folder / "own.key"
 
     @property
     def keys(self) -> Path:
@@ -52,6 +62,13 @@ class Site:
         file = self.keys / name / "controller.key"
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return doorwardd.write(file, _key(of))
+
+    def know(self, name: str, of: str, keys: str) -> Path:
+        """Have a name of the inventory know a host's key of a format; return the file that a knock then takes."""
+        if keys == "fwknop":
+            return self.hold_key(name, of)
+        self.collected[name] = self.pairs[of]
+        return self.own_key
 
     def configure_ssh(self, text: str) -> None:
         """Write the controller's ssh_config; how to log in is at its end."""
@@ -79,9 +96,14 @@ class Site:
             "ansible_spa_key": "{{ lookup('doorward.spa.key') }}",
             "ansible_timeout": 4,
             "doorward_keys_dir": str(self.keys),
+            "doorward_private_key_file": str(self.own_key),
             "ansible_ssh_args": f"-F {self.folder}/ssh_config -o ControlPath=none",
         }
-        doorwardd.write(self.folder / "hosts.yml", yaml.safe_dump({"all": {"hosts": dict(hosts), "vars": common}}))
+        keys = {name: {"doorward_host_key": line} for name, line in self.collected.items()}
+        known = {
+            name: {**(found if isinstance(found, dict) else {}), **keys.get(name, {})} for name, found in hosts.items()
+        }
+        doorwardd.write(self.folder / "hosts.yml", yaml.safe_dump({"all": {"hosts": known, "vars": common}}))
         doorwardd.write(self.folder / "play.yml", yaml.safe_dump(list(play)))
         words = (program or str(Path(sys.executable).parent / "ansible-playbook"), "-i", "hosts.yml", "play.yml")
         done = self.controller.run(
@@ -109,6 +131,8 @@ def site() -> Iterator[Site]:
         one, two, outside, controller = members
         made = Site(one, two, outside, controller, folder)
         _ssh_files(made)
+        generate = ("keys", "generate", "--public", "--comment", "controller", "--output", str(made.own_key))
+        own = _printed(PYTHON, "-m", "doorward", *generate)
         for name in ("one", "two", "outside"):
             stack.enter_context(_sshd(getattr(made, name), folder))
         for name in ("one", "two"):
@@ -116,9 +140,19 @@ def site() -> Iterator[Site]:
             home.mkdir(mode=0o700)
             doorwardd.used_store(home)
             stanza = "SOURCE ANY\n{}OPEN_PORTS tcp/22, tcp/2222\nFW_ACCESS_TIMEOUT 2\nREQUIRE_SOURCE_ADDRESS Y\n"
+            made.pairs[name] = _printed(
+                *doorwardd.command("keys", "generate", "--file", f"{home}/host.key", "--comment", name)
+            )
             access = "".join(stanza.format(_key(each)) for each in (name, f"{name}-too"))
-            made.daemons[name] = stack.enter_context(doorwardd.doorwardd(getattr(made, name), home, access))
+            access += stanza.format(f"CLIENT {own}\n")
+            config = f"HOST_KEY_FILE {home}/host.key\n"
+            made.daemons[name] = stack.enter_context(doorwardd.doorwardd(getattr(made, name), home, access, config))
         yield made
+
+
+def _printed(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=doorwardd.environment(), timeout=60)
+    return done.stdout.strip()
 
 
 def _ssh_files(made: Site) -> None:

@@ -54,12 +54,20 @@ def lab() -> Iterator[Site]:
 def place(lab: Site) -> Site:
     """The lab with no key, grant or verdict of an earlier test."""
     shutil.rmtree(lab.keys, ignore_errors=True)
+    lab.collected.clear()
     for daemon in lab.daemons.values():
         daemon.lines.clear()
     for host in (lab.one, lab.two):
         host.nft("flush set inet doorward open4; flush set inet doorward open6")
     lab.configure_ssh("")
     return lab
+
+
+@pytest.fixture(params=["fwknop", "doorward1"])
+def keys(request: pytest.FixtureRequest) -> str:
+    """The format of the knocks."""
+    chosen: str = request.param
+    return chosen
 
 
 def reached(shown: str) -> list[str]:
@@ -83,15 +91,16 @@ def ask(hosts: str, *more: dict[str, object], delegate_to: str = "") -> dict[str
 
 @pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS)
 def test_a_host_is_reached_and_knocked_at_with_its_own_key_directly_and_delegated_to(
-    place: Site, naming: Naming
+    place: Site, naming: Naming, keys: str
 ) -> None:
     place.configure_ssh(naming.ssh_config)
-    place.hold_key(naming.host, "one")
-    place.hold_key("from.example.org", "two")
+    place.know(naming.host, "one", keys)
+    place.know("from.example.org", "two", keys)
     plays = [ask(naming.host, *ACTIONS), ask("from.example.org", *ACTIONS, delegate_to=naming.host)]
     shown = place.play({naming.host: naming.variables, "from.example.org": {}}, plays, "-v", *naming.options)
     host, port = naming.dials
     said = {"host": host, "port": port, "user": "root", "is_spa": True, "service": f"tcp/{port}", "spa_host": host}
+    said["host_key"] = place.pairs["one"] if keys == "doorward1" else ""
     results = [result for result in outcomes(shown) if "services" in result or "spa_host" in result]
     endpoint, knock, *delegated = results
     assert reached(shown) == [ONE, ONE], shown
@@ -102,12 +111,13 @@ def test_a_host_is_reached_and_knocked_at_with_its_own_key_directly_and_delegate
     assert set(place.verdicts("one")) == {"granted"}
     assert place.verdicts("two") == []
     assert all(f"tcp/{port}" in line for line in place.daemons["one"].verdicts)
+    assert all(("name=controller" in line) is (keys == "doorward1") for line in place.daemons["one"].verdicts)
 
 
-def test_hosts_of_one_short_name_have_keys_of_their_own_in_delegated_tasks_too(place: Site) -> None:
+def test_hosts_of_one_short_name_have_keys_of_their_own_in_delegated_tasks_too(place: Site, keys: str) -> None:
     hosts = {"a.example.org": {"ansible_host": ONE}, "a.example.net": {"ansible_host": TWO}}
-    place.hold_key("a.example.org", "one")
-    place.hold_key("a.example.net", "two")
+    place.know("a.example.org", "one", keys)
+    place.know("a.example.net", "two", keys)
     shown = place.play(
         hosts,
         [
@@ -144,10 +154,10 @@ def test_two_names_of_one_address_have_keys_of_their_own_at_the_same_time(place:
     ],
 )
 def test_delegation_to_a_host_outside_the_inventory_is_plain_ssh(
-    place: Site, to: str, ssh_config: str, variables: dict[str, object]
+    place: Site, to: str, ssh_config: str, variables: dict[str, object], keys: str
 ) -> None:
     place.configure_ssh(ssh_config)
-    place.hold_key("web.example.org", "one")
+    place.know("web.example.org", "one", keys)
     hosts = {"web.example.org": {"ansible_host": ONE, **variables}}
     plays = [ask("web.example.org", delegate_to=to), *([] if variables else [ask("web.example.org")])]
     delegated, *direct = place.play(hosts, plays, "-vvv").split("PLAY [web.example.org]")[1:]
@@ -160,41 +170,53 @@ def test_delegation_to_a_host_outside_the_inventory_is_plain_ssh(
         assert set(place.verdicts("one")) == {"granted"}
 
 
-def test_delegation_to_the_address_of_a_host_in_the_inventory_knocks_with_its_key(place: Site) -> None:
-    place.hold_key("web", "one")
-    place.hold_key("from", "two")
+def test_delegation_to_the_address_of_a_host_in_the_inventory_knocks_with_its_key(place: Site, keys: str) -> None:
+    place.know("web", "one", keys)
+    place.know("from", "two", keys)
     shown = place.play({"web": {"ansible_host": ONE}, "from": {"ansible_host": TWO}}, [ask("from", delegate_to=ONE)])
     assert reached(shown) == [ONE], shown
     assert set(place.verdicts("one")) == {"granted"}
 
 
 @pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS)
-def test_an_enrolled_host_whose_key_is_gone_says_so(place: Site, naming: Naming) -> None:
+def test_an_enrolled_host_whose_key_is_gone_says_so(place: Site, naming: Naming, keys: str) -> None:
     place.configure_ssh(naming.ssh_config)
-    file = place.hold_key(naming.host, "one")
+    file = place.know(naming.host, "one", keys)
+    kept = file.read_bytes()
     (file.parent / "enrolled").touch()
     file.unlink()
     plays = [ask(naming.host), ask("from.example.org", delegate_to=naming.host)]
     hosts = {naming.host: naming.variables, "from.example.org": {}}
     shown = " ".join(place.play(hosts, plays, *naming.options, "-e", "ansible_timeout=1").split())
-    sentence = f"{naming.host} is enrolled, and its key {file} is gone: put it back from a copy"
+    if keys == "doorward1":
+        doorwardd.write(file, kept.decode())
+    sentence = {
+        "fwknop": f"{naming.host} is enrolled, and its key {file} is gone: put it back from a copy",
+        "doorward1": f"{naming.host} is knocked at with public keys, and there is no {file}, this controller's own key",
+    }[keys]
     assert len(re.findall(rf'"msg": "[^"]*{re.escape(sentence)}', shown)) == 2, shown
     assert place.verdicts("one") == []
 
 
 @pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS)
-def test_the_files_of_the_role_client_lead_a_person_in(place: Site, naming: Naming) -> None:
+def test_the_files_of_the_role_client_lead_a_person_in(place: Site, naming: Naming, keys: str) -> None:
     """The role delegates its own tasks to localhost, in which the host's address is localhost's."""
     place.configure_ssh(naming.ssh_config)
-    place.hold_key(naming.host, "one").rename(place.keys / naming.host / "alice.key")
+    file, person = place.know(naming.host, "one", keys), "alice"
+    if keys == "fwknop":
+        file.rename(place.keys / naming.host / "alice.key")
+    else:
+        person = "controller"
     role = {"name": "doorward.spa.client"}
     play = {"hosts": naming.host, "gather_facts": False, "tasks": [{"ansible.builtin.import_role": role}]}
     profiles = place.folder / "alice"
-    said = f"doorward_client_name=alice doorward_client_dir={profiles} doorward_client_home={profiles}"
+    said = f"doorward_client_name={person} doorward_client_dir={profiles} doorward_client_home={profiles}"
+    said += f" doorward_format={keys}"
     sites = "doorward_client_resolve_url=https://icanhazip.com/,https://ifconfig.me/ip"
     shown = place.play({naming.host: naming.variables}, [play], *naming.options, "-e", said, "-e", sites)
     assert "failed=0" in shown, shown
     rc_file = (profiles / f"{naming.host}.fwknoprc").read_text()
+    assert ("HMAC_KEY_BASE64" in rc_file) is (keys == "fwknop")
     assert "RESOLVE_URL https://icanhazip.com/,https://ifconfig.me/ip\n" in rc_file
     (place.folder / "bin").mkdir(exist_ok=True)
     program = doorwardd.write(

@@ -81,3 +81,36 @@ def test_a_connection_takes_the_key_of_its_own_host(text: str, host: str, chosen
 
 def test_the_text_of_no_host_is_empty() -> None:
     assert key_text.of_hosts({}) == key_text.of_hosts({"a": ""}) == ""
+
+
+PUBLIC = "doorward1 " + "A" * 42 + "E="
+PSK = base64.b64encode(KEY).decode()
+
+
+def test_a_text_of_the_format_doorward_1_becomes_a_stanza_without_a_secret_key() -> None:
+    text = key_text.of_public(f"{PUBLIC} web1", "/home/ops/own.key")
+    assert key_text.is_public(text)
+    assert not key_text.is_public(GOOD)
+    assert (key_text.host_key(text), key_text.host_key(GOOD), key_text.host_key("")) == (f"{PUBLIC} web1", "", "")
+    assert key_text.stanza(text, "web1") == f"[web1]\nHOST_KEY {PUBLIC} web1\nCLIENT_KEY_FILE /home/ops/own.key\n"
+    assert key_text.stanza(f"HOST_KEY {PUBLIC}") == f"[default]\nHOST_KEY {PUBLIC}\n"
+    assert f"PSK_BASE64 {PSK}\n" in key_text.stanza(key_text.of_public(PUBLIC, psk=PSK))
+    assert key_text.choose(key_text.of_hosts({"a": text, "b": GOOD}), "a") == (text, "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(f"PSK_BASE64: {PSK}\n", id="no host's key"),
+        pytest.param(f"HOST_KEY: {PUBLIC}\n{GOOD}", id="both formats"),
+        pytest.param(f"HOST_KEY: {PUBLIC}\nHOST_KEY: {PUBLIC}\n", id="repeated"),
+        pytest.param(f"HOST_KEY: {PUBLIC}\nPSK_BASE64: {PSK[:-5]}\n", id="cut"),
+        pytest.param(f"HOST_KEY: {PUBLIC}\nCLIENT_KEY_FILE: /a b\n", id="two words"),
+        pytest.param(f"HOST_KEY: {PUBLIC} web1 [x]\n", id="more than a name"),
+        pytest.param(f"HOST_KEY: {PUBLIC}\nWGET_CMD: /bin/sh\n", id="a program smuggled in"),
+    ],
+)
+def test_anything_else_in_such_a_text_is_refused_and_never_repeated(text: str) -> None:
+    with pytest.raises(key_text.KeyTextError) as caught:
+        key_text.stanza(text)
+    assert PSK[:8] not in str(caught.value)

@@ -39,4 +39,5 @@ class ActionModule(ActionBase):
             "service": option("spa_service") or f"tcp/{port}",
             "spa_host": option("spa_host") or host,
             "spa_port": option("spa_port") or _SPA_PORT,
+            "host_key": connection.spa_host_key() if is_ours else "",
         }

@@ -69,8 +69,12 @@ options:
       - name: ansible_spa_profile
   spa_key:
     description:
-      - The key, as C(doorward keys generate) prints it - two lines, C(KEY_BASE64:) and C(HMAC_KEY_BASE64:). Keep it
-        vaulted, or let P(doorward.spa.key#lookup) find it. An empty text is no key.
+      - What the knock takes, best found by P(doorward.spa.key#lookup). An empty text is no key.
+      - For a knock with public keys, a line C(HOST_KEY:) with the host's, as C(doorwardd keys show) prints it. Lines
+        C(CLIENT_KEY_FILE:) and C(PSK_BASE64:) may follow. By default the client's own pair is
+        C(~/.config/doorward/client.key).
+      - For a knock in fwknop's format, the key as C(doorward keys generate) prints it - two lines, C(KEY_BASE64:) and
+        C(HMAC_KEY_BASE64:). Keep these vaulted.
       - Where the lookup says that the host is enrolled and its key is gone, the host is tried as plain ssh, and an
         error says so.
       - It reaches the helper through a file of mode 0600 in ansible's local temporary directory, never through the
@@ -245,6 +249,10 @@ class Connection(SSHConnection):
     def spa_service(self) -> str:
         """Return the service that a knock of this connection asks for."""
         return self.get_option("spa_service") or f"tcp/{self.spa_dialled().port}"
+
+    def spa_host_key(self) -> str:
+        """Return the public key that a knock of this connection is for; empty where that is not known."""
+        return "" if self.get_option("spa_profile") else _key_text.host_key(self._spa_key)
 
     def spa_learn(self, seen: str, host: str = "") -> None:
         """Remember the address at which a host sees this controller; a failure costs no more than a later knock."""

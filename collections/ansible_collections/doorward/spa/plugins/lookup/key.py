@@ -11,11 +11,16 @@ short_description: The key that this controller holds for a host
 version_added: 0.1.0
 author: The doorward authors (!UNKNOWN)
 description:
-  - Returns the two lines of a key that M(doorward.spa.key) made, decrypted where it is vaulted.
+  - Returns what a knock at a host takes. Where the inventory has the host's public key (C(doorward_host_key), which
+    the role P(doorward.spa.keys#role) collects, and no C(doorward_knock_format=fwknop) beside it), that is a line
+    C(HOST_KEY) with the name of the file that the controller's own pair is in, and with C(PSK_BASE64) where there is a
+    pre-shared key. None of it but the latter is secret. Otherwise it is the two lines of a symmetric key that
+    M(doorward.spa.key) made, decrypted where it is vaulted.
   - Returns an empty text where there is no key yet, so that a host can be reached as plain ssh for its first roll-out.
   - Without a name the text begins with a line that names the host. For a delegated task a lookup cannot tell hosts of
     one short name apart, and the text has the key of each. P(doorward.spa.ssh#connection) takes its own. For a host
-    that is enrolled and has no key, the text says so instead.
+    that is enrolled and has no key, and for one with a public key where the controller has no pair of its own, the text
+    says so instead.
 options:
   _terms:
     description:
@@ -26,7 +31,9 @@ options:
     type: list
     elements: str
   client:
-    description: The client whose key is returned.
+    description:
+      - The client whose key is returned. Where it is given with the lookup, that is the symmetric key of this client,
+        whatever the host has in the inventory.
     type: str
     default: controller
     vars:
@@ -37,6 +44,17 @@ options:
     default: ~/.config/doorward/keys
     vars:
       - name: doorward_keys_dir
+  private_key_file:
+    description: File of the controller's own key pair, plain with mode 0600, or vaulted.
+    type: str
+    default: ~/.config/doorward/client.key
+    vars:
+      - name: doorward_private_key_file
+  private_key_command:
+    description: Words of a program that prints the pair, instead of the file. It is run once in a run of ansible.
+    type: raw
+    vars:
+      - name: doorward_private_key_command
 """
 
 EXAMPLES = r"""
@@ -57,7 +75,7 @@ from typing import TYPE_CHECKING
 
 from ansible.inventory.host import Host
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.doorward.spa.plugins.plugin_utils import _key_store, _key_text
+from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _key_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,18 +90,41 @@ class LookupModule(LookupBase):
         """Return one key text a host."""
         variables = variables or {}
         self.set_options(var_options=variables, direct=kwargs)
-        folder, client = (self._templar.template(self.get_option(name)) for name in ("folder", "client"))
-        if terms:
-            files = [_key_store.path(folder, host, client) for host in terms]
-            return [_key_store.read(file, self._loader) or "" for file in files]
-        names = self._names(variables)
-        return [_key_text.of_hosts({name: self._held(folder, host, client) for name, host in names.items()})]
+        names = {host: host for host in terms} if terms else self._names(variables)
+        if "client" in kwargs:
+            texts = {name: self._held(host) for name, host in names.items()}
+        else:
+            own = None if terms or len(names) > 1 else variables  # of the one host that they can be those of
+            known = {name: own if own and name == host else _of(host, variables) for name, host in names.items()}
+            texts = {name: self._knocked_with(host, known[name]) for name, host in names.items()}
+        return [texts[host] for host in terms] if terms else [_key_text.of_hosts(texts)]
 
-    def _held(self, folder: str, host: str, client: str) -> str:
-        """Return the key of a host; for an enrolled one without its key, the sentence that says so."""
-        file = _key_store.path(folder, host, client)
+    def _option(self, name: str) -> str:
+        return self._templar.template(self.get_option(name))
+
+    def _knocked_with(self, host: str, variables: Mapping) -> str:
+        """Return the key text for a host: of its public key where the inventory has one."""
+        line = str(self._templar.template(variables.get("doorward_host_key") or "")).strip()
+        if not line or self._templar.template(variables.get("doorward_knock_format")) == "fwknop":
+            return self._held(host)
+        place = _identity.Place.of(self._option("private_key_file"), self._option("private_key_command"))
+        own = _identity.at_hand(place, self._loader)
+        if own:
+            psk = str(self._templar.template(variables.get("doorward_psk") or "")).strip()
+            return _key_text.of_public(line, own, psk)
+        if held := self._held(host, is_told=False):
+            return held
+        return _key_text.missing(
+            f"{host} is knocked at with public keys, and there is no {place.file}, this controller's own key pair: put "
+            "it back from a copy; or make another (doorward keys generate --public) and have its public line put into "
+            "doorward_clients by a controller that the host knows"
+        )
+
+    def _held(self, host: str, *, is_told: bool = True) -> str:
+        """Return the symmetric key of a host; for an enrolled one without its key, the sentence that says so."""
+        file = _key_store.path(self._option("folder"), host, self._option("client"))
         text = _key_store.read(file, self._loader)
-        if text is not None or not _key_store.enrolled(file.parent):
+        if text is not None or not is_told or not _key_store.enrolled(file.parent):
             return text or ""
         return _key_text.missing(
             f"{host} is enrolled, and its key {file} is gone: put it back from a copy, or open the host at its console "
@@ -106,6 +147,12 @@ class LookupModule(LookupBase):
         possible = alike or (hosts if _is_ip(address) else ())  # the variables of every host are dear
         there = [host for host in possible if _endpoint(hosts[host], host) == (address, port)]
         return alike | ({address: there[0]} if len(there) == 1 and address not in alike else {})
+
+
+def _of(host: str, variables: Mapping) -> Mapping:
+    """Return the variables of a host of the inventory, by way of those of another; empty where it has none."""
+    hosts = variables.get("hostvars") or {}
+    return hosts[host] if host in hosts else {}  # noqa: SIM401  HostVars.get gives an undefined value instead
 
 
 def _short(name: str) -> str:

@@ -63,4 +63,8 @@ spa_port:
   description: UDP port that is knocked at.
   type: int
   returned: success
+host_key:
+  description: Public key of the host that a knock is for; empty where it is in fwknop's format, or in a file's profile.
+  type: str
+  returned: success
 """

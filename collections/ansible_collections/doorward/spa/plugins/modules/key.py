@@ -7,12 +7,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: key
-short_description: Make the keys of a host's clients on the controller, once
+short_description: Make the keys of a host's clients on the controller, once, and tell the host's stanzas
 version_added: 0.1.0
 author: The doorward authors (!UNKNOWN)
 description:
-  - Makes a symmetric key (AES-256 and HMAC) for each client of a host, in a file of mode 0600 on the controller,
-    plain or vaulted. An existing key is never made again.
+  - Makes the controller's own key pair of the format doorward 1 where the controller is a client of that format and has
+    none, in a file of mode 0600, plain or vaulted. The one pair is for all hosts.
+  - Makes a symmetric key (AES-256 and HMAC) for each client of fwknop's format, in a file of mode 0600 on the
+    controller, plain or vaulted. An existing key is never made again.
+  - Tells which stanzas the host is to have. Where connections still knock in the format that is to be left, its stanza
+    is among them, with C(leaves). It is to stay until a knock in the other format is proven.
   - Compares the enrolment mark of the host with the one that the controller keeps, and so tells a bare host from one
     that was reinstalled or that another controller enrolled.
   - Runs on the controller and does not connect to the host. Returns fingerprints, never keys.
@@ -22,10 +26,34 @@ options:
     type: str
     required: true
   clients:
-    description: Names of the clients that get a key.
+    description:
+      - The host's clients - entries of C(doorward_clients), or names. C(name), C(format) (V(doorward1), V(fwknop) or
+        V(both)) and C(public_key) are read.
     type: list
-    elements: str
+    elements: raw
     default: [controller]
+  format:
+    description: Format of clients that say none and have no public key.
+    type: str
+    choices: [doorward1, fwknop]
+    default: fwknop
+  controller:
+    description: Name of the client that this controller is. Its public key is that of its own pair.
+    type: str
+    default: controller
+  host_key:
+    description:
+      - The host's public key where the controller's connections knock with it. Empty where they knock with a symmetric
+        key, or do not knock yet.
+    type: str
+    default: ""
+  private_key_file:
+    description: File of the controller's own pair.
+    type: path
+    default: ~/.config/doorward/client.key
+  private_key_command:
+    description: Words of a program that prints the pair, instead of the file. The pair is not made then.
+    type: raw
   folder:
     description: Folder on the controller where the keys are kept.
     type: path
@@ -66,16 +94,44 @@ EXAMPLES = r"""
 
 RETURN = r"""
 fingerprints:
-  description: One fingerprint a client. A client whose key would be made is missing in check mode.
+  description: One fingerprint a symmetric key. A client whose key would be made is missing in check mode.
   type: dict
   returned: success
 made:
-  description: Clients whose keys were made now.
+  description: Clients whose symmetric keys were made now, and the file of the controller's pair if that was made.
   type: list
   elements: str
   returned: success
 enrolment:
   description: The mark for the host.
   type: str
+  returned: success
+stanzas:
+  description: The host's stanzas, in their order.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    client:
+      description: Number of the client's entry in O(clients), from 0.
+      type: int
+    name:
+      description: Name of the client.
+      type: str
+    format:
+      description: V(doorward1) or V(fwknop).
+      type: str
+    public_key:
+      description: The client's public key, without a name. Empty in check mode where it would be made.
+      type: str
+    is_own:
+      description: Whether it is the stanza of this controller.
+      type: bool
+    leaves:
+      description: Whether it goes once a knock in the other format is proven.
+      type: bool
+moving:
+  description: Whether one of the stanzas leaves.
+  type: bool
   returned: success
 """

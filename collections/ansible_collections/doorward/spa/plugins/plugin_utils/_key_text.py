@@ -1,7 +1,11 @@
 # Copyright: The doorward authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Key text: what `doorward keys generate` prints and `ansible_spa_key` holds; standard library only."""
+"""Key text: what `doorward keys` prints and `ansible_spa_key` holds; standard library only.
+
+Two lines of secrets (`KEY_BASE64`, `HMAC_KEY_BASE64`), or for the format doorward 1 a line `HOST_KEY`, with lines
+`CLIENT_KEY_FILE` and `PSK_BASE64` where the client's own defaults are not meant.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,13 @@ HMAC_BYTES = 64  # the block of SHA-256: longer keys would be hashed first (RFC 
 _NAMES = ("KEY_BASE64", "HMAC_KEY_BASE64")
 _BLOCK = re.compile(r"^# (host|no key): (.*)$", re.MULTILINE)
 _LINE = re.compile(r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})", re.ASCII)
+PUBLIC_FORM = r"doorward1 [A-Za-z0-9+/]{43}=(?: [A-Za-z0-9_.@:+%\[\]-]{1,100})?"
+_PUBLIC = re.compile(PUBLIC_FORM, re.ASCII)
+_PUBLIC_VALUES = {
+    "HOST_KEY": _PUBLIC,
+    "CLIENT_KEY_FILE": re.compile(r"\S+"),
+    "PSK_BASE64": re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII),
+}
 
 
 class KeyTextError(ValueError):
@@ -61,9 +72,43 @@ def fingerprint(text: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
+def public(line: str) -> str:
+    """Return a public key, `doorward1 BASE64` with or without a name behind it, as it is written once for all.
+
+    Raises:
+        KeyTextError: it is none.
+    """
+    words = line.split()
+    if not _PUBLIC.fullmatch(" ".join(words)):
+        msg = f"{line.strip()[:70]!r} is no public key: doorward1 BASE64 NAME, as `doorward keys show` prints it"
+        raise KeyTextError(msg)
+    raw = base64.b64decode(words[1])
+    if base64.b64encode(raw).decode() != words[1]:
+        msg = "the public key is not base64, or was cut"
+        raise KeyTextError(msg)
+    return " ".join(words)
+
+
+def of_public(host_key: str, client_key_file: str = "", psk: str = "") -> str:
+    """Return the key text of the format doorward 1; empty values are left out."""
+    values = {"HOST_KEY": host_key, "CLIENT_KEY_FILE": client_key_file, "PSK_BASE64": psk}
+    return "".join(f"{name}: {value}\n" for name, value in values.items() if value)
+
+
+def is_public(text: str) -> bool:
+    """Tell whether a key text is of the format doorward 1."""
+    return any(line.split(maxsplit=1)[0].rstrip(":") in _PUBLIC_VALUES for line in text.splitlines() if line.strip())
+
+
+def host_key(text: str) -> str:
+    """Return the host's public key in a key text; empty where it is of the other format."""
+    return _parse_public(text)["HOST_KEY"] if is_public(text) else ""
+
+
 def stanza(text: str, name: str = "default") -> str:
     """Return the key as a stanza of a .fwknoprc file."""
-    return f"[{name}]\n" + "".join(f"{option} {key}\n" for option, key in parse(text).items())
+    settings = _parse_public(text) if is_public(text) else parse(text)
+    return f"[{name}]\n" + "".join(f"{option} {key}\n" for option, key in settings.items())
 
 
 def of_hosts(texts: Mapping[str, str]) -> str:
@@ -90,6 +135,27 @@ def choose(text: str, host: str) -> tuple[str, str]:
         if is_its_own and rest.strip():
             chosen = rest.lstrip("\n")
     return chosen, sentence
+
+
+def _parse_public(text: str) -> dict[str, str]:
+    """Return the lines of a key text of the format doorward 1 by their names.
+
+    Raises:
+        KeyTextError: a line is unknown, repeated or no such value, or the host's key is missing.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
+        name, _blank, value = line.partition(" ")
+        name, value = name.rstrip(":"), value.strip()
+        form = _PUBLIC_VALUES.get(name)
+        if form is None or name in found or not form.fullmatch(value):
+            msg = f"line {number} of the key is none of `HOST_KEY: doorward1 …`, CLIENT_KEY_FILE, PSK_BASE64, each once"
+            raise KeyTextError(msg)
+        found[name] = value
+    if "HOST_KEY" not in found:
+        msg = "the key lacks HOST_KEY"
+        raise KeyTextError(msg)
+    return found | {"HOST_KEY": public(found["HOST_KEY"])}
 
 
 def _canonical(text: str, number: int) -> str:

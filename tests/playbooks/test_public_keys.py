@@ -1,0 +1,158 @@
+"""Hidden hosts move from symmetric keys to public ones: interrupted, resumed, and then the old keys open nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab import hosts
+from lab.controller import AT_ONCE, INVENTORY
+from lab.plan import CONTROLLER, REPOSITORY, STATE, Address
+from lab.run import run
+
+if TYPE_CHECKING:
+    from lab.controller import Controller
+    from lab.trial import Trial
+
+HERE = Path(__file__).parent
+ROLE = "ansible_collections/doorward/spa/roles/daemon/tasks"
+# Five roll-outs, and whoever runs this file alone waits for the images to be built as well.
+pytestmark = pytest.mark.timeout(1500)
+
+
+def interrupted(folder: Path, file: str, before: str) -> Path:
+    """The collection with a role that ends before a task."""
+    made = folder / before.replace(" ", "-")
+    shutil.copytree(REPOSITORY / "collections", made, symlinks=True)
+    tasks = made / ROLE / file
+    text = tasks.read_text(encoding="utf-8")
+    task = f"- name: {before}\n"
+    assert text.count(task) == 1
+    end = "- name: Be interrupted\n  ansible.builtin.fail:\n    msg: interrupted\n  when: not ansible_check_mode\n\n"
+    tasks.write_text(text.replace(task, end + task), encoding="utf-8")
+    return made
+
+
+def stanzas(trial: Trial) -> list[str]:
+    """What the host's access.conf has to know its clients by, in its order."""
+    words = trial.console(
+        "sed", "-n", "s/^\\(CLIENT\\|HMAC_KEY_BASE64\\) .*/\\1/p", "/etc/doorward/access.conf"
+    ).split()
+    return [{"CLIENT": "doorward1", "HMAC_KEY_BASE64": "fwknop"}[word] for word in words]
+
+
+def knock(trial: Trial, rc_file: Path) -> str:
+    """Knock with a client's file, and return the host's verdict."""
+    before = verdicts(trial)
+    run(sys.executable, "-m", "doorward", "knock", "--rc-file", str(rc_file), "-n", trial.host.name, "--no-save-args")
+    found: list[str] = []
+    for _look in range(50):
+        found = verdicts(trial)[len(before) :]
+        if found:
+            break
+    assert len(found) == 1, found
+    return found[0]
+
+
+def verdicts(trial: Trial) -> list[str]:
+    """All that the daemon judged, in words of its log."""
+    journal = trial.console("journalctl", "--unit=doorwardd", "--output=cat", "--no-pager")
+    return [line for line in journal.splitlines() if line.startswith("verdict=")]
+
+
+def client_file(folder: Path, trials: list[Trial], lines: dict[str, str]) -> Path:
+    """A .fwknoprc with a section for each host."""
+    file = folder / "fwknoprc"
+    file.touch(mode=0o600)
+    text = ""
+    for trial in trials:
+        address, port = trial.host.address.ipv4, trial.host.ssh_port
+        text += f"[{trial.host.name}]\nSPA_SERVER {address}\nACCESS tcp/{port}\nALLOW_IP {Address(CONTROLLER).ipv4}\n"
+        text += lines[trial.host.name]
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def secrets_of(trial: Trial, folders: tuple[Path, ...]) -> list[Path]:
+    """The files of the controller that have the private half of a host; one with the public half is found as well."""
+    private = trial.console("sed", "-n", "s/^doorward1-private //p", "/etc/doorward/host.key").strip()
+    public = trial.console("doorwardd", "keys", "show").strip()
+    assert len(private) == 44
+    assert trial.console("stat", "-c", "%U %a", "/etc/doorward/host.key").strip() == "root 600"
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    assert any(public.encode() in file.read_bytes() for file in files), "a key would be found"
+    return [file for file in files if private.encode() in file.read_bytes()]
+
+
+def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
+    trials: dict[str, Trial], controller: Controller, visit: str, tmp_path: Path
+) -> None:
+    moving = list(trials.values())
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    shutil.copy(HERE / "inventory/hosts.yml", inventory)
+    shutil.copytree(INVENTORY / "group_vars", inventory / "group_vars")
+    own = tmp_path / "own/client.key"
+    wanted = ("-e", "doorward_format=doorward1", "-e", f"doorward_private_key_file={own}", *AT_ONCE)
+    visited = ("-e", f"doorward_private_key_file={own}")
+    ops = replace(controller, inventory=inventory)
+
+    def comes_in(number: int) -> None:
+        """Run a playbook over connections of its own, so that it knocks."""
+        before = [trial.granted() for trial in moving]
+        replace(ops, home=controller.home / f"v{number}").playbook(visit, *visited).check()
+        assert [trial.granted() - earlier for trial, earlier in zip(moving, before, strict=True)] == [1, 1]
+
+    old = {trial.host.name: (STATE / f"keys/{trial.host.name}/controller.key").read_text("utf-8") for trial in moving}
+    assert [stanzas(trial) for trial in moving] == [["fwknop"]] * 2
+    assert not any(hosts.reachable(trial.host) for trial in moving), "hidden all the time"
+
+    # Before anything is proven both are accepted, and the inventory still has the old way in.
+    shown = replace(ops, collections=interrupted(tmp_path, "move.yml", "Ask what connections knock with now"))
+    ended = shown.playbook("doorward.spa.rollout", *wanted)
+    assert ended.output.count("interrupted") >= 2, ended.output[-3000:]
+    assert [stanzas(trial) for trial in moving] == [["doorward1", "fwknop"]] * 2
+    assert not (inventory / "host_vars").exists()
+    comes_in(1)
+
+    # Once it is proven the inventory has the new way in, and the old one is still open.
+    shown = replace(ops, collections=interrupted(tmp_path, "access.yml", "Drop the stanzas that leave"))
+    assert shown.playbook("doorward.spa.rollout", *wanted).output.count("interrupted") >= 2
+    assert [stanzas(trial) for trial in moving] == [["doorward1", "fwknop"]] * 2
+    comes_in(2)
+    for trial in moving:
+        assert " name=controller " in verdicts(trial)[-1]
+        assert " user=" not in verdicts(trial)[-1], "packets of doorward 1 have no user"
+
+    # With no interruption it ends, and there is nothing left to do.
+    ops.playbook("doorward.spa.rollout", *wanted).check()
+    assert [stanzas(trial) for trial in moving] == [["doorward1"]] * 2
+    comes_in(3)
+    again = ops.playbook("doorward.spa.rollout", *wanted).check()
+    assert again.changed == 0, again.output[-3000:]
+
+    # The old keys open nothing, in the same run in which the new ones do.
+    for trial in moving:
+        trial.close()
+    rc_file = client_file(tmp_path, moving, {name: text.replace(": ", " ") for name, text in old.items()})
+    for trial in moving:
+        assert "verdict=denied" in knock(trial, rc_file)
+        assert not hosts.reachable(trial.host)
+    public = {trial.host.name: trial.console("doorwardd", "keys", "show").strip() for trial in moving}
+    rc_file = client_file(
+        tmp_path, moving, {name: f"HOST_KEY {line}\nCLIENT_KEY_FILE {own}\n" for name, line in public.items()}
+    )
+    for trial in moving:
+        assert "verdict=granted" in knock(trial, rc_file)
+        assert hosts.reachable(trial.host)
+
+    # What a team reviews is the public half; the private one never left the host.
+    for trial in moving:
+        collected = (inventory / f"host_vars/{trial.host.name}/doorward.yml").read_text(encoding="utf-8")
+        assert f'doorward_host_key: "{public[trial.host.name]}"' in collected
+        assert secrets_of(trial, (inventory, STATE, controller.home, own.parent)) == []

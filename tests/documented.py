@@ -24,7 +24,7 @@ BEGIN: Final = "<!-- made by `make docs` from here on -->\n"
 WORKS, OURS, OLD = "works", "works; doorward's own", "works; of fwknop 1.9"
 DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused: "
 # Names that fwknop does not have, and names of fwknop 1.9.
-ACCESS_OURS: Final = frozenset({"CLIENT", "PSK_BASE64", "NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"})
+ACCESS_OURS: Final = frozenset({"CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"})
 ACCESS_OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})
 DAEMON_OURS: Final = frozenset(
     {
@@ -43,6 +43,7 @@ CLIENT_OURS: Final = frozenset(
         "ICMP_CODE",
         "ICMP_TYPE",
         "KEY_COMMAND",
+        "ONE_TIME_CODE",
         "PSK_BASE64",
         "RESOLVE_DNS",
     }
@@ -57,6 +58,7 @@ CLIENT_OPTIONS_OURS: Final = frozenset(
         "--ssh",
         "--host-key",
         "--client-key",
+        "--otp",
     }
 )
 

@@ -25,6 +25,7 @@ TESTED_BY: Final = {
     "client/identity.py": "unit/client/test_public_keys.py",
     "client/keys.py": "unit/client/test_keys_file.py",
     "client/knock.py": "system/test_client.py",
+    "client/one_time_secret.py": "unit/client/test_public_keys.py",
     "client/options.py": "unit/client/test_getopt.py",
     "client/profile.py": "unit/client/test_fwknoprc.py",
     "client/proxy.py": "system/test_client.py",
@@ -85,6 +86,7 @@ TESTED_BY: Final = {
     "listener/loop.py": "system/test_daemon.py",
     "policy.py": "unit/test_gate.py",
     "processes/configuration.py": "system/test_adopting.py",
+    "qr_code.py": "system/test_init.py",
     "record/words.py": "unit/record/test_fwknop.py",
     "wire/wish.py": "unit/wire/test_doorward.py",
 }

@@ -302,6 +302,24 @@ class Inexpressible:
     problem: str
 
 
+class CodeFault(enum.Enum):
+    """What is wrong with a one-time code."""
+
+    MISSING = enum.auto()  # the packet has none
+    WRONG = enum.auto()  # it is not the one of the last, this or the next step
+    USED = enum.auto()  # it was used already, or a later one was
+    FIRST_OF_TWO = enum.auto()  # right, and after many wrong ones another one has to follow
+    TOO_MANY = enum.auto()  # not looked at: too many wrong ones in this step
+
+
+@dataclass(frozen=True, slots=True)
+class CodeDenied:
+    """The stanza wants a one-time code (ONE_TIME_CODE), and this one does not count."""
+
+    reason: ClassVar = Reason.CODE
+    fault: CodeFault
+
+
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
     """The replay store could not say whether the packet is new."""
@@ -343,7 +361,7 @@ SourceDenial = WrongSource | ImpossibleSource | LinkLocalSource
 TargetDenial = TargetPort | WrongTarget | UnknownTarget | OtherFamily
 Denial = (
     Bare | Forged | Quoted | SignatureDenial | SentElsewhere | MaybeReplayed | TimeDenial | WrongUser | SourceRequired
-    | SourceDenial | NotServed | WindowTooLong | ServiceDenial | TargetDenial
+    | SourceDenial | NotServed | WindowTooLong | ServiceDenial | TargetDenial | CodeDenied
 )  # fmt: skip
 NO_STANZA: Final = NoStanza()
 EXPIRED: Final = Expired()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from doorward import policy
 from doorward.crypto import curve, openpgp, symmetric
 from doorward.crypto.doorward import Directory, Pair, nonce_of
+from doorward.crypto.one_time_code import Codes
 from doorward.crypto.openpgp import Status, Unsealed
 from doorward.denials import (
     EXPIRED,
@@ -73,6 +74,9 @@ class Memory(Protocol):
 
     def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:
         """Keep a packet and return whether it was new."""
+
+    def use_step(self, name: bytes, step: int) -> bool:
+        """Keep the step of a one-time code as used, and return whether it is later than all used under this name."""
 
 
 class Unsealer(Protocol):
@@ -207,6 +211,7 @@ class Gate:
             if members:
                 self._directory = Directory((members[key], pair) for key, pair in self.pairs.items())
         self._recent_tagged: dict[bytes, tuple[_Who, bytes]] = {}  # and the first origin
+        self._codes = Codes()
 
     def follow(self, now: float) -> None:
         """Make the tags of the epoch that begins, before the first packet waits for them; `now` in Unix seconds."""
@@ -223,7 +228,7 @@ class Gate:
     def go_on_from(self, other: Gate) -> None:
         """Take over the packets that another gate has seen, after a reload."""
         self._recent, self._strangers = other._recent, other._strangers
-        self._recent_tagged = other._recent_tagged
+        self._recent_tagged, self._codes = other._recent_tagged, other._codes
         self._blind_until, self._from_the_future = other._blind_until, other._from_the_future
 
     def judge(self, datagram: Datagram, now: float) -> Verdict:
@@ -516,7 +521,10 @@ class Gate:
         signer: str | None = None,
         client: Client | None = None,
     ) -> Verdict:
-        """The verdict of a new message, its effect done."""
+        """The verdict of a new message, its effect done.
+
+        A one-time code is used up by what would be granted otherwise, and by nothing else.
+        """
         datagram = packet.datagram
         origin, destination = address(datagram.origin), address(datagram.destination)
         forwarded = None if datagram.forwarded is None else address(datagram.forwarded)
@@ -525,18 +533,30 @@ class Gate:
         facts = Facts(stanza, wish, origin, destination, packet.now, max_age, permissions, forwarded, name, key)
         told = Verdict(None, datagram, stanza.number, wish.user, signer=signer, name=name or stanza.name)
         decision = policy.decide(facts)
+        second = None if wish.second is None else policy.decide(replace(facts, wish=replace(wish, source=wish.second)))
+        for one in (decision, second):
+            if one is not None and not isinstance(one, Grant | Execution):
+                return told._replace(denial=one)
+        denial = None if client is None else self._refuse_code(stanza, client, wish.code, packet.now)
+        if denial is not None:
+            return told._replace(denial=denial)
         if isinstance(decision, Execution):
             return told._replace(denial=self._do_execute(decision), execution=decision)
-        if not isinstance(decision, Grant):
-            return told._replace(denial=decision)
-        if wish.second is None:
-            return told._replace(denial=self._do_open(decision), grant=decision)
-        second = policy.decide(replace(facts, wish=replace(wish, source=wish.second)))
-        if not isinstance(second, Grant):
-            assert not isinstance(second, Execution)  # noqa: S101  the first one is no execution either
-            return told._replace(denial=second)
-        denial = self._do_open(decision) or self._do_open(second, f"{decision.source} is let in, and not the other")
-        return told._replace(denial=denial, grant=decision, second=second)
+        assert isinstance(decision, Grant)  # noqa: S101  a denial was returned above
+        denial = self._do_open(decision)
+        if isinstance(second, Grant):
+            denial = denial or self._do_open(second, f"{decision.source} is let in, and not the other")
+            return told._replace(denial=denial, grant=decision, second=second)
+        return told._replace(denial=denial, grant=decision)
+
+    def _refuse_code(self, stanza: Stanza, client: Client, code: int | None, now: float) -> Denial | None:
+        """Why a stanza does not accept a one-time code, None where it does or wants none."""
+        if stanza.one_time_code is None:
+            return None
+        try:
+            return self._codes.refuses(stanza.one_time_code, client.key.raw, code, now, self._memory)
+        except ReplayError as error:
+            return StoreFailed(str(error))
 
     def _do_open(self, grant: Grant, before: str = "") -> Denial | None:
         """Have a grant opened; `before` says what has been done, should it fail."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.errors import ReplayError
 from doorward.linux import privileges
+from doorward.wire.doorward import CODE_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,10 @@ CREATE TABLE IF NOT EXISTS client_floor (
     client BLOB PRIMARY KEY,     -- the beginning of the names of a client's packets
     time   INTEGER NOT NULL      -- Unix seconds; a packet of the client made then or earlier is taken for seen
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS code_step (
+    name BLOB PRIMARY KEY,       -- of a client and the secret of its one-time codes; empty: of all
+    step INTEGER NOT NULL        -- the last one that was used
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS mark (
     mark   BLOB NOT NULL,        -- 16 random bytes, as in the lock file
     pruned INTEGER NOT NULL      -- packets that were remembered and may be forgotten by now
@@ -66,6 +71,10 @@ _NEWEST: Final = "SELECT max(made) FROM seen WHERE until < ? AND length(packet) 
 _FLOOR: Final = "SELECT time FROM client_floor WHERE client = ?"
 _RAISE_ONE: Final = """
 INSERT INTO client_floor VALUES (?, ?) ON CONFLICT (client) DO UPDATE SET time = max(time, excluded.time)
+"""
+_STEP: Final = "SELECT coalesce(max(step), -1) FROM code_step WHERE name IN (?, x'')"
+_RAISE_STEP: Final = """
+INSERT INTO code_step VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET step = max(step, excluded.step)
 """
 _RAISE_ALL: Final = """
 INSERT INTO client_floor
@@ -166,6 +175,8 @@ class ReplayStore:
         self._mark = os.urandom(16)
         with self._transaction():
             self._write_floor(floor)
+            if self.past is Past.LOST:
+                self._database.execute(_RAISE_STEP, (b"", floor // CODE_STEP + 1))
             self._database.execute("DELETE FROM mark")
             self._database.execute("INSERT INTO mark VALUES (?, ?)", (self._mark, self._count - self._rows))
         self._note()
@@ -230,6 +241,23 @@ class ReplayStore:
         except ReplayError:
             self._keep_unsaved(packet, made, until)
             raise
+
+    def use_step(self, name: bytes, step: int) -> bool:
+        """Keep the step of a one-time code as used; return whether it is later than all used before. Durable.
+
+        One row a name, which is never forgotten: so neither a restart nor a clock that steps back makes a code new. A
+        store that was lost takes the codes of the floor's time and before for used.
+        """
+        try:
+            with self._transaction():
+                (last,) = self._database.execute(_STEP, (name,)).fetchone()
+                if step <= last:
+                    return False
+                self._database.execute(_RAISE_STEP, (name, step))
+        except (sqlite3.Error, OSError) as error:
+            msg = f"the replay store cannot be written: {error}"
+            raise ReplayError(msg) from error
+        return True
 
     def _knows_client(self, client: bytes, made: int) -> bool:
         """Whether a packet of a client is older than one that was forgotten.
@@ -412,6 +440,11 @@ class ReplayView:
         if made <= self._floor or (floor is not None and made <= floor[0]):
             return False
         return not self.has(packet)
+
+    def use_step(self, name: bytes, step: int) -> bool:
+        """Whether a one-time code would be new, as ReplayStore.use_step() says it; nothing is kept."""
+        (last,) = self._row(_STEP, name) or (-1,)
+        return step > last
 
     def close(self) -> None:
         """Let go of the file."""

@@ -69,6 +69,7 @@ class Reason(_Word):
     UNSUPPORTED = "unsupported"  # a kind of request that the stanza or this daemon does not serve
     SERVICES = "services"  # a requested service is not allowed
     TARGET = "target"  # the stanza does not forward connections to where the packet wants them
+    CODE = "code"  # the one-time code is missing, wrong or used
     STORE = "store"  # the replay store failed: nothing may be granted
     FIREWALL = "firewall"  # decided, but the packet filter refused
     COMMAND = "command"  # decided, but the command could not be started

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hmac
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from system.doorwardd import ACCESS, doorwardd, eventually, is_open, send, used_store, write
+from system.doorwardd import ACCESS, doorwardd, eventually, files, is_open, send, used_store, write
 from system.two_ends import Ends, acquainted
 from unit.making import KEYS, message, payload
 
@@ -146,6 +149,76 @@ def test_the_first_client_comes_with_a_reload(ends: Ends) -> None:
         daemon.wait_for("access.conf:5: CLIENT: this is the host's own key")
         ends.doorward("knock", "-n", "web1")
         daemon.wait_for("reason=granted", 2)
+
+
+def code(secret: str, step: int) -> str:
+    """The code that an authenticator app shows: RFC 4226 and 6238, another time."""
+    mac = hmac.new(base64.b32decode(secret), step.to_bytes(8, "big"), "sha1").digest()
+    at = mac[19] % 16
+    return f"{int.from_bytes(mac[at : at + 4], 'big') % 2**31 % 10**6:06d}"
+
+
+def test_a_knock_with_a_one_time_code_opens_once_over_restarts_too(ends: Ends) -> None:
+    used_store(ends.folder)
+    line = ends.doorward("keys", "otp", "--comment", "alice@web1").stdout.splitlines()[0]
+    secret = line.split()[1]
+    access = f"{ends.access}{line}\n"
+    with doorwardd(ends.host, ends.folder, access, ends.config) as daemon:
+        ends.doorward("knock", "-n", "web1")
+        assert "no one-time code" in daemon.wait_for("reason=code")
+        step = int(time.time()) // 30
+        right = {code(secret, step + shift) for shift in range(-1, 4)}
+        wrong = next(digits for digits in map("{:06d}".format, range(9)) if digits not in right)
+        for number, digits in enumerate((wrong, code(secret, step + 5), code(secret, step - 5)), 2):
+            ends.doorward("knock", "-n", "web1", "--otp", digits)
+            assert "the one-time code is wrong" in daemon.wait_for("reason=code", number)
+        assert not is_open(ends.client, ends.host.ipv4, within=0.5)
+        now = code(secret, int(time.time()) // 30)
+        ends.doorward("knock", "-n", "web1", "--otp", now)
+        daemon.wait_for("reason=granted")
+        assert is_open(ends.client, ends.host.ipv4)
+        ends.doorward("knock", "-n", "web1", "--otp", now)
+        assert "was used already" in daemon.wait_for("reason=code", 5)
+    checked = ends.doorwardd("-D", *files(ends.folder))
+    assert "ONE_TIME_CODE                <see the access.conf file>" in checked
+    assert secret not in checked
+    with doorwardd(ends.host, ends.folder, access, ends.config) as daemon:
+        assert eventually(lambda: not is_open(ends.client, ends.host.ipv4, within=0.3))
+        ends.doorward("knock", "-n", "web1", "--otp", now)
+        assert "was used already" in daemon.wait_for("reason=code"), "after a restart too"
+        assert not is_open(ends.client, ends.host.ipv4, within=0.5)
+        ends.doorward("knock", "-n", "web1", "--otp", code(secret, int(time.time()) // 30 + 1))
+        daemon.wait_for("reason=granted")
+        assert is_open(ends.client, ends.host.ipv4)
+        assert secret not in "\n".join(daemon.lines)
+
+
+def test_a_connection_asks_for_the_code_at_its_terminal(ends: Ends) -> None:
+    used_store(ends.folder)
+    line = ends.doorward("keys", "otp").stdout.splitlines()[0]
+    rc = ends.home / ".fwknoprc"
+    write(rc, f"{rc.read_text()}ONE_TIME_CODE ask\n")
+    words = (sys.executable, "-m", "doorward", "connect", "-n", "web1", ends.host.ipv4, "22")
+    with doorwardd(ends.host, ends.folder, f"{ends.access}{line}\n", ends.config) as daemon:
+        for asking in (words, (*words[:3], "knock", "-n", "web1")):
+            nowhere = ends.client.run("setsid", "--wait", *asking, check=False, env=ends.variables)
+            assert nowhere.returncode == 1
+            assert "no one-time code, and there is no terminal to ask at" in nowhere.stderr
+        ours, theirs = os.openpty()
+        with ends.client.process("setsid", "--ctty", *words, env=ends.variables, stdin=theirs) as connecting:
+            os.close(theirs)
+            assert select.select([ours], [], [], 60)[0], "nobody asks"
+            assert os.read(ours, 4096) == b"Enter one-time code: "
+            os.write(ours, code(line.split()[1], int(time.time()) // 30).encode() + b"\n")
+            ends.sshd.settimeout(30)
+            accepted, _ = ends.sshd.accept()
+            with accepted:
+                accepted.sendall(b"SSH-2.0-here\n")
+            os.write(ours, b"\x04")  # the end of standard input
+            said, complaints = connecting.communicate(timeout=30)
+        os.close(ours)
+        assert (said, connecting.returncode) == ("SSH-2.0-here\n", 0), complaints
+        assert "name=alice@laptop" in daemon.wait_for("reason=granted")
 
 
 def test_a_packet_that_names_no_source_needs_the_stanzas_leave(ends: Ends) -> None:

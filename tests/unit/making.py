@@ -47,6 +47,7 @@ class Memory:
 
     def __init__(self, error: ReplayError | None = None) -> None:
         self.kept: dict[bytes, int] = {}
+        self.steps: dict[bytes, int] = {}
         self._error = error
 
     def remember(self, packet: bytes, made: int, until: int, *, client: bytes = b"") -> bool:
@@ -56,6 +57,13 @@ class Memory:
             raise self._error
         new = packet not in self.kept
         self.kept[packet] = until
+        return new
+
+    def use_step(self, name: bytes, step: int) -> bool:
+        if self._error is not None:
+            raise self._error
+        new = step > self.steps.get(name, -1)
+        self.steps[name] = max(step, self.steps.get(name, -1))
         return new
 
 

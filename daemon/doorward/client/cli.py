@@ -22,6 +22,7 @@ from doorward.client.options import (
     KNOCK,
     LEARN,
     MOSH,
+    OTP,
     SHOW,
     SSH_CONFIG,
     STATUS,
@@ -269,6 +270,12 @@ def _fingerprint(said: SimpleNamespace, outside: Outside) -> None:
         outside.say(fingerprint.of_line(pair.public, pair.comment))
 
 
+def _otp(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client import one_time_secret  # noqa: PLC0415  each command loads only what it needs
+
+    one_time_secret.show(said.comment, outside)
+
+
 def _import(said: SimpleNamespace, outside: Outside) -> None:
     from doorward.client.importing import run  # noqa: PLC0415  each command loads only what it needs
 
@@ -311,6 +318,7 @@ _RUN: Final[dict[str, Callable[[SimpleNamespace, Outside], int | None]]] = {
     GENERATE.name: _generate,
     SHOW.name: _show,
     FINGERPRINT.name: _fingerprint,
+    OTP.name: _otp,
     SSH_CONFIG.name: _ssh_config,
     FORWARD.name: _forward,
     MOSH.name: _mosh,

@@ -68,6 +68,7 @@ def _tagged(packet: Packet) -> list[tuple[str, str]]:
         ("Message String", packet.text),
         ("Nat Access", nat),
         ("Client Timeout", str(message.seconds)),
+        ("One-time Code", _NULL if message.code is None else "given"),
         ("Tag", packet.payload[:8].hex()),
         ("Final SPA Data", packet.payload.hex()),
     ]

@@ -211,8 +211,10 @@ class Examination:
         wanted = nat.request(self.profile, self.profile.access or (self.service,), self._outside.random_bytes)
         if self.profile.nat_port or wanted.random_port:
             self.service = wanted.services[0]
-        search = KeySearch(self.profile.server or "", None, self.saved)
-        return request(self.profile, wanted, search, self._outside.environ)
+        search = KeySearch(self.profile.server or "", None, self.saved, self._outside.ask)
+        silent = self.profile._replace(one_time_code=None)
+        profile = silent if self._said.no_knock else self.profile
+        return request(profile, wanted, search, self._outside.environ)
 
     def _other_section(self) -> str:
         """The section that has the name the user typed, where ssh calls the host otherwise."""

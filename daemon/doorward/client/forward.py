@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final
 
 from doorward.client.proxy import connected
+from doorward.client.surroundings import UnansweredError
 from doorward.errors import ClientError, ConfigError, DoorwardError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def run(said: SimpleNamespace, outside: Outside) -> None:
         ClientError: the port cannot be listened on, or is not one of the loopback.
     """
     slots = threading.BoundedSemaphore(_AT_ONCE)
+    outside = outside._replace(ask=_ask_nobody)
     with _listening(said.local) as listening:
         host, port = listening.getsockname()[:2]
         outside.say(f"{host} port {port} leads to {said.target.host} port {said.target.port}")
@@ -38,6 +40,11 @@ def run(said: SimpleNamespace, outside: Outside) -> None:
             accepted, _ = listening.accept()
             slots.acquire()
             threading.Thread(target=_serve, args=(accepted, said, outside, slots), daemon=True).start()
+
+
+def _ask_nobody(_prompt: str) -> str:
+    msg = "`doorward forward` does not ask at each connection"
+    raise UnansweredError(msg)
 
 
 def _listening(local: HostPort) -> socket.socket:

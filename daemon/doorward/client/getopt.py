@@ -126,10 +126,15 @@ def without_keys(said: Iterable[Said]) -> list[Said]:
     """The options; those that carry a key are replaced by those that ask for it."""
     kept: list[Said] = []
     for each in said:
-        asking = _said(each.option.instead) if each.option.instead else each
+        asking = _instead(each.option) if each.option.instead else each
         if asking is each or asking not in kept:
             kept.append(asking)
     return kept
+
+
+def _instead(row: Row) -> Said:
+    name, given, text = row.instead.partition("=")
+    return _said(name, text if given else None)
 
 
 def _spellings(rows: Iterable[Row]) -> dict[str, Row]:

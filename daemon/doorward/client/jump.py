@@ -285,7 +285,7 @@ def _request(said: SimpleNamespace, outside: Outside) -> Request | None:
     refuse_carriers(profile)
     profile = profile._replace(server=profile.server or said.host, command=None)
     wanted = nat.request(profile, profile.access or (service,), outside.random_bytes)
-    return request(profile, wanted, KeySearch(profile.server or "", None, saved), outside.environ)
+    return request(profile, wanted, KeySearch(profile.server or "", None, saved, outside.ask), outside.environ)
 
 
 def refuse_carriers(profile: Profile) -> None:

@@ -45,7 +45,7 @@ def knock(
     check(profile, test=arguments.test)
     none = profile.command is not None
     wanted = nat.NatRequest(()) if none else nat.request(profile, profile.access or (), outside.random_bytes)
-    search = KeySearch(profile.server or "", outside.ask, saved)
+    search = KeySearch(profile.server or "", outside.ask, saved, outside.ask)
     asked = request(profile, wanted, search, outside.environ)
     ready()
     if not asked.is_authenticated:

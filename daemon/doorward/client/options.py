@@ -197,6 +197,9 @@ GROUPS: Final = {
         Row("--client-key=FILE", "the key pair for it (~/.config/doorward/client.key)",
             profile.path, "client_key_file", "CLIENT_KEY_FILE"),
         Row("", "a pre-shared key for it, in base64", convert.psk_base64, "psk", "PSK_BASE64"),
+        Row("--otp=CODE", "a one-time code of an authenticator app, or: ask",
+            profile.one_time_code, "one_time_code", "ONE_TIME_CODE",
+            instead="--otp=ask", read_file=profile.code_rule),
         Row("-k --key-gen", "print new keys (doorward keys generate)"),
         Row("-K --key-gen-file=FILE", "write new keys to a new file", profile.path),
         Row("--key-len=BYTES", f"of the new key ({KEY_BYTES})", convert.number(1, KEY_MAX)),
@@ -311,6 +314,12 @@ CONNECT: Final = Command(
     {
         "options": (
             *_ROUTE,
+            Row(
+                "--otp=CODE",
+                "a one-time code of an authenticator app, or: ask",
+                profile.one_time_code,
+                "one_time_code",
+            ),
             Row("--timeout=SECONDS", f"give up after this time ({TIMEOUT_DEFAULT:g})", _seconds, "patience"),
             Row("--status=FILE", "write the reason of a failure to FILE", profile.path),
             Row("--follow-ssh", "take -4, -6, -b, -B and a jump from the ssh that runs this (Linux)"),
@@ -531,7 +540,20 @@ Print a public key's fingerprint, to be read over a phone: of this machine's key
 The other side's `doorwardd keys fingerprint` and `doorwardd check --report` print the same.
 """,
 )
-KEYS: Final = {"generate": GENERATE, "show": SHOW, "fingerprint": FINGERPRINT}
+OTP: Final = Command(
+    "doorward keys otp",
+    {"options": (Row("--comment=NAME", "the name that the app shows (USER@MACHINE)", check_name), _HELP)},
+    about="""\
+Make a secret for one-time codes (RFC 6238), and print it once: as the line for the client's stanza in access.conf, and
+as a URI and a QR code for an authenticator app. It is written nowhere.
+""",
+    examples="""\
+examples:
+  doorward keys otp --comment alice@web1        scan the code; put the line into the host's access.conf
+  doorward knock -n web1 --otp 492039           ONE_TIME_CODE ask in ~/.fwknoprc asks for the code
+""",
+)
+KEYS: Final = {"generate": GENERATE, "show": SHOW, "fingerprint": FINGERPRINT, "otp": OTP}
 COMMANDS: Final = {
     "knock": KNOCK,
     "connect": CONNECT,

@@ -141,6 +141,9 @@ def _divided(request: Request, chunks: list[list[Service]]) -> list[Request]:
     """
     if len(chunks) == 1:
         return [request]
+    if isinstance(request.profile.one_time_code, int):
+        msg = f"these services need {len(chunks)} packets, and a one-time code is good for one: ask for fewer"
+        raise ClientError(msg)
     if len(chunks) > PACKETS_MAX:
         count = len(request.nat.services)
         msg = f"{count} services need {len(chunks)} packets, and {PACKETS_MAX} are sent: ask for fewer"
@@ -204,6 +207,7 @@ def _build_tagged(
             seconds=0 if is_command else profile.timeout or 0,
             nat=None if is_command or request.nat.target is None else _forward(request.nat.target, profile),
             command=profile.command,
+            code=profile.one_time_code if isinstance(profile.one_time_code, int) else None,
         )
     except WireError as error:
         msg = f"the knock for {str(source or ORIGIN)[:60]} cannot be made: {error}"

@@ -35,6 +35,8 @@ _OFFSET: Final = r"([+-]?)(\d{1,8})([smhd]?)"
 _OFFSET_UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _HOST: Final = r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]{0,252}"
 _LOGIN: Final = r"[A-Za-z0-9_.][A-Za-z0-9_.@+\\-]{0,63}"  # a name of a domain may have @ or \\
+CODE_DIGITS: Final = 6
+_CODE_WORDS: Final = frozenset({"ask", "none"})
 _INTERFACE: Final = r"[A-Za-z0-9_.@:][A-Za-z0-9_.@:-]{0,14}"
 _USER_MAX: Final = 48
 _AGENT: Final = r"[\x20-\x7e]{1,99}"  # HTTP_MAX_USER_AGENT_LEN, client/fwknop_common.h
@@ -79,6 +81,13 @@ class OpenPgpMode(enum.Enum):
     """fwknop's name for "not a mode of AES" among the encryption modes (lib/fko.h)."""
 
     ASYMMETRIC = 7
+
+
+class CodeRule(enum.Enum):
+    """The client's rule for one-time codes, where none is given."""
+
+    ASK = "ask"  # at the terminal
+    NONE = "none"
 
 
 class HostPort(NamedTuple):
@@ -142,6 +151,7 @@ class Profile(NamedTuple):
     host_key: PublicKey | None = None
     client_key_file: Path | None = None
     psk: Secret | None = None
+    one_time_code: int | CodeRule | None = None
     use_gpg: bool | None = None
     gpg_recipient: str | None = None
     gpg_signer: str | None = None
@@ -465,6 +475,26 @@ icmp_code = convert.number(0, ICMP_CODE_MAX)
 def host_key(text: str) -> PublicKey:
     """Read the host's public key, `doorward1 BASE64`; what stands behind it is a comment."""
     return convert.public_line(text)[0]
+
+
+def one_time_code(text: str) -> int | CodeRule:
+    """Read a one-time code of six digits, blanks in it left out, or `ask` or `none`."""
+    digits = "".join(text.split())
+    if digits.isascii() and digits.isdecimal() and len(digits) == CODE_DIGITS:
+        return int(digits)
+    if text.lower() in _CODE_WORDS:
+        return CodeRule(text.lower())
+    msg = "is no one-time code: six digits, or `ask`"  # a mistyped code is nearly one, and not repeated
+    raise ValueError(msg)
+
+
+def code_rule(text: str) -> CodeRule:
+    """Read the value of ONE_TIME_CODE: `ask` or `none`; a code itself is good for seconds."""
+    read = one_time_code(text)
+    if isinstance(read, CodeRule):
+        return read
+    msg = "a code does not stay good in a file: `ask` asks for it at the terminal"
+    raise ValueError(msg)
 
 
 def user(text: str) -> str:

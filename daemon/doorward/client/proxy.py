@@ -106,8 +106,8 @@ def connected(said: SimpleNamespace, outside: Outside) -> socket.socket:
         return _connected([Route(dial, None, keyless) for dial in reachable], deadline, said, outside)
     profile = profile._replace(server=profile.server or said.host, command=None)
     begun = outside.monotonic()
-    asked = request(profile, wanted, KeySearch(profile.server or "", None, saved), outside.environ)
-    deadline += outside.monotonic() - begun  # a person may have typed a PIN for KEY_COMMAND
+    asked = request(profile, wanted, KeySearch(profile.server or "", None, saved, outside.ask), outside.environ)
+    deadline += outside.monotonic() - begun  # a person may have typed a PIN for KEY_COMMAND, or a code
     ways = list(routes(said.host, asked, reachable, left, outside))
     opened = _connected(ways, deadline, said, outside)
     _remember(ways, opened, said, outside)

@@ -9,7 +9,15 @@ from doorward import portable
 from doorward.client import fwknoprc
 from doorward.client.keys import key_file
 from doorward.client.packet import OpenPgpKeys, PublicKeys, Request
-from doorward.client.profile import PASSPHRASE_MAX, Carrier, OpenPgpMode, Profile, bounded_text
+from doorward.client.profile import (
+    PASSPHRASE_MAX,
+    Carrier,
+    CodeRule,
+    OpenPgpMode,
+    Profile,
+    bounded_text,
+    one_time_code,
+)
 from doorward.client.surroundings import UnansweredError
 from doorward.errors import ClientError, ConfigError, Problem
 from doorward.values import HMAC_KEY_MAX, KEY_MAX, DigestType, EncryptionMode, SymmetricKeys
@@ -126,19 +134,25 @@ def request(profile: Profile, nat: NatRequest, search: KeySearch, environ: Mappi
         from doorward.client import identity  # noqa: PLC0415  other formats do without cryptography
 
         pair = identity.load(profile.client_key_file or key_file(environ))
-        return Request(profile, nat, PublicKeys(pair.private, profile.host_key, profile.psk), user)
+        keys = PublicKeys(pair.private, profile.host_key, profile.psk)
+        if profile.one_time_code is CodeRule.ASK:
+            profile = profile._replace(one_time_code=search.code())
+        return Request(profile, nat, keys, user)
     if profile.key_command is not None or profile.hmac_key_command is not None:
         from doorward.client import key_command  # noqa: PLC0415  it starts programs
 
         profile = key_command.with_printed_keys(profile)
-    keys = _openpgp_keys(profile, search) if profile.use_gpg else _symmetric_keys(profile, search)
-    return Request(profile, nat, keys, user)
+    secret = _openpgp_keys(profile, search) if profile.use_gpg else _symmetric_keys(profile, search)
+    return Request(profile, nat, secret, user)
 
 
 def _check(profile: Profile) -> None:
     """Refuse what fwknop refuses (validate_options(), client/config_init.c)."""
     if profile.host_key is not None and profile.use_gpg:
         msg = "HOST_KEY and USE_GPG exclude one another: USE_GPG N leaves GnuPG out"
+        raise ClientError(msg)
+    if profile.host_key is None and isinstance(profile.one_time_code, int):
+        msg = "a one-time code goes with the host's public key (HOST_KEY): other formats carry none"
         raise ClientError(msg)
     if profile.host_key is not None and profile.transport not in {Carrier.UDP, Carrier.UDPRAW}:
         msg = f"the format doorward 1 (HOST_KEY) goes over UDP, not over {profile.transport.value}"
@@ -231,12 +245,40 @@ PASSPHRASE: Final = KeyKind(
 )
 
 
+def _ask_nobody(_prompt: str) -> str:
+    msg = "this command asks no questions"
+    raise UnansweredError(msg)
+
+
 class KeySearch(NamedTuple):
-    """The places where a host's keys may be. `ask` asks the user; None where no question may be asked."""
+    """The places where a host's keys may be. `ask` asks the user; None where no question may be asked.
+
+    `ask_code` asks for a one-time code, which is in no place but an app.
+    """
 
     host: str
     ask: Callable[[str], str] | None
     saved: Saved = Saved()
+    ask_code: Callable[[str], str] = _ask_nobody
+
+    def code(self) -> int:
+        """The one-time code that the user types.
+
+        Raises:
+            ClientError: it is none, or nobody can be asked.
+        """
+        try:
+            typed = one_time_code(self.ask_code("Enter one-time code: "))
+        except UnansweredError as error:
+            msg = f"no one-time code, and {error} (knock and connect take --otp CODE)"
+            raise ClientError(msg) from error
+        except ValueError as error:
+            msg = f"what was typed {error}"
+            raise ClientError(msg) from error
+        if isinstance(typed, CodeRule):
+            msg = "no one-time code was typed"
+            raise ClientError(msg)
+        return typed
 
     def find(self, kind: KeyKind, given: Secret | None, file: Path | None) -> Secret:
         """The given key, or the file's for this host, or the one that the user types."""

@@ -63,6 +63,11 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
         "clients", convert.client, "a public key, `doorward1 BASE64 NAME`; one line a client, several in a stanza"
     ),
     "PSK_BASE64": Setting("psk", convert.psk_base64, "32 bytes that each CLIENT of the stanza shares with the host"),
+    "ONE_TIME_CODE": Setting(
+        "one_time_code",
+        convert.one_time_secret,
+        "base32; each CLIENT of the stanza adds the code of an authenticator app (RFC 6238) to its knock",
+    ),
     "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
     "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
     "KEY": Setting("key", convert.key_text, "longer than 32 bytes is refused: fwknopd accepts it and never decrypts"),
@@ -154,6 +159,7 @@ _NOT_BESIDE_CLIENT: Final = {
     "require_username": "packets of this format carry no user name",
     "command": "packets of this format carry no commands for a shell",
 }
+_ONLY_BESIDE_CLIENT: Final = ("psk", "one_time_code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +418,8 @@ class _Judgement:
         if clients:
             same.setdefault("require_source_address", True)
             window = values.get("fw_access_timeout", ORIGIN_WINDOW_DEFAULT)
-            same |= {"clients": clients, "psk": values.get("psk"), "origin_window": window}
+            same |= {"clients": clients, "origin_window": window}
+            same |= {name: values.get(name) for name in ("psk", "one_time_code")}
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
 
@@ -447,8 +454,9 @@ class _Judgement:
             for name, why in (_NOT_BESIDE_CLIENT | of_gpg).items():
                 if self._draft.values.get(name):
                     self._problem(name, f"{self._draft.line(name).name} beside CLIENT: {why}")
-        elif "psk" in self._draft.values:
-            self._problem("psk", "PSK_BASE64 without CLIENT: a pre-shared key goes with public keys")
+        for name in _ONLY_BESIDE_CLIENT if "clients" not in self._draft.named else ():
+            if name in self._draft.values:
+                self._problem(name, f"{self._draft.line(name).name} without CLIENT: it goes with public keys")
         return tuple(client for _, client in self._draft.clients)
 
     def _keys(self, openpgp: OpenPgp | None) -> SymmetricKeys | None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PSK_BYTES: Final = 32
+ONE_TIME_BYTES: Final = (16, 64)
 CHANGE_ME: Final = "__CHANGEME__"  # the placeholder of fwknop's templates
 _DIGITS: Final = re.compile(r"\d{1,12}", re.ASCII)
 _DATE: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})", re.ASCII)
@@ -129,6 +130,22 @@ def psk_base64(value: str) -> Secret:
         msg = f"is no pre-shared key: {PSK_BYTES} random bytes in base64"
         raise ValueError(msg)
     return key
+
+
+def one_time_secret(value: str) -> Secret:
+    """Read the secret of an authenticator app in base32 (RFC 4648), as apps show it: blanks and lower case count not.
+
+    RFC 4226 wants 128 bits at least.
+    """
+    bare = text("".join(value.split())).upper().rstrip("=")
+    try:
+        key = base64.b32decode(bare + "=" * (-len(bare) % 8))
+    except binascii.Error:
+        key = b""
+    if not ONE_TIME_BYTES[0] <= len(key) <= ONE_TIME_BYTES[1]:
+        msg = "is no secret for one-time codes: {} to {} bytes in base32".format(*ONE_TIME_BYTES)
+        raise ValueError(msg)
+    return Secret(key)
 
 
 def public_line(value: str) -> tuple[PublicKey, str | None]:

@@ -135,6 +135,7 @@ class Stanza:
     clients: tuple[Client, ...] = ()  # CLIENT
     psk: Secret | None = None  # PSK_BASE64
     origin_window: int | None = None
+    one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
 
     @property
     def label(self) -> str:

@@ -101,6 +101,7 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
         "open_ports": stanza.open_ports or "<any>",
         "clients": tuple(f"{one.key} {one.name or ''}".rstrip() for one in stanza.clients),
         "psk": stanza.psk,
+        "one_time_code": stanza.one_time_code,
         **_shown_keys(stanza.keys, stanza.openpgp),
         **_shown_commands(stanza.commands, stanza.cycle),
         **_shown_forwarding(stanza.forwarding),
@@ -210,6 +211,8 @@ def _about_clients(stanza: Stanza) -> Iterator[tuple[str, str]]:
         yield "client", f"{one.name or 'without a name'}, public key {one.key}"
     if stanza.psk is not None:
         yield "PSK", "a secret that each of them shares with this host"
+    if stanza.one_time_code is not None:
+        yield "code", "a one-time code of an authenticator app in each knock"
 
 
 def _about_keys(keys: SymmetricKeys | None, openpgp: OpenPgp | None) -> Iterator[tuple[str, str]]:

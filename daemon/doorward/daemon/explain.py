@@ -47,6 +47,10 @@ class _Nothing:
         """Every packet is new."""
         return True
 
+    def use_step(self, name: bytes, step: int) -> bool:  # noqa: ARG002  the interface of Memory
+        """Every one-time code is new."""
+        return True
+
 
 def main(argv: Sequence[str]) -> int:
     """Explain the payload on standard input: 0 it would be granted, 1 it would not, 2 usage."""

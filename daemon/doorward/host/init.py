@@ -18,6 +18,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from doorward import qr_code
 from doorward.config import access, convert, half
 from doorward.config.files import Disk
 from doorward.config.half import Half
@@ -322,16 +323,11 @@ def _qr_maker() -> Callable[[str], None]:
     Raises:
         ClientError: the package for it is missing.
     """
-    try:
-        import segno  # noqa: PLC0415  an extra
-    except ImportError as error:
-        msg = "--qr needs the Python package segno: pip install 'doorward[qr]' (Debian: python3-segno)"
-        raise ClientError(msg) from error
-
-    def show(text: str) -> None:
-        segno.make(text, error="l", micro=False).terminal(out=sys.stdout, compact=True)
-
-    return show
+    show = qr_code.shower()
+    if show is None:
+        msg = f"--qr needs {qr_code.REMEDY}"
+        raise ClientError(msg)
+    return lambda text: show(text, sys.stdout)
 
 
 def _awaited(settings: DaemonSettings, client: str, seconds: int) -> IPAddress:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward import denials
 from doorward.denials import (
+    CodeDenied,
     Failure,
     Forged,
     Inexpressible,
@@ -52,7 +53,7 @@ CODES: Final = {  # server/fwknopd_errors.h
     0x2002: "Unknown/unclassified firewall rule processing error",
 }
 _ANY: Final = "0.0.0.0/0"
-_OURS = UnknownTag | Forged | WindowTooLong  # of a format that fwknopd does not speak
+_OURS = UnknownTag | Forged | WindowTooLong | CodeDenied  # of a format that fwknopd does not speak
 _FIELDS: Final = {  # fwknop's names; any other part is the message
     Field.TIMEOUT: "TIMEOUT_VALIDFAIL",
     Field.TIME: "TIMESTAMP_DECODEFAIL",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from doorward import denials
-from doorward.denials import Bare, Quoted, ServiceDenial, TargetDenial, Unserved
+from doorward.denials import Bare, CodeFault, Quoted, ServiceDenial, TargetDenial, Unserved
 
 if TYPE_CHECKING:
     from doorward.denials import Denial
@@ -24,6 +24,13 @@ _REQUESTS: Final = {
     Unserved.NETWORK: "a network is let in nowhere: name one address",
     Unserved.EVERYTHING: "the packet names no services, and the stanza no OPEN_PORTS that are not restricted",
     Unserved.TWO_SOURCES: "a command cycle takes one source, and the packet names two",
+}
+_CODES: Final = {
+    CodeFault.MISSING: "the packet has no one-time code",
+    CodeFault.WRONG: "the one-time code is wrong: is the clock right, here and where it was made?",
+    CodeFault.USED: "the one-time code was used already, or a later one was",
+    CodeFault.FIRST_OF_TWO: "the one-time code is right, and after many wrong ones the next one is wanted too",
+    CodeFault.TOO_MANY: "too many wrong one-time codes: not looked at before the next one",
 }
 
 
@@ -68,6 +75,8 @@ def words(denial: Denial) -> str:  # noqa: C901, PLR0911, PLR0912  a table: one 
             return f"a window of {seconds} s, more than {limit} (MAX_FW_TIMEOUT)"
         case denials.NotServed(request):
             return _REQUESTS[request]
+        case denials.CodeDenied(fault):
+            return _CODES[fault]
 
 
 def _door_words(denial: ServiceDenial | TargetDenial) -> str:

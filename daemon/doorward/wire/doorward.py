@@ -30,6 +30,7 @@ SECONDS_MAX: Final = 65_535
 TIME_MAX: Final = (1 << 64) - 1  # milliseconds
 COMMAND: Final = re.compile(r"[a-z0-9-]{1,16}", re.ASCII)
 CODE_MAX: Final = 999_999
+CODE_STEP: Final = 30  # seconds for which an app shows a one-time code (RFC 6238)
 _FORM: Final = struct.Struct(">BBHQ16s16s32s20s16sBBI10s")
 _ENTRY: Final = struct.Struct(">BBH")
 _NAT: Final = struct.Struct(">BBH16s")
@@ -209,6 +210,7 @@ def wish(message: Message) -> wishes.Wish:
         second=message.second,
         exact=True,
         prefix=message.prefix or message.second_prefix,
+        code=message.code,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward.client import cli, identity
+from doorward.client import cli, getopt, identity, last_command
 from doorward.client.describe_packet import dump
 from doorward.client.fwknoprc import parse as parse_rc
 from doorward.client.nat import NatRequest
 from doorward.client.packet import PACKETS_MAX, PublicKeys, Request, build, parts
-from doorward.client.profile import HostPort, Profile
+from doorward.client.profile import CodeRule, HostPort, Profile
+from doorward.client.request import KeySearch, request
+from doorward.client.surroundings import UnansweredError
 from doorward.config import convert, private_key
 from doorward.crypto.doorward import Pair, public_key
 from doorward.errors import ClientError, ConfigError, WireError
@@ -106,6 +109,73 @@ def test_what_the_format_cannot_carry_is_refused(request_: Request, problem: str
         build(request_, HERE, NOW, os.urandom)
 
 
+def test_a_one_time_code_goes_into_the_packet_and_is_not_shown() -> None:
+    assert read(asked(one_time_code=12)).code == 12
+    assert read(asked()).code is None
+    assert read(asked(one_time_code=CodeRule.NONE)).code is None
+    shown = dump(build(asked(one_time_code=492039), HERE, NOW, os.urandom))
+    assert "One-time Code: given" in shown
+    assert "492039" not in shown
+
+
+def test_a_code_is_good_for_one_packet() -> None:
+    with pytest.raises(ClientError, match="need 3 packets, and a one-time code is good for one"):
+        parts(asked(",".join(f"tcp/{port}" for port in range(1, 40, 2)), one_time_code=1), HERE)
+
+
+def searching(typed: str | Exception) -> KeySearch:
+    def ask(prompt: str) -> str:
+        assert prompt == "Enter one-time code: "
+        if isinstance(typed, Exception):
+            raise typed
+        return typed
+
+    return KeySearch("web1", None, ask_code=ask)
+
+
+def test_a_code_is_asked_for_where_the_file_says_so(home: Path) -> None:
+    assert cli.main(["keys", "generate", "--public"]) == 0
+    profile = parse_rc(f"HOST_KEY {HOST_KEY}\nONE_TIME_CODE ask\n".encode(), "rc").profile("default")
+    environ = {"HOME": str(home)}
+    made = request(profile, NatRequest(()), searching("492 039"), environ)
+    assert made.profile.one_time_code == 492039
+    given = Profile(one_time_code=7).over(profile)
+    assert request(given, NatRequest(()), KeySearch("web1", None), environ).profile.one_time_code == 7
+    nobody = UnansweredError("there is no terminal to ask at")
+    for search, problem in (
+        (searching(nobody), "no one-time code, and there is no terminal to ask at (knock and connect take --otp CODE)"),
+        (KeySearch("web1", None), "no one-time code, and this command asks no questions"),
+        (searching("12345"), "what was typed is no one-time code: six digits"),
+        (searching("ask"), "no one-time code was typed"),
+    ):
+        with pytest.raises(ClientError, match=re.escape(problem)):
+            request(profile, NatRequest(()), search, environ)
+    with pytest.raises(ClientError, match="a one-time code goes with the host's public key"):
+        request(Profile(key=Secret(b"k"), one_time_code=7), NatRequest(()), searching(""), environ)
+
+
+def test_a_secret_for_codes_is_shown_once_as_line_uri_and_qr_code(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["keys", "otp", "--comment", "alice@web1"]) == 0
+    line, uri, *rows = capsys.readouterr().out.splitlines()
+    name, _, secret = line.partition(" ")
+    assert (name, len(base64.b32decode(secret))) == ("ONE_TIME_CODE", 20)
+    assert uri == f"otpauth://totp/doorward:alice%40web1?secret={secret}&issuer=doorward"
+    assert len(rows) > 15
+    assert list(home.iterdir()) == [], "it is written nowhere"
+    monkeypatch.setitem(sys.modules, "segno", None)
+    assert cli.main(["keys", "otp"]) == 0
+    said = capsys.readouterr()
+    assert "doorward:alice-smith%40" in said.out
+    assert (len(said.out.splitlines()), "needs the Python package segno" in said.err) == (2, True)
+
+
+def test_a_code_is_not_kept_with_the_last_command_line() -> None:
+    said = getopt.read(["-n", "web1", "--otp", "492039"])
+    assert last_command.text(said) == "--named-config web1 --otp ask"
+
+
 def test_many_services_become_packets_of_eight_ranges() -> None:
     every_other = ",".join(f"tcp/{port}" for port in range(1, 40, 2))
     chunks = parts(asked(every_other), HERE)
@@ -146,6 +216,8 @@ def test_the_file_names_the_host_by_its_public_key() -> None:
         (f"HOST_KEY {str(HOST_KEY).split()[1]}\n", "rc:1: HOST_KEY: is no public key: doorward1 BASE64"),
         (f"HOST_KEY doorward1 {'A' * 43}=\n", "rc:1: HOST_KEY: the public key is of low order"),
         (f"KEY k\nHOST_KEY {HOST_KEY}\n", "rc:2: HOST_KEY: the section has this key already"),
+        (f"HOST_KEY {HOST_KEY}\nONE_TIME_CODE 492039\n", "rc:2: ONE_TIME_CODE: a code does not stay good in a file"),
+        ("ONE_TIME_CODE often\n", "rc:1: ONE_TIME_CODE: is no one-time code: six digits, or `ask`"),
         ("PSK_BASE64 AAAA\n", "rc:1: PSK_BASE64: is no pre-shared key"),
     ],
 )
@@ -192,7 +264,9 @@ def test_a_pair_is_made_shown_and_named(home: Path, capsys: pytest.CaptureFixtur
         (["keys", "generate", "--public", "--output", "/dev/null/x"], 1, "/dev/null: cannot be made"),
         (["keys", "show"], 3, "client.key: is not there: `doorward keys generate --public` makes it"),
         (["keys", "fingerprint", "doorward1", "x"], 1, "the public key is not base64, or was cut"),
-        (["keys", "make"], 2, "a command is required: generate, show, fingerprint"),
+        (["keys", "make"], 2, "a command is required: generate, show, fingerprint, otp"),
+        (["keys", "otp", "--comment", "a b"], 2, "is no name"),
+        (["--host-key", str(HOST_KEY), "-D", "127.0.0.1", "--otp", "12345"], 2, "--otp: is no one-time code"),
         (["--host-key", str(HOST_KEY), "-D", "127.0.0.1", "-P", "tcp"], 1, "goes over UDP, not over tcp"),
         (["--host-key", str(HOST_KEY), "-D", "127.0.0.1", "-g"], 1, "HOST_KEY and USE_GPG exclude one another"),
         (["--host-key", str(HOST_KEY), "-D", "127.0.0.1"], 3, "client.key: is not there"),

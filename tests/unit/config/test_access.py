@@ -625,6 +625,7 @@ def test_connections_that_pass_without_rewriting_are_a_warning(tmp_path: Path) -
 
 LAPTOP, PHONE, HOST = (PublicKey(bytes([number]) * 32) for number in (5, 6, 7))
 PSK = base64.b64encode(b"p" * 32).decode()
+CODE_SECRET = base64.b32encode(b"s" * 20).decode()
 CLIENT = f"SOURCE ANY\nCLIENT {LAPTOP} alice@laptop\nOPEN_PORTS tcp/22\n"
 
 
@@ -650,6 +651,13 @@ def test_a_stanza_may_let_clients_leave_the_source_open(tmp_path: Path) -> None:
     assert (stanza.require_source_address, stanza.origin_window) == (False, 60)
 
 
+@pytest.mark.parametrize("spelling", [CODE_SECRET, CODE_SECRET.lower(), f"{CODE_SECRET[:4]} {CODE_SECRET[4:]}"])
+def test_a_secret_of_codes_is_read_as_apps_show_it_and_never_shown(spelling: str, tmp_path: Path) -> None:
+    (stanza,) = with_host_key(tmp_path, f"{CLIENT}ONE_TIME_CODE {spelling}\n").stanzas
+    assert stanza.one_time_code == Secret(b"s" * 20)
+    assert CODE_SECRET not in repr(stanza)
+
+
 def test_without_clients_no_host_key_is_read(tmp_path: Path) -> None:
     nowhere = DaemonSettings(host_key_file=tmp_path / "none")
     assert access.load(write(tmp_path, GOOD), nowhere).host_key is None
@@ -667,6 +675,18 @@ def spelled(raw: bytes) -> str:
 
 OF_GPG = "GPG_DECRYPT_ID 12345678\nGPG_ALLOW_NO_PW Y\nGPG_DISABLE_SIG Y\n"
 CLIENT_MISTAKES = {
+    "a secret of codes too short": (
+        f"{CLIENT}ONE_TIME_CODE {base64.b32encode(b's' * 15).decode()}\n",
+        [":4: ONE_TIME_CODE: is no secret for one-time codes: 16 to 64 bytes in base32"],
+    ),
+    "a secret of codes in base64": (
+        f"{CLIENT}ONE_TIME_CODE {PSK}\n",
+        [":4: ONE_TIME_CODE: is no secret for one-time codes: 16 to 64 bytes in base32"],
+    ),
+    "a secret of codes of nobody": (
+        f"{GOOD}ONE_TIME_CODE {CODE_SECRET}\n",
+        [":4: ONE_TIME_CODE without CLIENT: it goes with public keys"],
+    ),
     "a key twice": (f"{CLIENT}CLIENT {LAPTOP} bob\n", [":4: CLIENT: this key is that of {}:2"]),
     "the host's own key": (f"{CLIENT}CLIENT {HOST} web1\n", [":4: CLIENT: this is the host's own key"]),
     "no key": ("SOURCE ANY\nCLIENT laptop\n", [":2: CLIENT: is no public key: doorward1 BASE64"]),
@@ -713,7 +733,7 @@ CLIENT_MISTAKES = {
     ),
     "a pre-shared key of nobody": (
         f"{GOOD}PSK_BASE64 {PSK}\n",
-        [":4: PSK_BASE64 without CLIENT: a pre-shared key goes with public keys"],
+        [":4: PSK_BASE64 without CLIENT: it goes with public keys"],
     ),
 }  # fmt: skip  # a list of lines reads better in lines of many
 

@@ -24,7 +24,9 @@ BEGIN: Final = "<!-- made by `make docs` from here on -->\n"
 WORKS, OURS, OLD = "works", "works; doorward's own", "works; of fwknop 1.9"
 DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused: "
 # Names that fwknop does not have, and names of fwknop 1.9.
-ACCESS_OURS: Final = frozenset({"CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"})
+ACCESS_OURS: Final = frozenset(
+    {"CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"}
+)
 ACCESS_OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})
 DAEMON_OURS: Final = frozenset(
     {
@@ -44,6 +46,7 @@ CLIENT_OURS: Final = frozenset(
         "ICMP_TYPE",
         "KEY_COMMAND",
         "ONE_TIME_CODE",
+        "PREFIX",
         "PSK_BASE64",
         "RESOLVE_DNS",
     }
@@ -59,6 +62,7 @@ CLIENT_OPTIONS_OURS: Final = frozenset(
         "--host-key",
         "--client-key",
         "--otp",
+        "--prefix",
     }
 )
 

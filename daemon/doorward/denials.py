@@ -220,7 +220,8 @@ class Unserved(enum.Enum):
     FORWARDING = enum.auto()  # ENABLE_IPT_FORWARDING is not set
     LOCAL_NAT = enum.auto()  # ENABLE_IPT_LOCAL_NAT is not set
     NAMED_COMMAND = enum.auto()  # a command by its name: no file defines any
-    NETWORK = enum.auto()  # a network as source
+    NETWORK = enum.auto()  # a network as source, and no MAX_PREFIX4 or MAX_PREFIX6 for it
+    NETWORK_BESIDE = enum.auto()  # a network beside NAT, REQUIRE_OS, ENABLE_DESTINATION_RULE or a command cycle
     EVERYTHING = enum.auto()  # all services of OPEN_PORTS, and there are none
     TWO_SOURCES = enum.auto()  # two sources for a command cycle, which takes one
 
@@ -239,6 +240,15 @@ class WindowTooLong:
 
     reason: ClassVar = Reason.UNSUPPORTED
     seconds: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixTooWide:
+    """The packet asks for a network with a prefix of `prefix`, and the shortest that the stanza allows is `limit`."""
+
+    reason: ClassVar = Reason.UNSUPPORTED
+    prefix: int
     limit: int
 
 
@@ -361,7 +371,7 @@ SourceDenial = WrongSource | ImpossibleSource | LinkLocalSource
 TargetDenial = TargetPort | WrongTarget | UnknownTarget | OtherFamily
 Denial = (
     Bare | Forged | Quoted | SignatureDenial | SentElsewhere | MaybeReplayed | TimeDenial | WrongUser | SourceRequired
-    | SourceDenial | NotServed | WindowTooLong | ServiceDenial | TargetDenial | CodeDenied
+    | SourceDenial | NotServed | WindowTooLong | PrefixTooWide | ServiceDenial | TargetDenial | CodeDenied
 )  # fmt: skip
 NO_STANZA: Final = NoStanza()
 EXPIRED: Final = Expired()

@@ -533,7 +533,7 @@ class Gate:
         facts = Facts(stanza, wish, origin, destination, packet.now, max_age, permissions, forwarded, name, key)
         told = Verdict(None, datagram, stanza.number, wish.user, signer=signer, name=name or stanza.name)
         decision = policy.decide(facts)
-        second = None if wish.second is None else policy.decide(replace(facts, wish=replace(wish, source=wish.second)))
+        second = None if wish.second is None else policy.decide(replace(facts, wish=_of_the_second(wish)))
         for one in (decision, second):
             if one is not None and not isinstance(one, Grant | Execution):
                 return told._replace(denial=one)
@@ -578,6 +578,11 @@ def _refused(denial: Denial | None, packet: _Packet, who: _Who) -> Verdict:
     """The verdict of a packet that a stanza did not accept."""
     number, name = who
     return Verdict(denial, packet.datagram, number, name=name)
+
+
+def _of_the_second(wish: Wish) -> Wish:
+    """What a packet asks for its second source."""
+    return replace(wish, source=wish.second, prefix=wish.second_prefix)
 
 
 def _ways(stanzas: tuple[Stanza, ...]) -> Iterator[_Way]:

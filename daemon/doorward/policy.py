@@ -15,6 +15,7 @@ from doorward.denials import (
     LinkLocalSource,
     NotServed,
     OtherFamily,
+    PrefixTooWide,
     ServiceClosed,
     ServiceRestricted,
     SourceRequired,
@@ -100,6 +101,7 @@ def _grant(facts: Facts) -> Grant:
         facts.destination if facts.permissions.destination_rule else None,
         facts.client or facts.stanza.name,
         facts.key,
+        prefix=facts.wish.prefix,
     )
 
 
@@ -168,13 +170,28 @@ def _form(facts: Facts) -> Denial | None:
         return None
     refused = {
         Unserved.NAMED_COMMAND: wish.kind is Kind.NAMED_COMMAND,
-        Unserved.NETWORK: wish.prefix is not None,
         Unserved.TWO_SOURCES: wish.second is not None and stanza.cycle is not None,
         Unserved.EVERYTHING: wish.services is None and not _asked(facts),
     }
     if wish.seconds > longest(stanza, wish):
         return WindowTooLong(wish.seconds, longest(stanza, wish))
+    if wish.prefix is not None:
+        nat = wish.target is not None or stanza.forwarding.force is not None or stanza.forwarding.everything
+        beside = nat or stanza.cycle is not None or stanza.require_os is not None
+        if beside or facts.permissions.destination_rule:
+            return NotServed(Unserved.NETWORK_BESIDE)
+        denial = refused_prefix(stanza, _source_of(facts), wish.prefix)
+        if denial is not None:
+            return denial
     return next((NotServed(request) for request, so in refused.items() if so), None)
+
+
+def refused_prefix(stanza: Stanza, source: IPAddress, prefix: int) -> NotServed | PrefixTooWide | None:
+    """Why a stanza lets in no network of this length, or None where it does."""
+    limit = stanza.max_prefix4 if source.version == 4 else stanza.max_prefix6  # noqa: PLR2004  IPv4
+    if limit is None:
+        return NotServed(Unserved.NETWORK)
+    return PrefixTooWide(prefix, limit) if prefix < limit else None
 
 
 def _kind(facts: Facts) -> Denial | None:
@@ -208,11 +225,16 @@ def _source(facts: Facts) -> Denial | None:
     if source is None and facts.stanza.require_source_address:
         return SourceRequired()
     named = source or facts.forwarded  # the origin was found in SOURCE already
-    if named is not None and named.packed not in facts.stanza.source:
+    if named is not None and not lies_in(named, facts.wish.prefix, facts.stanza):
         return WrongSource(named)
     if is_link_local(named or facts.origin):
         return LinkLocalSource(named or facts.origin)
     return (None if named is None else _nobody(named)) or _nobody(facts.origin)
+
+
+def lies_in(source: IPAddress, prefix: int | None, stanza: Stanza) -> bool:
+    """Whether a source, or all of its network, lies in SOURCE."""
+    return source.packed in stanza.source if prefix is None else stanza.source.covers(source.packed, prefix)
 
 
 def _nobody(source: IPAddress) -> Denial | None:

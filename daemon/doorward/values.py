@@ -284,6 +284,7 @@ class Grant:
     With `nat` they are forwarded; with `os` only those count whose first packet looks like that system's (a genre
     of nftables' fingerprints); with `destination` only those to that address of this host. `name` is the stanza's, or
     that of the client whose public key is `key`.
+    With `prefix` the source is the network of this length that begins there.
     """
 
     source: IPAddress
@@ -294,10 +295,12 @@ class Grant:
     destination: IPAddress | None = None
     name: str | None = None
     key: PublicKey | None = None
+    prefix: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a grant that no firewall could express."""
         self._check_conditions()
+        self._check_prefix()
         if self.name is not None:
             check_name(self.name)
         if not self.services:
@@ -308,6 +311,19 @@ class Grant:
             raise WireError(msg)
         refuse_nobody(self.source)
         refuse_link_local(self.source)
+
+    @property
+    def whence(self) -> str:
+        """The address or the network that is let in."""
+        return str(self.source) if self.prefix is None else f"{self.source}/{self.prefix}"
+
+    def _check_prefix(self) -> None:
+        if self.prefix is None:
+            return
+        if self.nat is not None or self.destination is not None or self.os is not None:
+            msg = "a network is let in without NAT, and without another condition"
+            raise WireError(msg)
+        refuse_prefix(self.source, self.prefix)
 
     def _check_conditions(self) -> None:
         if self.nat is None and self.destination is None and self.os is None:
@@ -362,6 +378,8 @@ class Execution:
 class LiveGrant:
     """One service of a grant that the packet filter holds now; `remaining` in seconds.
 
+    A network that is let in may be held in parts of any `prefix`.
+
     `service` None stands for all of them, where `nat` leads everything to one target.
     """
 
@@ -372,6 +390,7 @@ class LiveGrant:
     os: str | None = None
     destination: IPAddress | None = None
     name: str | None = None
+    prefix: int | None = None
 
     @classmethod
     def of(cls, grant: Grant) -> tuple[LiveGrant, ...]:
@@ -379,14 +398,24 @@ class LiveGrant:
         everything = grant.nat is not None and grant.nat.everything
         services = (None,) if everything else tuple(dict.fromkeys(grant.services))
         return tuple(
-            cls(grant.source, service, grant.seconds, grant.nat, grant.os, grant.destination, grant.name)
+            cls(grant.source, service, grant.seconds, grant.nat, grant.os, grant.destination, grant.name, grant.prefix)
             for service in services
         )
 
     @property
-    def place(self) -> tuple[Service | None, str | None, IPAddress | None, bool]:
+    def place(self) -> tuple[Service | None, str | None, IPAddress | None, bool, int | None]:
         """The key of a grant: a source has one grant for it, and the next replaces it."""
-        return self.service, self.os, self.destination, self.nat is not None
+        return self.service, self.os, self.destination, self.nat is not None, self.prefix
+
+    @property
+    def network(self) -> IPNetwork:
+        """The addresses that are let in."""
+        return ipaddress.ip_network((self.source, self.source.max_prefixlen if self.prefix is None else self.prefix))
+
+    @property
+    def whence(self) -> str:
+        """The address or the network that is let in."""
+        return str(self.source) if self.prefix is None else str(self.network)
 
 
 class Secret:
@@ -580,6 +609,28 @@ def refuse_link_local(source: IPAddress) -> None:
         raise WireError(msg)
 
 
+PREFIXES: Final = {4: range(8, 32), 6: range(32, 128)}  # by version: the lengths of networks that can be let in
+_LINK_LOCAL: Final = ipaddress.IPv4Network("169.254.0.0/16")  # no IPv6 network from /32 on has others beside these
+
+
+def refuse_prefix(source: IPAddress, prefix: int) -> None:
+    """Refuse a network that cannot be let in: of no such length, beginning elsewhere, or with link-local addresses.
+
+    Raises:
+        WireError: it is one of these.
+    """
+    if prefix not in PREFIXES[source.version]:
+        msg = f"no network of IPv{source.version} with a prefix of {prefix} is let in"
+        raise WireError(msg)
+    behind = int(source) & ((1 << source.max_prefixlen - prefix) - 1)
+    if behind:
+        msg = f"{source}/{prefix} has bits behind the prefix"
+        raise WireError(msg)
+    if isinstance(source, ipaddress.IPv4Address) and _LINK_LOCAL.subnet_of(ipaddress.IPv4Network((source, prefix))):
+        msg = f"{source}/{prefix} has addresses that are another host on each link"
+        raise WireError(msg)
+
+
 def is_link_local(one: IPAddress) -> bool:
     """Whether an address is of 169.254.0.0/16 (RFC 3927) or fe80::/10 (RFC 4291 §2.5.6)."""
     packed = unmap(one.packed)
@@ -624,6 +675,13 @@ class Networks:
         number = int.from_bytes(packed, "big")
         pairs = self.v4 if len(packed) == 4 else self.v6  # noqa: PLR2004  4 bytes = IPv4
         return any(number & mask == network for network, mask in pairs)
+
+    def covers(self, packed: bytes, prefix: int) -> bool:
+        """Whether one of the networks has all addresses of this one."""
+        number, bits = int.from_bytes(packed, "big"), 8 * len(packed)
+        wide = ((1 << bits) - 1) ^ ((1 << bits - prefix) - 1)
+        pairs = self.v4 if len(packed) == 4 else self.v6  # noqa: PLR2004  4 bytes = IPv4
+        return self.everywhere or any(mask & wide == mask and number & mask == network for network, mask in pairs)
 
     def __str__(self) -> str:
         """The networks as SOURCE in access.conf has them."""

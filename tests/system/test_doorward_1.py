@@ -232,3 +232,39 @@ def test_a_packet_that_names_no_source_needs_the_stanzas_leave(ends: Ends) -> No
         ends.doorward("knock", "-n", "web1", "-s")
         daemon.wait_for("reason=granted")
         assert is_open(ends.client, ends.host.ipv4)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_knock_lets_in_the_network_that_it_asks_for(ends: Ends, family: int) -> None:
+    used_store(ends.folder)
+    host = ends.host.ipv4 if family == 4 else ends.host.ipv6
+    prefix, too_wide, network = ("24", "23", "10.77.0.0/24") if family == 4 else ("64", "63", "fd77::/64")
+    access = f"{ends.access}MAX_PREFIX4 24\nMAX_PREFIX6 64\n"
+    knock = ("knock", "-n", "web1", "-D", host, "-A", "tcp/22")
+    with doorwardd(ends.host, ends.folder, access, ends.config) as daemon:
+        ends.doorward(*knock, "--prefix", too_wide)
+        assert f"a network with a prefix of {too_wide}, wider than" in daemon.wait_for("reason=unsupported")
+        ends.doorward(*knock)
+        daemon.wait_for("reason=granted")
+        assert is_open(ends.client, host)
+        assert not is_open(ends.outsider, host, within=0.5)
+        ends.doorward(*knock, "--prefix", prefix, "-f", "60")
+        assert f"source={network} services=tcp/22" in daemon.wait_for("reason=granted", 2)
+        assert is_open(ends.outsider, host)
+        console = (sys.executable, "-m", "doorward")
+        told = ends.host.run(*console, "status", *files(ends.folder), check=False, env=ends.variables).stdout
+        assert f"{network} " in told, told
+        ends.host.run(
+            *console,
+            "close",
+            "--from",
+            ends.outsider.ipv4 if family == 4 else ends.outsider.ipv6,
+            *files(ends.folder),
+            env=ends.variables,
+        )
+        assert not is_open(ends.outsider, host, within=0.5)
+        write(ends.home / ".fwknoprc", f"{(ends.home / '.fwknoprc').read_text()}PREFIX {prefix}\n")
+        ends.doorward(*knock)
+        daemon.wait_for(f"source={network}", 2)
+        assert is_open(ends.outsider, host)
+        assert eventually(lambda: not is_open(ends.outsider, host, within=0.3))

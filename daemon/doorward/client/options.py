@@ -165,6 +165,8 @@ GROUPS: Final = {
             profile.questions, rc="RESOLVE_DNS", implies=_RESOLVE, repeats="list"),
         Row("-w --wget-cmd=COMMAND", "ask with this wget; without a command it is -R, as in fwknop 1.9",
             _text, "wget", "WGET_CMD"),
+        Row("--prefix=LENGTH", "of the network around the source to let in, where the host allows it: 24 or 24,64",
+            profile.prefixes, "prefixes", "PREFIX"),
     ),
     "services behind another port or another host": (
         Row("-N --nat-access=HOST[:PORT]", "forward the service's connections to this inner host (and port)",
@@ -297,6 +299,12 @@ _ROUTE: Final = (
     Row("--spa-port=PORT", "the UDP port to knock at (62201)", _port, "port"),
     Row("--service=SERVICES", "ask for these services, not for tcp/PORT", convert.services, "access"),
     Row("--source=auto|named|packet|ADDR", "the source to let in (auto)", profile.source_rule),
+    Row(
+        "--prefix=LENGTH",
+        "of the network around the source to let in, where the host allows it: 24 or 24,64",
+        profile.prefixes,
+        "prefixes",
+    ),
     Row("-N --nat-access=HOST[:PORT]", "have the host forward to this inner host (and port)", profile.host_port),
     Row(
         "-J --jump=[USER@]HOST[:PORT],…",

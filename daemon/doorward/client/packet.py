@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.crypto import sealing
 from doorward.errors import ClientError, WireError
-from doorward.values import COMMAND_MAX, DigestType, PublicKey, Secret, Service, SymmetricKeys
+from doorward.values import COMMAND_MAX, PREFIXES, DigestType, PublicKey, Secret, Service, SymmetricKeys
 from doorward.wire.fwknop import RANDOM_DIGITS, VERSION, Message, MessageType, serialize
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Packet(NamedTuple):
         if isinstance(self.message, Message):
             return self.message.text
         wanted = self.message.command or ",".join(map(str, self.message.services)) or "all that is open"
-        return f"{self.message.source or ORIGIN},{wanted}"
+        network = f"/{self.message.prefix}" if self.message.prefix is not None else ""
+        return f"{self.message.source or ORIGIN}{network},{wanted}"
 
 
 def parts(request: Request, source: IPAddress | None) -> list[Request]:
@@ -198,11 +199,13 @@ def _build_tagged(
 
     profile = request.profile
     is_command = profile.command is not None
+    prefix = None if is_command else _prefix(profile, source)
     try:
         message = doorward.Message(
             kind=doorward.Kind.COMMAND if is_command else doorward.Kind.ACCESS,
             time=int(now * 1000) + (profile.time_offset or 0) * 1000,
-            source=source,
+            source=source if prefix is None else _beginning(source, prefix),
+            prefix=prefix,
             services=() if is_command else doorward.ranges(request.nat.services),
             seconds=0 if is_command else profile.timeout or 0,
             nat=None if is_command or request.nat.target is None else _forward(request.nat.target, profile),
@@ -216,6 +219,18 @@ def _build_tagged(
     pair = sealed.Pair.of_client(keys.private, keys.host, keys.psk)
     payload = pair.seal(plaintext, doorward.epoch_of(message.time), random_bytes(sealed.NONCE_BYTES))
     return Packet(message, plaintext, payload, keys)
+
+
+def _prefix(profile: Profile, source: IPAddress | None) -> int | None:
+    """The length of the network to ask for; an address that nobody names is asked for alone."""
+    if source is None:
+        return None
+    return next((one for one in profile.prefixes or () if one in PREFIXES[source.version]), None)
+
+
+def _beginning(source: IPAddress | None, prefix: int) -> IPAddress:
+    assert source is not None  # noqa: S101  there is no prefix without
+    return ipaddress.ip_network((source, prefix), strict=False).network_address
 
 
 def _forward(target: str, profile: Profile) -> doorward.Forward:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.config import convert
-from doorward.values import HMAC_KEY_MAX, KEY_MAX, PORT_MAX, EncryptionMode, Service
+from doorward.values import HMAC_KEY_MAX, KEY_MAX, PORT_MAX, PREFIXES, EncryptionMode, Service
 from doorward.wire.fwknop import TIMEOUT_MAX
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ class Profile(NamedTuple):
     client_key_file: Path | None = None
     psk: Secret | None = None
     one_time_code: int | CodeRule | None = None
+    prefixes: tuple[int, ...] | None = None
     use_gpg: bool | None = None
     gpg_recipient: str | None = None
     gpg_signer: str | None = None
@@ -495,6 +496,23 @@ def code_rule(text: str) -> CodeRule:
         return read
     msg = "a code does not stay good in a file: `ask` asks for it at the terminal"
     raise ValueError(msg)
+
+
+def prefixes(text: str) -> tuple[int, ...]:
+    """Read the lengths of networks: `24`, `64` or both; those of IPv4 are shorter than those of IPv6."""
+    lengths = tuple(_prefix(word) for word in text.split(","))
+    if len({length in PREFIXES[4] for length in lengths}) != len(lengths):
+        msg = f"{text[:20]!r} has two lengths for one family"
+        raise ValueError(msg)
+    return lengths
+
+
+def _prefix(word: str) -> int:
+    length = int(word) if word.isascii() and word.isdecimal() and len(word) <= 3 else 0  # noqa: PLR2004  digits
+    if not any(length in lengths for lengths in PREFIXES.values()):
+        msg = f"{word[:20]!r} is no length of a network: 8 to 31 for IPv4, 32 to 127 for IPv6"
+        raise ValueError(msg)
+    return length
 
 
 def user(text: str) -> str:

@@ -151,6 +151,9 @@ def _check(profile: Profile) -> None:
     if profile.host_key is not None and profile.use_gpg:
         msg = "HOST_KEY and USE_GPG exclude one another: USE_GPG N leaves GnuPG out"
         raise ClientError(msg)
+    if profile.host_key is None and profile.prefixes is not None:
+        msg = "a prefix (PREFIX) goes with the host's public key (HOST_KEY): other formats carry none"
+        raise ClientError(msg)
     if profile.host_key is None and isinstance(profile.one_time_code, int):
         msg = "a one-time code goes with the host's public key (HOST_KEY): other formats carry none"
         raise ClientError(msg)

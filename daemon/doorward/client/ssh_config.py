@@ -79,6 +79,7 @@ def route_words(said: SimpleNamespace) -> list[str]:
         "--spa-port": said.port,
         "--service": ",".join(map(str, said.access)) if said.access else None,
         "--source": getattr(said.source, "value", said.source),
+        "--prefix": ",".join(map(str, said.prefixes)) if said.prefixes else None,
         "--nat-access": _place(said.nat_access),
         "--jump": ",".join(map(str, said.jump)) if said.jump else None,
         "--ssh": shlex.join(said.ssh) if said.ssh else None,

@@ -22,7 +22,7 @@ from doorward.config.stanza import (
     Target,
 )
 from doorward.errors import ConfigError, Problem, WireError
-from doorward.values import DigestType, EncryptionMode, SymmetricKeys, check_name
+from doorward.values import PREFIXES, DigestType, EncryptionMode, SymmetricKeys, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,6 +67,16 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
         "one_time_code",
         convert.one_time_secret,
         "base32; each CLIENT of the stanza adds the code of an authenticator app (RFC 6238) to its knock",
+    ),
+    "MAX_PREFIX4": Setting(
+        "max_prefix4",
+        convert.number(PREFIXES[4].start, PREFIXES[4].stop - 1),
+        "clients may have an IPv4 network let in, with a prefix of this length or longer; default none",
+    ),
+    "MAX_PREFIX6": Setting(
+        "max_prefix6",
+        convert.number(PREFIXES[6].start, PREFIXES[6].stop - 1),
+        "the same of IPv6",
     ),
     "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
     "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
@@ -159,7 +169,7 @@ _NOT_BESIDE_CLIENT: Final = {
     "require_username": "packets of this format carry no user name",
     "command": "packets of this format carry no commands for a shell",
 }
-_ONLY_BESIDE_CLIENT: Final = ("psk", "one_time_code")
+_ONLY_BESIDE_CLIENT: Final = ("psk", "one_time_code", "max_prefix4", "max_prefix6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +429,7 @@ class _Judgement:
             same.setdefault("require_source_address", True)
             window = values.get("fw_access_timeout", ORIGIN_WINDOW_DEFAULT)
             same |= {"clients": clients, "origin_window": window}
-            same |= {name: values.get(name) for name in ("psk", "one_time_code")}
+            same |= {name: values.get(name) for name in _ONLY_BESIDE_CLIENT}
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
 

@@ -135,6 +135,10 @@ class Stanza:
     clients: tuple[Client, ...] = ()  # CLIENT
     psk: Secret | None = None  # PSK_BASE64
     origin_window: int | None = None
+    max_prefix4: int | None = (
+        None  # MAX_PREFIX4: the shortest prefix of a network that may be let in, None lets in none
+    )
+    max_prefix6: int | None = None
     one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
 
     @property

@@ -102,6 +102,8 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
         "clients": tuple(f"{one.key} {one.name or ''}".rstrip() for one in stanza.clients),
         "psk": stanza.psk,
         "one_time_code": stanza.one_time_code,
+        "max_prefix4": stanza.max_prefix4,
+        "max_prefix6": stanza.max_prefix6,
         **_shown_keys(stanza.keys, stanza.openpgp),
         **_shown_commands(stanza.commands, stanza.cycle),
         **_shown_forwarding(stanza.forwarding),
@@ -211,6 +213,10 @@ def _about_clients(stanza: Stanza) -> Iterator[tuple[str, str]]:
         yield "client", f"{one.name or 'without a name'}, public key {one.key}"
     if stanza.psk is not None:
         yield "PSK", "a secret that each of them shares with this host"
+    wide = {"IPv4": stanza.max_prefix4, "IPv6": stanza.max_prefix6}
+    told = " and ".join(f"{family} networks up to /{most}" for family, most in wide.items() if most is not None)
+    if told:
+        yield "networks", f"they may have {told} let in, not only an address"
     if stanza.one_time_code is not None:
         yield "code", "a one-time code of an authenticator app in each knock"
 

@@ -50,7 +50,7 @@ def renewal(grant: Grant) -> bytes | None:
     Each element is added, deleted and added, which renews it on every kernel: before 6.13 adding an existing element
     does not change it.
     """
-    if grant.nat is not None or grant.os is not None:
+    if grant.nat is not None or grant.os is not None or grant.prefix is not None:
         return None
     place, name = unmap(grant.source.packed), "open"
     family = "4" if len(place) == _IPV4 else "6"

@@ -103,6 +103,8 @@ def part(live: LiveGrant) -> Part:
         return Part.NAT
     if live.os is not None:
         return Part.SYSTEMS
+    if live.prefix is not None:
+        return Part.WIDE
     return Part.GRANTS if live.destination is None else Part.DESTINATION
 
 
@@ -113,6 +115,8 @@ def system(name: str) -> Element:
 
 def _plain(live: LiveGrant) -> tuple[Element, ...]:
     source, family = _address(live.source)
+    if live.prefix is not None:
+        return (Element(f"open_wide{family}", f"{live.network} . {_service(live)}"),)
     start, suffix = _start(live, family)
     if live.os is None:
         return (Element(f"open{suffix}{family}", f"{start} . {_service(live)}"),)
@@ -269,12 +273,16 @@ class Listing:
             for name, listed in self._listed.items()
             if name not in {ruleset.SYSTEMS_MAP, ruleset.ANYONE_SET}
             for one in listed
-            if one.key[1 if name.startswith("open_os") else 0] == written
+            if (
+                _is_around(one.key[0], ipaddress.ip_address(written))
+                if name == ruleset.WIDE_SET
+                else one.key[_at(name)] == written
+            )
         ]
 
     def grants(self) -> tuple[LiveGrant, ...]:
         """The open grants, ordered by source and service; an element that never expires remains infinitely."""
-        found = [*self._anyone(), *self._plain(), *self._ghosts(), *self._forwarded()]
+        found = [*self._anyone(), *self._plain(), *self.wide(), *self._ghosts(), *self._forwarded()]
         return tuple(sorted(found, key=_order))
 
     def _anyone(self) -> Iterator[LiveGrant]:
@@ -287,6 +295,13 @@ class Listing:
             source, destination = one.addresses
             system = systems.get(one.key[0], "unknown") if one.place.startswith("open_os") else None
             yield LiveGrant(source, one.service, one.remaining, None, system, destination, one.name)
+
+    def wide(self) -> Iterator[LiveGrant]:
+        """The networks that are let in, none of which overlap."""
+        for one in self._in(ruleset.WIDE_SET):
+            network = ipaddress.ip_network(one.key[0])
+            source, prefix = network.network_address, network.prefixlen
+            yield LiveGrant(source, one.service, one.remaining, name=one.name, prefix=prefix)
 
     def _ghosts(self) -> Iterator[LiveGrant]:
         for one in self._in("ghost", "ghost_at"):
@@ -328,7 +343,10 @@ def _read(place: str, listed: Any) -> _Listed:  # noqa: ANN401  as JSON has it
     key, value = listed if isinstance(listed, list) else (listed, None)
     timed = key.get("elem", key) if isinstance(key, dict) else {"val": key}
     remaining, name = float(timed.get("expires", math.inf)), _name(timed.get("comment"))
-    return _Listed(place, _fields(timed.get("val", timed)), () if value is None else _fields(value), remaining, name)
+    fields = _fields(timed.get("val", timed))
+    if place.startswith(ruleset.WIDE_SET):
+        fields = (_network(fields[0]), *fields[1:])
+    return _Listed(place, fields, () if value is None else _fields(value), remaining, name)
 
 
 def _name(comment: object) -> str | None:
@@ -340,6 +358,22 @@ def _name(comment: object) -> str | None:
 
 def _fields(listed: Any) -> tuple[Any, ...]:  # noqa: ANN401  as JSON has it
     return tuple(listed["concat"]) if isinstance(listed, dict) else (listed,)
+
+
+def _network(listed: Any) -> Any:  # noqa: ANN401  as JSON has it
+    """A listed network as it is written; root may put any range into the set."""
+    prefix = listed.get("prefix") if isinstance(listed, dict) else None
+    return listed if prefix is None else f"{prefix['addr']}/{prefix['len']}"
+
+
+def _is_around(listed: object, source: IPAddress) -> bool:
+    """Whether a listed network has an address."""
+    return isinstance(listed, str) and source in ipaddress.ip_network(listed)
+
+
+def _at(name: str) -> int:
+    """Where the source stands in the keys of a set."""
+    return 1 if name.startswith("open_os") else 0
 
 
 def _written(fields: tuple[Any, ...]) -> str:

@@ -46,6 +46,7 @@ class Needs:
             Part.NAT: permissions.local_nat or permissions.forwarding or bool(forced),
             Part.DESTINATION: permissions.destination_rule,
             Part.SYSTEMS: bool(systems),
+            Part.WIDE: any(stanza.max_prefix4 or stanza.max_prefix6 for stanza in chosen),
         }
         parts = frozenset(part for part, said in wanted.items() if said)
         through = permissions.forwarding or any(not target.is_loopback for target, _ in forced)

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import batch, elements, forwards, kernel, kernel_gate, layout, legacy, ruleset
+from doorward.firewall import batch, elements, forwards, kernel, kernel_gate, layout, legacy, ruleset, wide
 from doorward.firewall.elements import Element, Listing
 from doorward.firewall.foreign import Foreign
 from doorward.firewall.kernel import TRIES, Table, read_table
@@ -323,6 +323,10 @@ class Nftables:
 
     def _open(self, grant: Grant) -> None:
         """Open any grant through libnftables."""
+        if grant.prefix is not None:
+            for live in LiveGrant.of(grant):
+                self._open_network(live)
+            return
         opened = [element for live in LiveGrant.of(grant) for element in elements.of(live)]
         names = "" if grant.os is None else elements.system(grant.os).added_for_good()
         commands = names + "".join(element.renewed(grant.seconds) for element in opened)
@@ -332,6 +336,20 @@ class Nftables:
             self._overcome(error, grant, opened)
             self._nft.run(commands)
         self._delete(element.rival for element in opened)
+
+    def _open_network(self, live: LiveGrant) -> None:
+        """Open a network; one that overlaps another is written in parts, since the kernel refuses overlaps."""
+        try:
+            self._nft.run(wide.commands(self._listing().wide(), live))
+        except FirewallError as error:
+            table = read_table(self._kernel)
+            if table is None or not table.serves_grants:
+                self.prepare()
+                self._nft.run(wide.commands((), live))
+            elif Part.WIDE not in table.serves:
+                raise FirewallError(_lack(Part.WIDE)) from error
+            else:
+                raise _in_our_words(error) from error
 
     def _delete(self, unwanted: Iterable[Element | None]) -> None:
         """Delete elements of maps, if they exist: a connection is forwarded to the target of the last knock only."""
@@ -362,6 +380,8 @@ class Nftables:
         served = [grant for grant in live if table is not None and elements.part(grant) in table.serves]
         places: dict[str, list[str]] = {}
         for grant in served:
+            if grant.prefix is not None:
+                continue
             seconds = max(1, math.ceil(grant.remaining))
             for element in elements.of(grant):
                 places.setdefault(element.place, []).append(element.timed(seconds))
@@ -370,6 +390,9 @@ class Nftables:
         added = [f"add element {ruleset.TABLE} {place} {{ {', '.join(some)} }}\n" for place, some in places.items()]
         if added:
             self._nft.run("".join([*names, *added]))
+        for grant in served:
+            if grant.prefix is not None:
+                self._open_network(grant)
 
     def open_anyone(self, services: Iterable[Service], seconds: int) -> None:
         """Open `services` for every address; only for the console and our own servers, never for a knock."""
@@ -428,7 +451,7 @@ class Nftables:
         if removed:
             self._nft.run("".join(removed))
         written = source.ipv4_mapped or source if isinstance(source, ipaddress.IPv6Address) else source
-        return sum(live.source == written for live in listing.grants())
+        return sum(written in live.network for live in listing.grants())
 
     def keep_ended(self, flows: Iterable[tuple[IPAddress, Service]]) -> None:
         """Stop services of this host from sending to an address outside flows that the address began.

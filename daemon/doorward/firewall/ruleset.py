@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TABLE: Final = "inet doorward"
 ANYONE_SET: Final = "open_any"
+WIDE_SET: Final = "open_wide"  # with the number of a family: networks
 GUARDED_SET: Final = "guarded"
 GUARD_CHAIN: Final = "guard"
 OBSERVE_CHAIN: Final = "observe"  # an input chain that only marks
@@ -37,6 +38,7 @@ class Part(enum.Enum):
     GRANTS = "grants"  # a source to a service
     DESTINATION = "destination"  # at one address of this host only
     NAT = "nat"  # forwarded to another port or host
+    WIDE = "wide"  # a network to a service
     SYSTEMS = "systems"  # from one operating system only
 
     def __str__(self) -> str:
@@ -51,6 +53,7 @@ class Shape:
     key: tuple[str, ...]
     value: tuple[str, ...] = ()
     size: int = 65536
+    interval: bool = False  # keys of networks
 
 
 def _shapes(address: str) -> dict[Part, dict[str, Shape]]:
@@ -63,6 +66,7 @@ def _shapes(address: str) -> dict[Part, dict[str, Shape]]:
     return {
         Part.GRANTS: {"open": Shape((address, *service))},
         Part.DESTINATION: {"open_at": Shape(at)},
+        Part.WIDE: {"open_wide": Shape((address, *service), size=4096, interval=True)},
         Part.NAT: {
             "ghost": Shape((address, *service), ("inet_service",), many),
             "ghost_at": Shape(at, ("inet_service",), many),
@@ -89,7 +93,7 @@ SYSTEMS_MAP: Final = "systems"  # from the name of an operating system to the nu
 SHAPES: Final[dict[Part, dict[str, Shape]]] = {
     **{
         part: {f"{name}{family}": shape for family, shapes in _FAMILIES.items() for name, shape in shapes[part].items()}
-        for part in (Part.GRANTS, Part.DESTINATION, Part.NAT)
+        for part in (Part.GRANTS, Part.DESTINATION, Part.NAT, Part.WIDE)
     },
     Part.SYSTEMS: {
         SYSTEMS_MAP: Shape(("string",), ("classid",), 64),
@@ -108,8 +112,9 @@ def _set(name: str, shape: Shape) -> str:
     """The definition of a set or map, on one line. Only `typeof` gives the length of a name."""
     if shape.key == ("string",):
         return f"    map {name} {{ typeof osf name : meta priority; flags timeout; size {shape.size}; }}\n"
+    flags = "interval, timeout" if shape.interval else "timeout"
     kind, value = ("map", f" : {' . '.join(shape.value)}") if shape.value else ("set", "")
-    return f"    {kind} {name} {{ type {' . '.join(shape.key)}{value}; flags timeout; size {shape.size}; }}\n"
+    return f"    {kind} {name} {{ type {' . '.join(shape.key)}{value}; flags {flags}; size {shape.size}; }}\n"
 
 
 def sets(part: Part) -> str:
@@ -173,6 +178,10 @@ _ACCEPTS: Final[dict[Part, str]] = {
         ct status dnat ip saddr . ip daddr . meta l4proto . th dport @through4 LET IN
         ct status dnat ip6 saddr . ip6 daddr . meta l4proto . th dport @through6 LET IN
 """,
+    Part.WIDE: """\
+        ip saddr . meta l4proto . th dport @open_wide4 LET IN
+        ip6 saddr . meta l4proto . th dport @open_wide6 LET IN
+""",
     Part.SYSTEMS: """\
         meta priority set osf name map @systems jump system
 """,
@@ -185,6 +194,10 @@ _DIALLED: Final = """\
         meta l4proto PROTOCOL meta l4proto . ct original proto-dst @open_any LET IN
         meta l4proto PROTOCOL ip saddr . ct original ip daddr . meta l4proto . ct original proto-dst @open_at4 LET IN
         meta l4proto PROTOCOL ip6 saddr . ct original ip6 daddr . meta l4proto . ct original proto-dst @open_at6 LET IN
+"""
+_DIALLED_WIDE: Final = """\
+        meta l4proto PROTOCOL ip saddr . meta l4proto . ct original proto-dst @open_wide4 LET IN
+        meta l4proto PROTOCOL ip6 saddr . meta l4proto . ct original proto-dst @open_wide6 LET IN
 """
 # Connections of a bridge's members to addresses of other hosts (of a container to a service of its cluster) are none to
 # services of this host. Only before DNAT it is known what was dialled; a flow without the label counts as dialled here.
@@ -343,7 +356,8 @@ def system_number(name: str) -> str:
 
 def _all_sets(parts: Collection[Part], mark: int) -> str:
     chosen = "".join(sets(part) for part in SHAPES if part in parts and part not in ALWAYS)
-    dialled = "".join(_DIALLED.replace("PROTOCOL", str(one)) for one in _PORTED)
+    rules = _DIALLED + (_DIALLED_WIDE if Part.WIDE in parts else "")
+    dialled = "".join(rules.replace("PROTOCOL", str(one)) for one in _PORTED)
     chains = f"    chain dialled {{\n{dialled}    }}\n{_SYSTEM_CHAIN if Part.SYSTEMS in parts else ''}"
     return f"{SETS}{chosen}{_marking(chains, mark)}"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MARK_BYTES: Final = 16
 LOOPBACK: Final = {4: ipaddress.ip_address("127.0.0.1"), 6: ipaddress.ip_address("::1")}
-_Place = tuple[Service | None, str | None, "IPAddress | None", bool]  # LiveGrant.place
+_Place = tuple[Service | None, str | None, "IPAddress | None", bool, "int | None"]  # LiveGrant.place
 
 _Member = tuple["Stanza", "str | None"]  # a stanza, and the name that its grants to one client have
 
@@ -69,8 +69,8 @@ def _refusal(stanza: Stanza, name: str | None, permissions: Permissions, grant: 
         return "commands instead of the packet filter"
     if grant.name != name:
         return f"name {grant.name}"
-    if grant.source.packed not in stanza.source:
-        return f"source {grant.source}"
+    if not _lets_in(stanza, grant):
+        return f"source {grant.whence}"
     if grant.seconds > max(stanza.fw_access_timeout, stanza.max_fw_timeout):
         return f"window {grant.seconds}"
     return (
@@ -78,6 +78,13 @@ def _refusal(stanza: Stanza, name: str | None, permissions: Permissions, grant: 
         or _words(policy.refused_service(stanza, grant.services))
         or _refused_nat(stanza, permissions, grant)
     )
+
+
+def _lets_in(stanza: Stanza, grant: Grant) -> bool:
+    """Whether a stanza lets in a grant's address, or its network."""
+    if grant.prefix is not None and policy.refused_prefix(stanza, grant.source, grant.prefix) is not None:
+        return False
+    return policy.lies_in(grant.source, grant.prefix, stanza)
 
 
 def _refused_conditions(stanza: Stanza, permissions: Permissions, grant: Grant) -> str | None:

@@ -155,7 +155,7 @@ def _forward_text(one: dict[str, Any]) -> str:
 def _grant_words(grant: LiveGrant) -> dict[str, Any]:
     """A grant for JSON; `remaining` is null for a permanent one, `service` null for all services."""
     words: dict[str, Any] = {
-        "source": "any" if grant.source == ANYONE else str(grant.source),
+        "source": "any" if grant.source == ANYONE else grant.whence,
         "service": None if grant.service is None else str(grant.service),
         "remaining": None if math.isinf(grant.remaining) else grant.remaining,
     }
@@ -170,7 +170,7 @@ def _grant_words(grant: LiveGrant) -> dict[str, Any]:
 
 def _grant_text(grant: LiveGrant) -> str:
     """The same as text."""
-    source = "any" if grant.source == ANYONE else grant.source
+    source = "any" if grant.source == ANYONE else grant.whence
     return f"open: {source} {opening(grant)} {lasting(grant)}{'' if grant.name is None else f', {grant.name}'}"
 
 

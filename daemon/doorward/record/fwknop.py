@@ -16,6 +16,7 @@ from doorward.denials import (
     Forged,
     Inexpressible,
     NotExamined,
+    PrefixTooWide,
     SourceDenial,
     TargetDenial,
     UnknownTag,
@@ -53,7 +54,7 @@ CODES: Final = {  # server/fwknopd_errors.h
     0x2002: "Unknown/unclassified firewall rule processing error",
 }
 _ANY: Final = "0.0.0.0/0"
-_OURS = UnknownTag | Forged | WindowTooLong | CodeDenied  # of a format that fwknopd does not speak
+_OURS = UnknownTag | Forged | WindowTooLong | PrefixTooWide | CodeDenied  # of a format that fwknopd does not speak
 _FIELDS: Final = {  # fwknop's names; any other part is the message
     Field.TIMEOUT: "TIMEOUT_VALIDFAIL",
     Field.TIME: "TIMESTAMP_DECODEFAIL",
@@ -191,7 +192,7 @@ def _one_line(text: str) -> str:
 def _rules(grant: Grant, until: int) -> Iterator[str]:
     """One line for each service, each with the whole list, as fwknopd does."""
     asked, nat = ",".join(map(str, grant.services)), grant.nat
-    rest = f"for {grant.source} -> {grant.destination or _ANY} {asked}, expires at {until}"
+    rest = f"for {grant.whence} -> {grant.destination or _ANY} {asked}, expires at {until}"
     everything = nat is not None and nat.everything
     led = f"for {grant.source} -> {_ANY} {'*/*' if everything else asked}, expires at {until}"
     if nat is None:

@@ -60,9 +60,9 @@ def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.signer is not None:
         yield "signer", verdict.signer
     if verdict.grant is not None:
-        yield "source", str(verdict.grant.source)
+        yield "source", verdict.grant.whence
         if verdict.second is not None:
-            yield "second_source", str(verdict.second.source)
+            yield "second_source", verdict.second.whence
         yield "services", ",".join(map(str, verdict.grant.services))
         yield "seconds", str(verdict.grant.seconds)
         yield from _conditions(verdict.grant)

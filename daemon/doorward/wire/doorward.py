@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.frozen import dataclass
-from doorward.values import PORT_MAX, IPAddress, Protocol, Service, is_broadcast, is_link_local
+from doorward.values import PORT_MAX, PREFIXES, IPAddress, Protocol, Service, is_broadcast, is_link_local
 from doorward.wire import wish as wishes
 from doorward.wire.fwknop import Field, FieldError
 
@@ -37,7 +37,6 @@ _NAT: Final = struct.Struct(">BBH16s")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _NOWHERE: Final = bytes(16)
 _RESERVED: Final = ipaddress.IPv6Network("::/64")  # mapped and compatible forms, loopback, and the rest of the block
-_PREFIXES: Final = {4: range(8, 32), 6: range(32, 128)}
 
 
 class Kind(enum.IntEnum):
@@ -209,7 +208,8 @@ def wish(message: Message) -> wishes.Wish:
         command=message.command,
         second=message.second,
         exact=True,
-        prefix=message.prefix or message.second_prefix,
+        prefix=message.prefix,
+        second_prefix=message.second_prefix,
         code=message.code,
     )
 
@@ -236,7 +236,7 @@ def _check_nat(nat: Forward) -> None:
 
 
 def _check_prefix(source: IPAddress | None, prefix: int) -> None:
-    _require(Field.MESSAGE, source is not None and prefix in _PREFIXES[source.version], "the prefix has no such length")
+    _require(Field.MESSAGE, source is not None and prefix in PREFIXES[source.version], "the prefix has no such length")
     assert source is not None  # noqa: S101  _require() has refused it
     behind = int(source) & ((1 << source.max_prefixlen - prefix) - 1)
     _require(Field.MESSAGE, behind == 0, "bits behind the prefix are set")

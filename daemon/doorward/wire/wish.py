@@ -35,7 +35,7 @@ class Wish:
     `source` None is the packet's origin, `second` a source of the other family. `services` None is all that the
     stanza's OPEN_PORTS names, `services` of a command are none. `user` None is a format without user names. `exact` is
     a format whose window is denied where it is too long, not shortened. `prefix` is the length of a network that is to
-    be let in, None an address. `code` is a one-time code of six digits.
+    be let in, None an address; `second_prefix` that of the second source. `code` is a one-time code of six digits.
     """
 
     kind: Kind
@@ -49,4 +49,5 @@ class Wish:
     second: IPAddress | None = None
     exact: bool = False
     prefix: int | None = None
+    second_prefix: int | None = None
     code: int | None = None

@@ -118,6 +118,20 @@ def test_a_one_time_code_goes_into_the_packet_and_is_not_shown() -> None:
     assert "492039" not in shown
 
 
+def test_a_prefix_asks_for_the_network_around_the_source() -> None:
+    wide = read(asked(prefixes=(24, 64)))
+    assert (str(wide.source), wide.prefix) == ("192.0.2.0", 24)
+    packet = build(asked(prefixes=(24, 64)), ip_address("2001:db8::7"), NOW, os.urandom)
+    assert packet.text == "2001:db8::/64,tcp/22"
+    assert read(asked(prefixes=(64,))).prefix is None, "of the other family"
+    assert read(asked(command="restart-web", prefixes=(24,))).prefix is None
+    assert build(asked(prefixes=(24,)), None, NOW, os.urandom).text == "0.0.0.0,tcp/22"
+    found = parse_rc(f"HOST_KEY {HOST_KEY}\nPREFIX 24,64\n".encode(), "rc").profile("default")
+    assert found.prefixes == (24, 64)
+    with pytest.raises(ClientError, match="goes with the host's public key"):
+        request(Profile(key=Secret(b"k"), prefixes=(24,)), NatRequest(()), searching(""), {})
+
+
 def test_a_code_is_good_for_one_packet() -> None:
     with pytest.raises(ClientError, match="need 3 packets, and a one-time code is good for one"):
         parts(asked(",".join(f"tcp/{port}" for port in range(1, 40, 2)), one_time_code=1), HERE)
@@ -217,6 +231,8 @@ def test_the_file_names_the_host_by_its_public_key() -> None:
         (f"HOST_KEY doorward1 {'A' * 43}=\n", "rc:1: HOST_KEY: the public key is of low order"),
         (f"KEY k\nHOST_KEY {HOST_KEY}\n", "rc:2: HOST_KEY: the section has this key already"),
         (f"HOST_KEY {HOST_KEY}\nONE_TIME_CODE 492039\n", "rc:2: ONE_TIME_CODE: a code does not stay good in a file"),
+        ("PREFIX 24,25\n", "rc:1: PREFIX: '24,25' has two lengths for one family"),
+        ("PREFIX 7\n", "rc:1: PREFIX: '7' is no length of a network: 8 to 31 for IPv4, 32 to 127 for IPv6"),
         ("ONE_TIME_CODE often\n", "rc:1: ONE_TIME_CODE: is no one-time code: six digits, or `ask`"),
         ("PSK_BASE64 AAAA\n", "rc:1: PSK_BASE64: is no pre-shared key"),
     ],

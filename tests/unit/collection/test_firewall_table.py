@@ -74,9 +74,10 @@ def test_the_kernel_takes_every_table_and_the_host_commands_do(variables: dict[s
 
 
 @pytest.mark.parametrize("variables", [{}, {"doorward_firewall_mode": "guard"}, {"firewall_failure": True}])
-@pytest.mark.parametrize("parts", [(), (Part.NAT,), (Part.SYSTEMS,), (Part.NAT, Part.SYSTEMS)])
+@pytest.mark.parametrize("parts", [(), (Part.NAT,), (Part.SYSTEMS,), (Part.WIDE,), (Part.NAT, Part.WIDE, Part.SYSTEMS)])
 def test_every_table_has_the_same_sets_and_nat_chains(variables: dict[str, Any], parts: tuple[Part, ...]) -> None:
     wished = {"doorward_firewall_nat": Part.NAT in parts, "doorward_firewall_systems": Part.SYSTEMS in parts}
+    wished["doorward_firewall_networks"] = Part.WIDE in parts
     texts = (render(**variables, **wished), ruleset.guard([], parts), ruleset.observe(parts))
     of_the_role, guard, observe = (pieces(load(text)) for text in texts)
     marking = observe.pop("chain observe").splitlines()

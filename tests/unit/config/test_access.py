@@ -683,6 +683,17 @@ CLIENT_MISTAKES = {
         f"{CLIENT}ONE_TIME_CODE {PSK}\n",
         [":4: ONE_TIME_CODE: is no secret for one-time codes: 16 to 64 bytes in base32"],
     ),
+    "networks too wide": (
+        f"{CLIENT}MAX_PREFIX4 7\nMAX_PREFIX6 128\n",
+        [
+            ":4: MAX_PREFIX4: '7' is not a number from 8 to 31",
+            ":5: MAX_PREFIX6: '128' is not a number from 32 to 127",
+        ],
+    ),
+    "networks of nobody": (
+        f"{GOOD}MAX_PREFIX6 64\n",
+        [":4: MAX_PREFIX6 without CLIENT: it goes with public keys"],
+    ),
     "a secret of codes of nobody": (
         f"{GOOD}ONE_TIME_CODE {CODE_SECRET}\n",
         [":4: ONE_TIME_CODE without CLIENT: it goes with public keys"],

@@ -1,0 +1,51 @@
+"""Grants to networks in one set of ranges, whose elements must not overlap. Pure.
+
+Where a network lies in another one that is open for another time, the outer one is written in parts: each address is
+open for as long as the grant that opens it longest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from doorward.firewall import elements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from doorward.values import LiveGrant
+
+
+def commands(held: Iterable[LiveGrant], wanted: LiveGrant) -> str:
+    """The commands of nft that open `wanted` too, where `held` is open and does not overlap; to be run at once."""
+    deleted, added = painted(held, wanted)
+    gone = [element.removed() for one in deleted for element in elements.of(one)]
+    new = [element.added(max(1, math.ceil(one.remaining))) for one in added for element in elements.of(one)]
+    return "".join([*gone, *new])
+
+
+def painted(held: Iterable[LiveGrant], wanted: LiveGrant) -> tuple[list[LiveGrant], list[LiveGrant]]:
+    """What is deleted and what is added."""
+    network: Any = wanted.network  # of the family of all others
+    same = [one for one in held if one.service == wanted.service and _overlap(one.network, network)]
+    outer = [one for one in same if one.network.prefixlen < network.prefixlen]
+    if outer:
+        return ([], []) if outer[0].remaining >= wanted.remaining else (outer, [wanted, *_without(outer[0], network)])
+    longer = [one for one in same if one.remaining > wanted.remaining]
+    rest = [wanted]
+    for one in longer:
+        rest = [part for each in rest for part in _without(each, one.network)]
+    return [one for one in same if one not in longer], rest
+
+
+def _overlap(one: Any, other: Any) -> bool:  # noqa: ANN401  networks of one family or of two
+    return bool(one.version == other.version and one.overlaps(other))
+
+
+def _without(grant: LiveGrant, inner: Any) -> Iterator[LiveGrant]:  # noqa: ANN401  a network of the grant's family
+    """The parts of a grant's network around another one; all of it where the other one lies elsewhere."""
+    outer: Any = grant.network
+    parts = outer.address_exclude(inner) if outer.overlaps(inner) else [outer]
+    yield from (replace(grant, source=one.network_address, prefix=one.prefixlen) for one in parts)

@@ -25,8 +25,11 @@ WORKS, OURS, OLD = "works", "works; doorward's own", "works; of fwknop 1.9"
 DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused: "
 # Names that fwknop does not have, and names of fwknop 1.9.
 ACCESS_OURS: Final = frozenset(
-    {"CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS", "CMD_EXEC_SHELL"}
-)
+    {
+        "CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "COMMANDS", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS",
+        "CMD_EXEC_SHELL",
+    }
+)  # fmt: skip  # a list reads better in lines of many
 ACCESS_OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})
 DAEMON_OURS: Final = frozenset(
     {

@@ -219,11 +219,10 @@ class Unserved(enum.Enum):
     NAT = enum.auto()  # neither ENABLE_IPT_FORWARDING nor ENABLE_IPT_LOCAL_NAT is set
     FORWARDING = enum.auto()  # ENABLE_IPT_FORWARDING is not set
     LOCAL_NAT = enum.auto()  # ENABLE_IPT_LOCAL_NAT is not set
-    NAMED_COMMAND = enum.auto()  # a command by its name: no file defines any
     NETWORK = enum.auto()  # a network as source, and no MAX_PREFIX4 or MAX_PREFIX6 for it
     NETWORK_BESIDE = enum.auto()  # a network beside NAT, REQUIRE_OS, ENABLE_DESTINATION_RULE or a command cycle
     EVERYTHING = enum.auto()  # all services of OPEN_PORTS, and there are none
-    TWO_SOURCES = enum.auto()  # two sources for a command cycle, which takes one
+    TWO_SOURCES = enum.auto()  # two sources for a command or a command cycle, which take one
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +240,14 @@ class WindowTooLong:
     reason: ClassVar = Reason.UNSUPPORTED
     seconds: int
     limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCommand:
+    """The packet names a command that the stanza does not define."""
+
+    reason: ClassVar = Reason.UNSUPPORTED
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +378,8 @@ SourceDenial = WrongSource | ImpossibleSource | LinkLocalSource
 TargetDenial = TargetPort | WrongTarget | UnknownTarget | OtherFamily
 Denial = (
     Bare | Forged | Quoted | SignatureDenial | SentElsewhere | MaybeReplayed | TimeDenial | WrongUser | SourceRequired
-    | SourceDenial | NotServed | WindowTooLong | PrefixTooWide | ServiceDenial | TargetDenial | CodeDenied
+    | SourceDenial | NotServed | WindowTooLong | UnknownCommand | PrefixTooWide | ServiceDenial | TargetDenial
+    | CodeDenied
 )  # fmt: skip
 NO_STANZA: Final = NoStanza()
 EXPIRED: Final = Expired()

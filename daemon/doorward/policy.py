@@ -22,6 +22,7 @@ from doorward.denials import (
     TargetPort,
     TooNew,
     TooOld,
+    UnknownCommand,
     UnknownTarget,
     Unserved,
     WindowTooLong,
@@ -83,7 +84,7 @@ def decide(facts: Facts) -> Grant | Execution | Denial:
         if denial is not None:
             return denial
     try:
-        if facts.stanza.cycle is not None or facts.wish.kind is Kind.COMMAND:
+        if facts.stanza.cycle is not None or facts.wish.kind in {Kind.COMMAND, Kind.NAMED_COMMAND}:
             return _execution(facts)
         return _grant(facts)
     except WireError as error:  # a grant that no packet filter could express, such as NAT from one family to the other
@@ -117,6 +118,7 @@ def _execution(facts: Facts) -> Execution:
         service=_asked(facts)[0] if wish.command is None else None,
         client_timeout=wish.seconds,
         command=wish.command,
+        named=wish.kind is Kind.NAMED_COMMAND,
     )
 
 
@@ -168,9 +170,11 @@ def _form(facts: Facts) -> Denial | None:
     wish, stanza = facts.wish, facts.stanza
     if not wish.exact:
         return None
+    is_command = wish.kind is Kind.NAMED_COMMAND
+    if is_command and command_of(stanza, wish.command or "") is None:
+        return UnknownCommand(wish.command or "")
     refused = {
-        Unserved.NAMED_COMMAND: wish.kind is Kind.NAMED_COMMAND,
-        Unserved.TWO_SOURCES: wish.second is not None and stanza.cycle is not None,
+        Unserved.TWO_SOURCES: wish.second is not None and (stanza.cycle is not None or is_command),
         Unserved.EVERYTHING: wish.services is None and not _asked(facts),
     }
     if wish.seconds > longest(stanza, wish):
@@ -184,6 +188,11 @@ def _form(facts: Facts) -> Denial | None:
         if denial is not None:
             return denial
     return next((NotServed(request) for request, so in refused.items() if so), None)
+
+
+def command_of(stanza: Stanza, name: str) -> str | None:
+    """The command that a stanza has under a name, None where it has none."""
+    return None if stanza.named is None else stanza.named.find(name)
 
 
 def refused_prefix(stanza: Stanza, source: IPAddress, prefix: int) -> NotServed | PrefixTooWide | None:

@@ -339,10 +339,11 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """What doorward-exec is asked to do for one stanza: run its command cycle, or the client's own command.
+    """What doorward-exec is asked to do for one stanza: run its command cycle, or a command.
 
-    `command` None is the cycle; it closes after `seconds`. `service` is the first one asked for. `made` is the packet's
-    own time in Unix seconds, `client_timeout` the window that it asked for, in seconds.
+    `command` None is the cycle; it closes after `seconds`. A command is the client's own text, or with `named` the name
+    of one of the stanza's. `service` is the first one asked for. `made` is the packet's own time in Unix seconds,
+    `client_timeout` the window that it asked for, in seconds.
     """
 
     stanza: int
@@ -354,6 +355,7 @@ class Execution:
     service: Service | None = None
     client_timeout: int = 0
     command: str | None = None
+    named: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an execution that no stanza could ask for."""
@@ -368,6 +370,9 @@ class Execution:
             raise WireError(msg)
         if (self.service is None) != bool(self.command):
             msg = "an execution is for a service, or has a command"
+            raise WireError(msg)
+        if self.named and self.command is None:
+            msg = "a named command has a name"
             raise WireError(msg)
         if self.command is not None and len(self.command.encode("utf-8", "replace")) > COMMAND_MAX:
             msg = f"the command is longer than {COMMAND_MAX} bytes"

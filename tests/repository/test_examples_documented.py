@@ -17,7 +17,7 @@ from doorward.errors import ConfigError
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 EXAMPLES: Final = {
-    "access.conf": 10,
+    "access.conf": 11,
     "doorwardd.conf": 2,
     "fwknoprc": 1,
 }  # kinds that are parsed here, and how many there are
@@ -29,7 +29,7 @@ HEAD: Final = "SOURCE ANY\nKEY_BASE64 {}\nHMAC_KEY_BASE64 {}\nOPEN_PORTS tcp/22\
 )
 HOST: Final = Files(
     {
-        **{(Question.USER, name): b"y" for name in ("backup", "doorward-aws")},
+        **{(Question.USER, name): b"y" for name in ("backup", "doorward-aws", "root")},
         (Question.GROUP, "backup"): b"backup",
         (Question.TREE, "/etc/doorward/gnupg"): b"",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import os
 import select
@@ -10,17 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from system.doorwardd import ACCESS, doorwardd, eventually, files, is_open, send, used_store, write
+from system.executing import Trace, end_exec
 from system.two_ends import Ends, acquainted
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from system.netns import Namespace
 
@@ -219,6 +221,67 @@ def test_a_connection_asks_for_the_code_at_its_terminal(ends: Ends) -> None:
         os.close(ours)
         assert (said, connecting.returncode) == ("SSH-2.0-here\n", 0), complaints
         assert "name=alice@laptop" in daemon.wait_for("reason=granted")
+
+
+def test_a_command_runs_by_its_name_and_its_words_are_the_hosts(ends: Ends, open_path: Path) -> None:
+    used_store(ends.folder)
+    trace = Trace.make(open_path, "id -un")
+    access = f"{ends.access}COMMANDS restart-web={trace.script} 's3cret word' $IP\nCOMMANDS off={trace.script} off\n"
+    with doorwardd(ends.host, ends.folder, access, ends.config) as daemon:
+        try:
+            daemon.wait_for("without CMD_EXEC_USER the COMMANDS run as nobody")
+            ends.doorward("knock", "-n", "web1", "--command", "restart-all")
+            assert "no command of the stanza is named restart-all" in daemon.wait_for("reason=unsupported")
+            ends.doorward("knock", "-n", "web1", "--command", "restart-web")
+            assert f"source={ends.client.ipv4} command=restart-web" in daemon.wait_for("reason=granted")
+            trace.wait_for(f"[s3cret word][{ends.client.ipv4}]")
+            line = daemon.wait_for("command=named stanza=1")
+            assert f"as=nobody called=restart-web program={trace.script} exit=0" in line
+            assert "output=nobody" in line
+            assert "s3cret" not in "\n".join(daemon.lines)
+            assert not is_open(ends.client, ends.host.ipv4, within=0.5)
+            refused = ends.doorward("knock", "-n", "web1", "--command", "id; reboot", check=False)
+            assert (refused.returncode, "the command is no name" in refused.stderr) == (1, True)
+        finally:
+            end_exec(daemon)
+
+
+def test_one_code_and_one_command_serve_both_families(ends: Ends, open_path: Path) -> None:
+    """Both addresses of the host are in the client's hosts file, as a name server would have them."""
+    used_store(ends.folder)
+    trace = Trace.make(open_path)
+    line = ends.doorward("keys", "otp").stdout.splitlines()[0]
+    access = f"{ends.access}{line}\nCOMMANDS off={trace.script} off\n"
+    with both_addresses(ends), doorwardd(ends.host, ends.folder, access, ends.config) as daemon:
+        try:
+            digits = code(line.split()[1], int(time.time()) // 30)
+            ends.doorward("knock", "-n", "web1", "-D", "dual.example", "-A", "tcp/22", "--otp", digits)
+            granted = daemon.wait_for("reason=granted")
+            assert {f"source={one}" for one in (ends.client.ipv4, ends.client.ipv6)} == {
+                word.removeprefix("second_") for word in granted.split() if "source=" in word
+            }
+            assert is_open(ends.client, ends.host.ipv4)
+            assert is_open(ends.client, ends.host.ipv6)
+            digits = code(line.split()[1], int(time.time()) // 30 + 1)
+            ends.doorward("knock", "-n", "web1", "-D", "dual.example", "--command", "off", "--otp", digits)
+            daemon.wait_for("command=named stanza=1")
+            trace.wait_for("[off]")
+            assert len(daemon.verdicts) == 2
+        finally:
+            end_exec(daemon)
+
+
+@contextlib.contextmanager
+def both_addresses(ends: Ends) -> Iterator[None]:
+    """Give the host a name with two addresses; `ip netns exec` puts these files over those of /etc."""
+    folder = Path("/etc/netns") / ends.client.name
+    folder.mkdir(parents=True)
+    (folder / "hosts").write_text(f"{ends.host.ipv6} dual.example\n{ends.host.ipv4} dual.example\n")
+    try:
+        yield
+    finally:
+        (folder / "hosts").unlink()
+        folder.rmdir()
 
 
 def test_a_packet_that_names_no_source_needs_the_stanzas_leave(ends: Ends) -> None:

@@ -14,24 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward.config.stanza import Client, Cycle, Stanza
+from doorward.config.stanza import Client, Cycle, NamedCommands, Stanza
 from doorward.crypto.doorward import Directory, Pair, public_key
 from doorward.denials import (
     FORGED,
     REPLAYED,
     UNKNOWN_TAG,
+    CodeDenied,
+    CodeFault,
     FirewallFailed,
     NotServed,
     SentElsewhere,
+    SourceRequired,
     StoreFailed,
     Undecodable,
+    UnknownCommand,
     Unserved,
     WindowTooLong,
     WrongSource,
 )
 from doorward.errors import FirewallError, HelperError, ReplayError
 from doorward.gate import RECENT_MAX, Gate, Verdict
-from doorward.helper.limits import Limits
+from doorward.helper.limits import Limits, mark, refused_execution
 from doorward.record import fwknop as fwknop_log
 from doorward.record import line as record_line
 from doorward.replay import ReplayStore
@@ -42,13 +46,15 @@ from unit.making import NOW, ORIGIN, ORIGIN6, Door, Memory, datagram, payload, s
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from doorward.values import Datagram
+    from doorward.denials import Denial
+    from doorward.values import Datagram, Execution
 
 HOST, OTHER_HOST, LAPTOP, PHONE = (Secret(bytes([number]) * 32) for number in (1, 2, 3, 4))
 SSH, WEB = Service.parse("tcp/22"), Service.parse("tcp/443")
 SSH_ONLY = (Ports(SSH.protocol, 22, 22),)
 SOURCE = ipaddress.ip_address("192.0.2.7")
 SOURCE6 = ipaddress.ip_address("2001:db8::7")
+SOURCE6_NETWORK = ipaddress.ip_network("2001:db8::/64")
 _NONCES = itertools.count()
 
 
@@ -173,17 +179,59 @@ def test_a_window_is_denied_not_shortened() -> None:
     assert [grant.seconds for grant in door.grants] == [300, 400]
 
 
+COMMANDS = NamedCommands((("reboot", "/sbin/reboot"), ("restart-web", "/usr/bin/systemctl restart nginx")))
+
+
+def order(name: str, **changes: Any) -> bytes:
+    return packet(
+        Message(**{"kind": Kind.COMMAND, "time": int(NOW * 1000), "source": SOURCE, "command": name, **changes})
+    )
+
+
 @pytest.mark.parametrize(
-    ("made", "request_"),
+    ("sent", "stanza_", "denial"),
     [
-        (Message(Kind.COMMAND, int(NOW * 1000), SOURCE, command="reboot"), Unserved.NAMED_COMMAND),
-        (message(source=ipaddress.ip_address("192.0.2.0"), prefix=24), Unserved.NETWORK),
+        (order("reboot"), clients(), UnknownCommand("reboot")),
+        (order("reboot-now"), clients(named=COMMANDS), UnknownCommand("reboot-now")),
+        (order("reboot", second=SOURCE6), clients(named=COMMANDS), NotServed(Unserved.TWO_SOURCES)),
+        (order("reboot", source=None), clients(named=COMMANDS), SourceRequired()),
+        (
+            order("reboot"),
+            clients(named=COMMANDS, source=Networks.of([ipaddress.ip_network("192.0.2.0/29"), SOURCE6_NETWORK])),
+            None,
+        ),
+        (order("reboot"), clients(named=COMMANDS, one_time_code=Secret(b"s" * 20)), CodeDenied(CodeFault.MISSING)),
     ],
 )
-def test_what_no_file_allows_is_denied(made: Message, request_: Unserved) -> None:
-    verdict = judge(packet(made), execute=lambda _: pytest.fail("nothing runs"))
-    assert verdict.denial == NotServed(request_)
-    assert "detail=" in record_line.line(verdict)
+def test_a_command_needs_the_stanzas_leave(sent: bytes, stanza_: Stanza, denial: Denial | None) -> None:
+    run: list[Execution] = []
+    verdict = judge(sent, stanza_, execute=run.append)
+    assert verdict.denial == denial
+    assert [one.command for one in run] == ([] if denial else ["reboot"])
+    assert denial is None or "detail=" in record_line.line(verdict)
+
+
+def test_a_command_is_run_by_the_name_that_the_stanza_defines() -> None:
+    run: list[Execution] = []
+    stanza_ = clients(named=COMMANDS)
+    verdict = judge(order("restart-web"), stanza_, execute=run.append)
+    (execution,) = run
+    assert (execution.command, execution.named, execution.service, execution.source) == (
+        "restart-web",
+        True,
+        None,
+        SOURCE,
+    )
+    assert " command=restart-web" in record_line.line(verdict)
+    assert refused_execution(stanza_, execution, NOW + 90, 10) is None, "the format's own age counts, not the settings'"
+    assert refused_execution(stanza_, execution, NOW + 200, None) == "made too long ago, or not yet"
+    for other in (clients(), clients(named=NamedCommands((("reboot", "/sbin/reboot"),)))):
+        assert refused_execution(other, execution, NOW, 120) == "no command of this name"
+        assert mark(other) != mark(stanza_), "the processes compare their reading of the commands"
+    assert (
+        refused_execution(clients(named=COMMANDS), replace(execution, named=False), NOW, 120)
+        == "commands are not enabled"
+    )
 
 
 def test_nat_is_led_as_the_stanza_allows_it() -> None:

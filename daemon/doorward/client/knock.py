@@ -1,4 +1,4 @@
-"""`doorward knock`: one packet to each family of the host, or only shown."""
+"""`doorward knock`: one packet to each family of the host, one for both, or only shown."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ def knock(
 
         jump.knock(asked, arguments, outside)
         return
-    failures = [_to_one(way, asked, outside, arguments) for way in ways(profile, outside, test=arguments.test)]
+    found = ways(profile, outside, test=arguments.test)
+    if isinstance(asked.keys, PublicKeys) and (profile.command is not None or asked.code is not None):
+        failures = _to_first(found, asked, outside, arguments)
+    else:
+        failures = [_to_one(way, asked, outside, arguments) for way in found]
     if None not in failures:
         raise ClientError("; ".join(text for text in failures if text))
 
@@ -126,27 +130,74 @@ def _firsts(endpoints: tuple[Endpoint, ...], profile: Profile) -> list[Endpoint 
     return [endpoint for endpoint in endpoints if firsts[endpoint.host.version] is endpoint]
 
 
+def _to_first(found: list[Way], asked: Request, outside: Outside, arguments: SimpleNamespace) -> list[str | None]:
+    """Knock with one packet, where a second one would run a command again, or have no code that counts.
+
+    A knock for services names a source of each family, where there are two and nothing is forwarded.
+    """
+    failures: list[str | None] = []
+    for way in found:
+        others = [other for other in found if other is not way] if asked.profile.command is None else []
+        second = next((each for other in others for each in _first_sources(other, asked, outside)), None)
+        both = second is not None and asked.nat.target is None
+        try:
+            for source in _sources(way, asked, outside)[:1]:
+                for part in parts(asked, source):
+                    _ask_for(source, way, part, outside, arguments, second=second if both and source else None)
+        except RootError:
+            raise
+        except (ClientError, OSError) as error:
+            failures.append(_reason(error, way, asked))
+        else:
+            return [None]
+    return failures
+
+
+def _first_sources(way: Way, asked: Request, outside: Outside) -> list[IPAddress]:
+    """The first source of another family that has a name, if any."""
+    try:
+        return [each for each in _sources(way, asked, outside)[:1] if each is not None]
+    except (ClientError, OSError):
+        return []
+
+
+def _sources(way: Way, asked: Request, outside: Outside) -> list[IPAddress | None]:
+    asking = sources(asked.profile, source_rule(asked.profile), way, outside)
+    return asking.at_once() if isinstance(asking, Candidates) else asking.next_round()
+
+
+def _reason(error: ClientError | OSError, way: Way, asked: Request) -> str:
+    if isinstance(error, ClientError):
+        return str(error)
+    return f"{way.host.host if way.host else asked.profile.server}: {error.strerror or error}"
+
+
 def _to_one(way: Way, asked: Request, outside: Outside, arguments: SimpleNamespace) -> str | None:
     """Knock at one endpoint, for each source; return the reason of a failure, or None."""
     try:
-        asking = sources(asked.profile, source_rule(asked.profile), way, outside)
-        for source in asking.at_once() if isinstance(asking, Candidates) else asking.next_round():
+        for source in _sources(way, asked, outside):
             for part in parts(asked, source):
                 _ask_for(source, way, part, outside, arguments)
                 arguments.save_packet_append = True  # the next packet goes to the same file
     except RootError:
         raise
-    except ClientError as error:
-        return str(error)
-    except OSError as error:
-        return f"{way.host.host if way.host else asked.profile.server}: {error.strerror or error}"
+    except (ClientError, OSError) as error:
+        return _reason(error, way, asked)
     return None
 
 
-def _ask_for(source: IPAddress | None, way: Way, asked: Request, outside: Outside, arguments: SimpleNamespace) -> None:
+def _ask_for(  # noqa: PLR0913  what a packet is made of, each named
+    source: IPAddress | None,
+    way: Way,
+    asked: Request,
+    outside: Outside,
+    arguments: SimpleNamespace,
+    *,
+    second: IPAddress | None = None,
+) -> None:
     """Send one packet; in a test show it."""
     profile = asked.profile
-    packet = build(asked, source, outside.clock(), outside.random_bytes)
+    packet = build(asked, source, outside.clock(), outside.random_bytes, second)
     if profile.verbose or arguments.test:
         from doorward.client import describe_packet  # noqa: PLC0415  `doorward connect` never shows packets
 

@@ -121,7 +121,8 @@ _HELP: Final = Row("-h --help", "show this help")
 GROUPS: Final = {
     "what to ask for": (
         Row("-A --access=SERVICES | --Access", "services to open: tcp/22,udp/53", convert.services, rc="ACCESS"),
-        Row("-C --server-cmd=COMMAND | --Server-cmd", "a command for the host to run", profile.command, "command"),
+        Row("-C --command --server-cmd=COMMAND | --Server-cmd", "a command for the host to run; with HOST_KEY its name",
+            profile.command, "command"),
         Row("-f --fw-timeout=SECONDS", "seconds to keep them open", profile.window, "timeout", "FW_TIMEOUT"),
         Row("-U --spoof-user=NAME | --Spoof-user", "the user name to send", profile.user, "user", "SPOOF_USER"),
     ),

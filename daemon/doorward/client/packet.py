@@ -71,6 +71,12 @@ class Request(NamedTuple):
         return isinstance(self.keys, PublicKeys) or self.keys.hmac_key is not None
 
     @property
+    def code(self) -> int | None:
+        """The one-time code, where there is one."""
+        given = self.profile.one_time_code
+        return given if isinstance(given, int) else None
+
+    @property
     def type(self) -> MessageType:
         """The message type, as fwknop's client takes it (set_message_type(), client/fwknop.c)."""
         timeout = self.profile.timeout
@@ -97,8 +103,10 @@ class Packet(NamedTuple):
         if isinstance(self.message, Message):
             return self.message.text
         wanted = self.message.command or ",".join(map(str, self.message.services)) or "all that is open"
-        network = f"/{self.message.prefix}" if self.message.prefix is not None else ""
-        return f"{self.message.source or ORIGIN}{network},{wanted}"
+        lengths = (self.message.prefix, self.message.second_prefix)
+        networks = ["" if each is None else f"/{each}" for each in lengths]
+        second = "" if self.message.second is None else f"+{self.message.second}{networks[1]}"
+        return f"{self.message.source or ORIGIN}{networks[0]}{second},{wanted}"
 
 
 def parts(request: Request, source: IPAddress | None) -> list[Request]:
@@ -142,7 +150,7 @@ def _divided(request: Request, chunks: list[list[Service]]) -> list[Request]:
     """
     if len(chunks) == 1:
         return [request]
-    if isinstance(request.profile.one_time_code, int):
+    if request.code is not None:
         msg = f"these services need {len(chunks)} packets, and a one-time code is good for one: ask for fewer"
         raise ClientError(msg)
     if len(chunks) > PACKETS_MAX:
@@ -159,8 +167,16 @@ def _room(request: Request) -> int:
     return min((_PLAINTEXT_MAX - _FIXED - name - digest.text_length) * 3 // 4, COMMAND_MAX)
 
 
-def build(request: Request, source: IPAddress | None, now: float, random_bytes: Callable[[int], bytes]) -> Packet:
+def build(
+    request: Request,
+    source: IPAddress | None,
+    now: float,
+    random_bytes: Callable[[int], bytes],
+    second: IPAddress | None = None,
+) -> Packet:
     """A fresh packet that asks for `source`; None is the packet's origin.
+
+    `second` is a source of the other family, in a packet of the format doorward 1.
 
     Raises:
         WireError: the request does not fit into the format.
@@ -168,7 +184,7 @@ def build(request: Request, source: IPAddress | None, now: float, random_bytes: 
     """
     profile, nat = request.profile, request.nat
     if isinstance(request.keys, PublicKeys):
-        return _build_tagged(request, request.keys, source, now, random_bytes)
+        return _build_tagged(request, request.keys, (source, second), now, random_bytes)
     wanted = ",".join(map(str, nat.services)) if profile.command is None else profile.command
     text = f"{ORIGIN if source is None else source},{wanted}"
     try:
@@ -191,26 +207,33 @@ def build(request: Request, source: IPAddress | None, now: float, random_bytes: 
 
 
 def _build_tagged(
-    request: Request, keys: PublicKeys, source: IPAddress | None, now: float, random_bytes: Callable[[int], bytes]
+    request: Request,
+    keys: PublicKeys,
+    named: tuple[IPAddress | None, IPAddress | None],
+    now: float,
+    random_bytes: Callable[[int], bytes],
 ) -> Packet:
-    """A fresh packet of the format doorward 1."""
+    """A fresh packet of the format doorward 1; `named` are its sources."""
     from doorward.crypto import doorward as sealed  # noqa: PLC0415  other formats do without cryptography
     from doorward.wire import doorward  # noqa: PLC0415  and without this
 
     profile = request.profile
     is_command = profile.command is not None
-    prefix = None if is_command else _prefix(profile, source)
+    prefix, second_prefix = (None if is_command else _prefix(profile, each) for each in named)
+    source, second = (_beginning(*each) for each in zip(named, (prefix, second_prefix), strict=True))
     try:
         message = doorward.Message(
             kind=doorward.Kind.COMMAND if is_command else doorward.Kind.ACCESS,
             time=int(now * 1000) + (profile.time_offset or 0) * 1000,
-            source=source if prefix is None else _beginning(source, prefix),
+            source=source,
+            second=second,
             prefix=prefix,
+            second_prefix=second_prefix,
             services=() if is_command else doorward.ranges(request.nat.services),
             seconds=0 if is_command else profile.timeout or 0,
             nat=None if is_command or request.nat.target is None else _forward(request.nat.target, profile),
             command=profile.command,
-            code=profile.one_time_code if isinstance(profile.one_time_code, int) else None,
+            code=request.code,
         )
     except WireError as error:
         msg = f"the knock for {str(source or ORIGIN)[:60]} cannot be made: {error}"
@@ -228,8 +251,10 @@ def _prefix(profile: Profile, source: IPAddress | None) -> int | None:
     return next((one for one in profile.prefixes or () if one in PREFIXES[source.version]), None)
 
 
-def _beginning(source: IPAddress | None, prefix: int) -> IPAddress:
-    assert source is not None  # noqa: S101  there is no prefix without
+def _beginning(source: IPAddress | None, prefix: int | None) -> IPAddress | None:
+    """The source, or the first address of the network around it."""
+    if source is None or prefix is None:
+        return source
     return ipaddress.ip_network((source, prefix), strict=False).network_address
 
 

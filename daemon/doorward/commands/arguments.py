@@ -172,6 +172,12 @@ def problems(stanza: Stanza) -> Iterator[str]:
             cycle_account(cycle)
             for text in filter(None, (cycle.open, cycle.close)):
                 words(text)
+        if stanza.named is not None:
+            user = account(stanza.named.user, stanza.named.group)
+            if stanza.named.user is None:
+                yield f"{where}: without CMD_EXEC_USER the COMMANDS run as {user.name}"
+            for _, text in stanza.named.texts:
+                words(text)
     except HelperError as error:
         yield f"{where}: {error}: its knocks will fail"
 

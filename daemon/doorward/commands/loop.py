@@ -270,7 +270,9 @@ class Executor:
             if len(self._tasks.waiting) + len(self._held) >= WAITING_MAX:
                 msg = f"more than {WAITING_MAX} commands are waiting"
                 raise HelperError(msg)
-            if execution.command is not None:
+            if execution.named:
+                self._run_named(stanza, execution)
+            elif execution.command is not None:
                 self._run_command(stanza, execution)
             elif stanza.cycle is not None and not self._cycles.open(stanza.cycle, execution, stanza.name):
                 self._held.append(order)
@@ -297,6 +299,17 @@ class Executor:
         self._tasks.put(
             Task("command", about_of(stanza.number, stanza.name, execution.source, user), job, lambda _: None)
         )
+
+    def _run_named(self, stanza: Stanza, execution: Execution) -> None:
+        """Run a command of the files; of the client's packet its addresses are in it, and nothing else."""
+        named, name = stanza.named, execution.command or ""
+        text = None if named is None else named.find(name)
+        if named is None or text is None:
+            return
+        user = arguments.account(named.user, named.group)
+        argv, environment = arguments.of_cycle(text, execution), arguments.environment(execution, user, "command")
+        about = (*about_of(stanza.number, stanza.name, execution.source, user), ("called", name))
+        self._tasks.put(Task("named", about, self._tasks.job(argv, environment, user), lambda _: None))
 
 
 class _NeedsNoKeyrings(Disk):

@@ -17,6 +17,7 @@ from doorward.config.stanza import (
     Commands,
     Cycle,
     Forwarding,
+    NamedCommands,
     OpenPgp,
     Stanza,
     Target,
@@ -77,6 +78,11 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
         "max_prefix6",
         convert.number(PREFIXES[6].start, PREFIXES[6].stop - 1),
         "the same of IPv6",
+    ),
+    "COMMANDS": Setting(
+        "named",
+        convert.named_command,
+        "`NAME=COMMAND`; clients send the name alone; one line a command, several in a stanza",
     ),
     "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
     "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
@@ -167,7 +173,7 @@ _IN_KEY_FILES: Final = ("KEY", "HMAC_KEY", "GPG_")
 _NOT_BESIDE_CLIENT: Final = {
     **dict.fromkeys(("key", "hmac_key", "hmac_digest", "mode"), "give this client a stanza of its own"),
     "require_username": "packets of this format carry no user name",
-    "command": "packets of this format carry no commands for a shell",
+    "command": "packets of this format carry names of commands alone (COMMANDS)",
 }
 _ONLY_BESIDE_CLIENT: Final = ("psk", "one_time_code", "max_prefix4", "max_prefix6")
 
@@ -194,6 +200,7 @@ class _Draft:
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, Line] = field(default_factory=dict)
     clients: list[tuple[Line, Client]] = field(default_factory=list)
+    commands: list[tuple[Line, tuple[str, str]]] = field(default_factory=list)
     named: set[str] = field(default_factory=set)  # fields that a line names, also with a wrong value
 
     def line(self, name: str) -> Line:
@@ -354,6 +361,10 @@ class _Reading:
             if name == "clients":
                 draft.clients.append((line, value))
                 continue
+            if name == "named":
+                draft.commands.append((line, value))
+                draft.lines.setdefault(name, line)
+                continue
             if name in draft.values:
                 first = draft.lines[name]
                 where = f"line {first.number}" if first.path == line.path else f"{first.path}:{first.number}"
@@ -417,6 +428,7 @@ class _Judgement:
         keys = self._keys(openpgp)
         made: dict[str, Any] = {
             "commands": self._commands(),
+            "named": self._named(),
             "cycle": self._cycle(),
             "forwarding": self._forwarding(),
         }
@@ -430,6 +442,8 @@ class _Judgement:
             window = values.get("fw_access_timeout", ORIGIN_WINDOW_DEFAULT)
             same |= {"clients": clients, "origin_window": window}
             same |= {name: values.get(name) for name in _ONLY_BESIDE_CLIENT}
+            if draft.commands:
+                same.setdefault("open_ports", frozenset())
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
 
@@ -464,8 +478,9 @@ class _Judgement:
             for name, why in (_NOT_BESIDE_CLIENT | of_gpg).items():
                 if self._draft.values.get(name):
                     self._problem(name, f"{self._draft.line(name).name} beside CLIENT: {why}")
-        for name in _ONLY_BESIDE_CLIENT if "clients" not in self._draft.named else ():
-            if name in self._draft.values:
+        given = {**self._draft.values, **({"named": True} if self._draft.commands else {})}
+        for name in (*_ONLY_BESIDE_CLIENT, "named") if "clients" not in self._draft.named else ():
+            if name in given:
                 self._problem(name, f"{self._draft.line(name).name} without CLIENT: it goes with public keys")
         return tuple(client for _, client in self._draft.clients)
 
@@ -558,6 +573,18 @@ class _Judgement:
             groups.get("sudo_group"),
             bool(values.get("command_shell")),
         )
+
+    def _named(self) -> NamedCommands | None:
+        """The commands that clients run by their names, each name once."""
+        lines: dict[str, Line] = {}
+        for line, (name, _) in self._draft.commands:
+            first = lines.setdefault(name, line)
+            if first is not line:
+                self._problems.append(line.problem(f"COMMANDS: {name} is that of {first.path}:{first.number}"))
+        if not lines:
+            return None
+        texts = tuple(value for _, value in self._draft.commands)
+        return NamedCommands(texts, self._users.get("command_user"), self._groups.get("command_group"))
 
     def _user(self, name: str) -> str:
         user: str = self._draft.values[name]

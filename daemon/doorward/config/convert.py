@@ -50,6 +50,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?", re.AS
 _DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+", re.ASCII)
 _RANGE: Final = re.compile(r"(tcp|udp)/(\d{1,5})-(\d{1,5})", re.ASCII)
 SERVICES_MAX: Final = 1024
+_COMMAND_NAME: Final = re.compile(r"[a-z0-9-]{1,16}", re.ASCII)  # as packets carry it
 _SYSTEM: Final = re.compile(r"[A-Za-z0-9@+-]{1,15}", re.ASCII)
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\$?", re.ASCII)
 
@@ -162,6 +163,19 @@ def client(value: str) -> Client:
     from doorward.config.stanza import Client  # noqa: PLC0415  `doorward connect`, before every ssh, needs no stanzas
 
     return Client(*public_line(value))
+
+
+def named_command(value: str) -> tuple[str, str]:
+    """Read the value of COMMANDS, `restart-web=/usr/bin/systemctl restart nginx`: a name, and the command behind it."""
+    name, separator, command = value.partition("=")
+    name, command = name.strip(), command.strip()
+    if _COMMAND_NAME.fullmatch(name) is None or not separator:
+        msg = f"{value[:40]!r} is not NAME=COMMAND, with a name of up to 16 of a-z, 0-9 and -"
+        raise ValueError(msg)
+    if not command.startswith("/"):
+        msg = f"{name}: the command does not begin with the absolute path of a program"
+        raise ValueError(msg)
+    return name, text(command)
 
 
 def networks(value: str) -> Networks:

@@ -61,6 +61,22 @@ class Commands:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedCommands:
+    """Commands that a client runs by their names (COMMANDS): it sends the name, and nothing of the command.
+
+    `user` None is the least privileged account.
+    """
+
+    texts: tuple[tuple[str, str], ...]  # names and commands
+    user: str | None = None
+    group: str | None = None
+
+    def find(self, name: str) -> str | None:
+        """The command of a name, None where there is none."""
+        return dict(self.texts).get(name)
+
+
+@dataclass(frozen=True, slots=True)
 class Cycle:
     """Commands instead of the packet filter (CMD_CYCLE_*). `close` None (NONE) never closes: `seconds` is None too.
 
@@ -139,6 +155,7 @@ class Stanza:
         None  # MAX_PREFIX4: the shortest prefix of a network that may be let in, None lets in none
     )
     max_prefix6: int | None = None
+    named: NamedCommands | None = None  # COMMANDS
     one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
 
     @property

@@ -98,7 +98,8 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
     """The values of a stanza under the names of access.conf."""
     shown = {
         **{name: getattr(stanza, name) for name in access_config.PLAIN},
-        "open_ports": stanza.open_ports or "<any>",
+        "open_ports": "<any>" if stanza.open_ports is None else stanza.open_ports,
+        "named": None if stanza.named is None else tuple(f"{name}={text}" for name, text in stanza.named.texts),
         "clients": tuple(f"{one.key} {one.name or ''}".rstrip() for one in stanza.clients),
         "psk": stanza.psk,
         "one_time_code": stanza.one_time_code,
@@ -205,7 +206,12 @@ def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, 
     if stanza.require_os is not None:
         yield "system", f"connections count only from {stanza.require_os}"
     yield from _about_nat(stanza.forwarding, permissions)
-    yield from _about_commands(stanza.commands)
+    if stanza.named is None:
+        yield from _about_commands(stanza.commands)
+        return
+    who = stanza.named.user or "the least privileged account"
+    for name, text in stanza.named.texts:
+        yield "command", f"{name} runs as {who}: {text}"
 
 
 def _about_clients(stanza: Stanza) -> Iterator[tuple[str, str]]:
@@ -253,7 +259,9 @@ def _about_source(stanza: Stanza) -> str:
 
 
 def _about_effect(stanza: Stanza) -> Iterator[tuple[str, str]]:
-    allowed = "every service" if stanza.any_ports or stanza.open_ports is None else _text(stanza.open_ports)
+    allowed = _text(stanza.open_ports) if stanza.open_ports else "none"
+    if stanza.any_ports or stanza.open_ports is None:
+        allowed = "every service"
     never = f", never {_text(stanza.restrict_ports)}" if stanza.restrict_ports else ""
     yield "services", f"{allowed}{' (default)' if stanza.open_ports is None and not stanza.any_ports else ''}{never}"
     if stanza.cycle is not None:

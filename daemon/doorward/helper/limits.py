@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from doorward import policy
 from doorward.record.words import words
 from doorward.values import NO_PERMISSIONS, LiveGrant, Permissions, Service
+from doorward.wire.doorward import SKEW_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,7 +99,7 @@ def _refused_conditions(stanza: Stanza, permissions: Permissions, grant: Grant) 
 
 def mark(stanza: Stanza) -> bytes:
     """A digest of a stanza's commands, by which two processes compare their reading of the same stanza."""
-    read = (stanza.number, stanza.path, stanza.line, stanza.commands, stanza.cycle)
+    read = (stanza.number, stanza.path, stanza.line, stanza.commands, stanza.cycle, stanza.named)
     return hashlib.sha256(repr(read).encode("utf-8", "backslashreplace")).digest()[:MARK_BYTES]
 
 
@@ -113,11 +114,17 @@ def refused_execution(stanza: Stanza, execution: Execution, now: float, max_age:
         return f"source {execution.source}"
     if execution.destination.packed not in stanza.destination:
         return f"destination {execution.destination}"
-    if max_age is not None and abs(now - execution.made) > max_age + _ON_ITS_WAY:
+    age = max(max_age or 0, SKEW_SECONDS) if stanza.clients else max_age
+    if age is not None and abs(now - execution.made) > age + _ON_ITS_WAY:
         return "made too long ago, or not yet"
-    if execution.command is not None:
-        return None if stanza.commands is not None else "commands are not enabled"
-    return _refused_cycle(stanza, execution)
+    return _refused_cycle(stanza, execution) if execution.command is None else _refused_command(stanza, execution)
+
+
+def _refused_command(stanza: Stanza, execution: Execution) -> str | None:
+    if execution.named:
+        known = policy.command_of(stanza, execution.command or "") is not None
+        return None if known else "no command of this name"
+    return None if stanza.commands is not None else "commands are not enabled"
 
 
 def _refused_cycle(stanza: Stanza, execution: Execution) -> str | None:

@@ -67,7 +67,7 @@ class Configuration:
     @property
     def for_exec(self) -> tuple[str, ...]:
         """The reasons for doorward-exec: stanzas that run commands, and mail."""
-        stanzas = (one.label for one in self.access.stanzas if one.commands or one.cycle)
+        stanzas = (one.label for one in self.access.stanzas if one.commands or one.cycle or one.named)
         return (*stanzas, *(("ACCESS_ALERTS",) if self.settings.alerts else ()))
 
 

@@ -19,6 +19,7 @@ from doorward.denials import (
     PrefixTooWide,
     SourceDenial,
     TargetDenial,
+    UnknownCommand,
     UnknownTag,
     Unserved,
     WindowTooLong,
@@ -54,7 +55,9 @@ CODES: Final = {  # server/fwknopd_errors.h
     0x2002: "Unknown/unclassified firewall rule processing error",
 }
 _ANY: Final = "0.0.0.0/0"
-_OURS = UnknownTag | Forged | WindowTooLong | PrefixTooWide | CodeDenied  # of a format that fwknopd does not speak
+_OURS = (
+    UnknownTag | Forged | WindowTooLong | UnknownCommand | PrefixTooWide | CodeDenied
+)  # of a format that fwknopd does not speak
 _FIELDS: Final = {  # fwknop's names; any other part is the message
     Field.TIMEOUT: "TIMEOUT_VALIDFAIL",
     Field.TIME: "TIMESTAMP_DECODEFAIL",

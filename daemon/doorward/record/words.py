@@ -20,11 +20,10 @@ _REQUESTS: Final = {
     Unserved.NAT: "NAT is not enabled (ENABLE_IPT_FORWARDING, ENABLE_IPT_LOCAL_NAT)",
     Unserved.FORWARDING: "forwarding is not enabled (ENABLE_IPT_FORWARDING)",
     Unserved.LOCAL_NAT: "local NAT is not enabled (ENABLE_IPT_LOCAL_NAT)",
-    Unserved.NAMED_COMMAND: "this version runs no commands by name",
     Unserved.NETWORK: "the stanza lets in no networks (MAX_PREFIX4, MAX_PREFIX6): name one address",
     Unserved.NETWORK_BESIDE: "no network beside NAT, REQUIRE_OS, ENABLE_DESTINATION_RULE or a command cycle",
     Unserved.EVERYTHING: "the packet names no services, and the stanza no OPEN_PORTS that are not restricted",
-    Unserved.TWO_SOURCES: "a command cycle takes one source, and the packet names two",
+    Unserved.TWO_SOURCES: "a command or a command cycle takes one source, and the packet names two",
 }
 _CODES: Final = {
     CodeFault.MISSING: "the packet has no one-time code",
@@ -74,6 +73,8 @@ def words(denial: Denial) -> str:  # noqa: C901, PLR0911, PLR0912  a table: one 
             return f"{source} is another host on each link, and would be let in on all of them"
         case denials.WindowTooLong(seconds, limit):
             return f"a window of {seconds} s, more than {limit} (MAX_FW_TIMEOUT)"
+        case denials.UnknownCommand(name):
+            return f"no command of the stanza is named {name} (COMMANDS)"
         case denials.PrefixTooWide(prefix, limit):
             return f"a network with a prefix of {prefix}, wider than {limit} (MAX_PREFIX4, MAX_PREFIX6)"
         case denials.NotServed(request):

@@ -118,6 +118,13 @@ def test_a_one_time_code_goes_into_the_packet_and_is_not_shown() -> None:
     assert "492039" not in shown
 
 
+def test_one_packet_may_name_both_families() -> None:
+    other = ip_address("2001:db8::7")
+    packet = build(asked(prefixes=(24, 64)), HERE, NOW, os.urandom, other)
+    assert packet.text == "192.0.2.0/24+2001:db8::/64,tcp/22"
+    assert build(asked(), other, NOW, os.urandom, HERE).text == "2001:db8::7+192.0.2.7,tcp/22"
+
+
 def test_a_prefix_asks_for_the_network_around_the_source() -> None:
     wide = read(asked(prefixes=(24, 64)))
     assert (str(wide.source), wide.prefix) == ("192.0.2.0", 24)

@@ -658,6 +658,17 @@ def test_a_secret_of_codes_is_read_as_apps_show_it_and_never_shown(spelling: str
     assert CODE_SECRET not in repr(stanza)
 
 
+def test_commands_have_names_and_open_no_port_by_themselves(tmp_path: Path) -> None:
+    alone = f"SOURCE ANY\nCLIENT {LAPTOP} x\nCOMMANDS restart-web = /bin/sh -c 'a=1 b'\nCOMMANDS off=/sbin/poweroff\n"
+    one, other = with_host_key(tmp_path, f"{alone}CMD_EXEC_USER root\n{CLIENT}COMMANDS off=/sbin/poweroff\n").stanzas
+    assert one.named is not None
+    assert other.named is not None
+    assert one.named.texts == (("restart-web", "/bin/sh -c 'a=1 b'"), ("off", "/sbin/poweroff"))
+    assert (one.named.find("off"), one.named.find("on"), one.named.user) == ("/sbin/poweroff", None, "root")
+    assert one.open_ports == frozenset()
+    assert (other.named.user, other.open_ports) == (None, frozenset({Service.parse("tcp/22")}))
+
+
 def test_without_clients_no_host_key_is_read(tmp_path: Path) -> None:
     nowhere = DaemonSettings(host_key_file=tmp_path / "none")
     assert access.load(write(tmp_path, GOOD), nowhere).host_key is None
@@ -674,6 +685,13 @@ def spelled(raw: bytes) -> str:
 
 
 OF_GPG = "GPG_DECRYPT_ID 12345678\nGPG_ALLOW_NO_PW Y\nGPG_DISABLE_SIG Y\n"
+WRONG_COMMANDS = """\
+COMMANDS restart /bin/true
+COMMANDS Restart=/bin/true
+COMMANDS a=true
+COMMANDS b=/1
+COMMANDS b=/2
+"""
 CLIENT_MISTAKES = {
     "a secret of codes too short": (
         f"{CLIENT}ONE_TIME_CODE {base64.b32encode(b's' * 15).decode()}\n",
@@ -682,6 +700,19 @@ CLIENT_MISTAKES = {
     "a secret of codes in base64": (
         f"{CLIENT}ONE_TIME_CODE {PSK}\n",
         [":4: ONE_TIME_CODE: is no secret for one-time codes: 16 to 64 bytes in base32"],
+    ),
+    "commands without a name, a program, or twice": (
+        f"{CLIENT}{WRONG_COMMANDS}",
+        [
+            ":4: COMMANDS: 'restart /bin/true' is not NAME=COMMAND, with a name of up to 16 of a-z, 0-9 and -",
+            ":5: COMMANDS: 'Restart=/bin/true' is not NAME=COMMAND, with a name of up to 16 of a-z, 0-9 and -",
+            ":6: COMMANDS: a: the command does not begin with the absolute path of a program",
+            ":8: COMMANDS: b is that of {}:7",
+        ],
+    ),
+    "commands of nobody": (
+        f"{GOOD}COMMANDS a=/bin/true\n",
+        [":4: COMMANDS without CLIENT: it goes with public keys"],
     ),
     "networks too wide": (
         f"{CLIENT}MAX_PREFIX4 7\nMAX_PREFIX6 128\n",
@@ -732,7 +763,7 @@ CLIENT_MISTAKES = {
     ),
     "a client's own commands": (
         f"{CLIENT}ENABLE_CMD_EXEC Y\n",
-        [":4: ENABLE_CMD_EXEC beside CLIENT: packets of this format carry no commands for a shell"],
+        [":4: ENABLE_CMD_EXEC beside CLIENT: packets of this format carry names of commands alone (COMMANDS)"],
     ),
     "a pre-shared key of zeros": (
         f"{CLIENT}PSK_BASE64 {base64.b64encode(bytes(32)).decode()}\n",

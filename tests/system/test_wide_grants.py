@@ -73,6 +73,17 @@ def test_a_network_is_closed_by_each_of_its_addresses_and_opened_again_in_a_new_
     assert [(one.whence, one.name) for one in made.grants()] == [(one.whence, one.name) for one in live]
 
 
+def test_a_removed_clients_network_is_closed_and_what_others_have_of_it_stays(made: Nftables) -> None:
+    alices, bobs = grant("192.0.2.0/24", 300, "alice"), grant("192.0.2.0/26", 200, "bob")
+    plain = Grant(ipaddress.ip_address("192.0.2.200"), (SSH,), 300, name="alice")
+    for one in (alices, bobs, plain):
+        made.open(one)
+    made.end(LiveGrant.of(alices), [*LiveGrant.of(bobs), *LiveGrant.of(plain)])
+    assert [(one.whence, one.name) for one in made.grants()] == [("192.0.2.0/26", "bob"), ("192.0.2.200", "alice")]
+    made.end([*LiveGrant.of(bobs), *LiveGrant.of(plain)], [])
+    assert made.grants() == ()
+
+
 def test_a_table_that_was_removed_is_made_again_for_a_network(ns: Namespace, made: Nftables) -> None:
     ns.nft("delete table inet doorward")
     made.open(grant("192.0.2.0/24", 600))

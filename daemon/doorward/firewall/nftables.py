@@ -421,6 +421,8 @@ class Nftables:
 
     def end(self, closed: Iterable[LiveGrant], kept: Iterable[LiveGrant]) -> None:
         """Close some grants in one transaction; elements that they share with grants that are kept stay for those."""
+        held, ending = list(kept), list(closed)
+        closed, kept = ([live for live in some if live.prefix is None] for some in (ending, held))
         gone = {element.of_any_time: element for live in closed for element in elements.of(live)}
         shared = {
             element.of_any_time: element.renewed(max(1, math.ceil(live.remaining)))
@@ -429,7 +431,9 @@ class Nftables:
             if element.of_any_time in gone
         }
         removed = [element.removed() for place, element in gone.items() if place not in shared]
-        commands = "".join([*removed, *shared.values()])
+        networks, others = ([live for live in some if live.prefix is not None] for some in (ending, held))
+        wider = wide.ended(self._listing().wide(), networks, others) if networks else ""
+        commands = "".join([*removed, *shared.values(), wider])
         if commands:
             self._nft.run(commands)
 

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 def commands(held: Iterable[LiveGrant], wanted: LiveGrant) -> str:
     """The commands of nft that open `wanted` too, where `held` is open and does not overlap; to be run at once."""
-    deleted, added = painted(held, wanted)
+    return _commands(*painted(held, wanted))
+
+
+def ended(held: Iterable[LiveGrant], closed: Iterable[LiveGrant], kept: Iterable[LiveGrant]) -> str:
+    """The commands of nft that close networks, and leave open what other grants have of them; to be run at once."""
+    before, closing = list(held), list(closed)
+    after = [one for one in before if not any(_meet(one, other) for other in closing)]
+    for one in kept if len(after) < len(before) else ():
+        deleted, added = painted(after, one)
+        after = [each for each in after if each not in deleted] + added
+    return _commands([one for one in before if one not in after], [one for one in after if one not in before])
+
+
+def _commands(deleted: Iterable[LiveGrant], added: Iterable[LiveGrant]) -> str:
     gone = [element.removed() for one in deleted for element in elements.of(one)]
     new = [element.added(max(1, math.ceil(one.remaining))) for one in added for element in elements.of(one)]
     return "".join([*gone, *new])
@@ -29,7 +42,7 @@ def commands(held: Iterable[LiveGrant], wanted: LiveGrant) -> str:
 def painted(held: Iterable[LiveGrant], wanted: LiveGrant) -> tuple[list[LiveGrant], list[LiveGrant]]:
     """What is deleted and what is added."""
     network: Any = wanted.network  # of the family of all others
-    same = [one for one in held if one.service == wanted.service and _overlap(one.network, network)]
+    same = [one for one in held if _meet(one, wanted)]
     outer = [one for one in same if one.network.prefixlen < network.prefixlen]
     if outer:
         return ([], []) if outer[0].remaining >= wanted.remaining else (outer, [wanted, *_without(outer[0], network)])
@@ -40,8 +53,11 @@ def painted(held: Iterable[LiveGrant], wanted: LiveGrant) -> tuple[list[LiveGran
     return [one for one in same if one not in longer], rest
 
 
-def _overlap(one: Any, other: Any) -> bool:  # noqa: ANN401  networks of one family or of two
-    return bool(one.version == other.version and one.overlaps(other))
+def _meet(one: LiveGrant, other: LiveGrant) -> bool:
+    """Whether two grants are for the same service, and have an address in common."""
+    here: Any = one.network
+    there: Any = other.network
+    return one.service == other.service and here.version == there.version and bool(here.overlaps(there))
 
 
 def _without(grant: LiveGrant, inner: Any) -> Iterator[LiveGrant]:  # noqa: ANN401  a network of the grant's family

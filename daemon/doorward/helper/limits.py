@@ -268,10 +268,11 @@ class Ledger:
 
     def withdraw(self, source: IPAddress | None, moment: float) -> None:
         """Forget grants of `source`, or with None all, up to `moment`: they were closed manually."""
-        for address in [source] if source is not None else list(self._spans):
-            spans = self._spans.get(address, {})
-            for place in [place for place, span in spans.items() if span.begun <= moment]:
-                del spans[place]
+        for address, spans in self._spans.items():
+            everything = source is None or address == source
+            for place, span in list(spans.items()):
+                if span.begun <= moment and (everything or _has(span.live, source)):
+                    del spans[place]
 
     def _forget(self, now: float) -> None:
         """Forget expired grants, when the number of sources has doubled since the last time."""
@@ -288,6 +289,11 @@ class Ledger:
                 del self._spans[source]
         kept = (one for spans in self._spans.values() for one in spans.values())
         return [replace(span.live, remaining=span.end - now) for span in kept]
+
+
+def _has(live: LiveGrant, source: IPAddress | None) -> bool:
+    """Whether a network that is let in has this address."""
+    return live.prefix is not None and source in live.network
 
 
 def _is_of(whose: PublicKey | str | None, live: LiveGrant, keys: Collection[PublicKey], names: Collection[str]) -> bool:

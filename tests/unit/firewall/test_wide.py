@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorward.errors import WireError
-from doorward.firewall.wide import commands, painted
+from doorward.firewall.wide import commands, ended, painted
 from doorward.values import Grant, LiveGrant, Nat, Networks, Service
 
 SSH, WEB = Service.parse("tcp/22"), Service.parse("tcp/443")
@@ -52,6 +52,41 @@ def test_each_address_is_open_as_long_as_the_longest_of_its_grants(wanted: list[
         for address in one.network:
             expected[address, one.service] = max(expected.get((address, one.service), 0), one.remaining)
         assert seconds_of(held) == expected
+
+
+@given(st.lists(grants, max_size=4), st.lists(grants, max_size=3))
+def test_what_is_closed_stays_open_where_other_grants_have_it(kept: list[LiveGrant], closed: list[LiveGrant]) -> None:
+    held: list[LiveGrant] = []
+    for one in [*kept, *closed]:
+        gone, new = painted(held, one)
+        held = [each for each in held if each not in gone] + new
+    said = ended(held, closed, kept)
+    after = carried_out(held, said)
+    expected: dict[tuple[Any, Service | None], float] = {}
+    for one in kept:
+        for address in one.network:
+            expected[address, one.service] = max(expected.get((address, one.service), 0), one.remaining)
+    closing = {(address, one.service) for one in closed for address in one.network}
+    for place, seconds in seconds_of(after).items():
+        assert place in closing or seconds == seconds_of(held)[place], "what nobody closed has changed"
+        assert place not in closing or seconds == expected[place]
+    assert {place for place in expected if place in closing} <= set(seconds_of(after))
+
+
+def carried_out(held: list[LiveGrant], commands_: str) -> list[LiveGrant]:
+    """The elements after nft has run the commands; adding one inside another is refused, as the kernel does."""
+    found = {(str(one.network), str(one.service)): one for one in held}
+    for line in commands_.splitlines():
+        verb, _, _, _, _, _, network, _, protocol, _, port, *rest = line.split()
+        key = (network if "/" in network else f"{network}/32", f"{'tcp' if protocol == '6' else 'udp'}/{port}")
+        if verb == "delete":
+            del found[key]
+            continue
+        one = live(key[0], float(rest[1].removesuffix("s")), Service.parse(key[1]))
+        around = [each for each in found.values() if each.service == one.service and each.network != one.network]
+        assert not any(each.network.overlaps(one.network) for each in around), line
+        found.setdefault(key, one)
+    return list(found.values())
 
 
 def test_a_part_keeps_the_name_of_its_grant_and_the_other_family_is_left_alone() -> None:

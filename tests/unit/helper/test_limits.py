@@ -54,6 +54,11 @@ def test_what_was_closed_by_hand_is_not_what_was_granted_since() -> None:
     assert [(live.source, live.remaining) for live in ledger.live(40)] == [(one, 60)]
     ledger.withdraw(ipaddress.ip_address("192.0.2.9"), 99)
     assert len(ledger.live(40)) == 1
+    ledger.adopt(LiveGrant(ipaddress.ip_address("192.0.2.0"), SSH[0], 70, prefix=28), 40)
+    ledger.withdraw(ipaddress.ip_address("192.0.2.16"), 99)
+    assert len(ledger.live(41)) == 2
+    ledger.withdraw(ipaddress.ip_address("192.0.2.9"), 99)
+    assert [live.prefix for live in ledger.live(41)] == [None], "a network is closed by each of its addresses"
 
 
 def refusal(

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,6 @@ from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from system.doorwardd import Running
     from system.netns import Namespace
@@ -49,16 +49,27 @@ HARMED = {  # and how many loud lines there are by then
 }
 
 
+def set_forward(ends: Ends, seconds: int) -> None:
+    """Set the clock of both ends: from the tenth second of an epoch so many forward."""
+    jump(Path(ends.extra["FAKETIME_TIMESTAMP_FILE"]), f"+{int(ends.extra['FAKED_FROM']) + seconds}s")
+
+
 @pytest.fixture
-def ends(trio: tuple[Namespace, Namespace, Namespace], tmp_path: Path) -> Iterator[Ends]:
+def ends(trio: tuple[Namespace, Namespace, Namespace], tmp_path: Path, open_path: Path) -> Iterator[Ends]:
+    """Both ends, for which an epoch has just begun: it lasts for the test."""
+    early = int(10 - time.time()) % 64
     with acquainted(trio, tmp_path) as made:
         used_store(made.folder)
-        yield made
+        clocked = replace(made, extra={**faked(open_path / "clock"), "FAKED_FROM": str(early)})
+        set_forward(clocked, 0)
+        yield clocked
 
 
-def serving(ends: Ends, access: str | None = None, **changes: Any) -> Any:
-    config = f"{ends.config}{SERVER}ACCESS_FILE {ends.folder}/access.conf\n"
-    return doorwardd(ends.host, ends.folder, ends.access if access is None else access, config, **changes)
+def serving(ends: Ends, access: str | None = None, config: str = "") -> contextlib.AbstractContextManager[Running]:
+    """A daemon with a UDP server."""
+    prefix = ("env", *(f"{name}={value}" for name, value in ends.extra.items()))
+    config = f"{ends.config}{SERVER}ACCESS_FILE {ends.folder}/access.conf\n{config}"
+    return doorwardd(ends.host, ends.folder, ends.access if access is None else access, config, prefix=prefix)
 
 
 def status(ends: Ends) -> dict[str, Any]:
@@ -118,7 +129,10 @@ def test_only_a_packet_with_a_live_tag_wakes_the_listener(ends: Ends, family: st
         send(ends.client, bytes(TAGGED), address)
         send(ends.client, fwknop_knock(), address)
         daemon.wait_for("reason=granted", 2)  # of the kind that was refused before
-        assert len(daemon.verdicts) == 5, daemon.verdicts
+        ends.doorward("knock", "-n", "web1")
+        daemon.wait_for("reason=granted", 3)
+        assert tags(ends) == live
+        assert len(daemon.verdicts) == 6, daemon.verdicts
         assert "IS GONE" not in "\n".join(daemon.lines)
         assert "WAS REMOVED OR CHANGED" not in "\n".join(daemon.lines)
     daemon.wait_for(f", refused_in_kernel {len(wrong) + 1}")
@@ -184,47 +198,40 @@ def test_a_grant_that_two_clients_share_stays_for_the_one_that_is_left(ends: End
         assert status(ends)["gate"] is None
 
 
-def test_tags_follow_the_epoch_and_a_clock_that_jumps_and_jumps_back(ends: Ends, open_path: Path) -> None:
-    clock, saved = open_path / "clock", ends.home / "packet"
-    early = int(10 - time.time()) % 64  # an epoch has just begun, and lasts for the test
-
-    def set_forward(seconds: int) -> None:
-        jump(clock, f"+{early + seconds}s")
-
-    set_forward(0)
-    extra = faked(clock)
-    with serving(ends, prefix=("env", *(f"{name}={value}" for name, value in extra.items()))) as daemon:
+def test_tags_follow_the_epoch_and_a_clock_that_jumps_and_jumps_back(ends: Ends) -> None:
+    saved = ends.home / "packet"
+    with serving(ends) as daemon:
         first = tags(ends)
         assert len(first) == 3
-        ends.doorward("knock", "-n", "web1", "-B", str(saved), extra=extra)
+        ends.doorward("knock", "-n", "web1", "-B", str(saved))
         daemon.wait_for("reason=granted")
         old = base64.b64decode(saved.read_bytes())
-        set_forward(64)
+        set_forward(ends, 64)
         assert eventually(lambda: len(tags(ends) - first) == 1)
         assert len(tags(ends)) == 3
-        ends.doorward("knock", "-n", "web1", extra=extra)
+        ends.doorward("knock", "-n", "web1")
         daemon.wait_for("reason=granted", 2)
         send(ends.client, old, ends.host.ipv4)
         daemon.wait_for("reason=replay")  # its tag is of the last epoch
-        set_forward(128)
+        set_forward(ends, 128)
         assert eventually(lambda: len(tags(ends) - first) == 2)
         before = refused(ends)
         send(ends.client, old, ends.host.ipv4)
         assert eventually(lambda: refused(ends) == before + 1)
-        set_forward(3600)
+        set_forward(ends, 3600)
         assert eventually(lambda: len(tags(ends) - first) == 3)
-        ends.doorward("knock", "-n", "web1", extra=extra)
+        ends.doorward("knock", "-n", "web1")
         daemon.wait_for("reason=granted", 3)
-        set_forward(128)
+        set_forward(ends, 128)
         assert eventually(lambda: len(tags(ends) - first) == 2)
-        ends.doorward("knock", "-n", "web1", extra=extra)
+        ends.doorward("knock", "-n", "web1")
         daemon.wait_for("reason=granted", 4)
         assert len(daemon.verdicts) == 5
 
 
 def test_a_host_whose_listener_was_killed_is_silent_for_a_good_tag(ends: Ends) -> None:
-    config = f"{ends.config}{SERVER}FIREWALL_MODE observe\n"  # nothing but the gate is there to be silent
-    with doorwardd(ends.host, ends.folder, ends.access, config) as daemon, wire(ends.client) as heard:
+    observing = "FIREWALL_MODE observe\n"  # nothing but the gate is there to be silent
+    with serving(ends, config=observing) as daemon, wire(ends.client) as heard:
         live = tags(ends)
         os.kill(listener_of(daemon), signal.SIGKILL)
         daemon.process.wait(10)
@@ -285,6 +292,23 @@ def test_a_gate_that_others_changed_is_as_before_within_a_second(ends: Ends) -> 
     console = [sys.executable, "-m", "doorward", "firewall", "stop", "-c", f"{ends.folder}/doorwardd.conf"]
     ends.host.run(*console, "-r", f"{ends.folder}/run", env=ends.variables)
     assert ends.host.run("nft", "list", "table", "inet", kernel_gate.NAME, check=False).returncode
+
+
+def test_a_gate_that_an_earlier_daemon_left_behind_is_replaced(ends: Ends) -> None:
+    with serving(ends):
+        send(ends.client, os.urandom(TAGGED), ends.host.ipv4)
+        assert eventually(partial(has_refused, ends, 1))
+    handle = table_handle(ends)
+    send(ends.client, os.urandom(TAGGED), ends.host.ipv4)
+    assert eventually(partial(has_refused, ends, 2)), "it guards the port while nobody reads it"
+    with serving(ends) as daemon:
+        assert table_handle(ends) != handle
+        ends.doorward("knock", "-n", "web1")
+        daemon.wait_for("reason=granted")
+        assert status(ends)["gate"] == {"tags": 3, "refused": 0}
+        assert eventually(lambda: status(ends)["packets"] == {"granted": 1})
+    with serving(ends, ACCESS):
+        assert status(ends)["gate"] is None
 
 
 def has_refused(ends: Ends, count: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from system.doorwardd import command, environment, listener, write
@@ -30,6 +30,7 @@ class Ends:
     client_line: str
     sshd: socket.socket
     outsider: Namespace
+    extra: dict[str, str] = field(default_factory=dict)  # variables of the environment, for both
 
     @property
     def config(self) -> str:
@@ -41,13 +42,11 @@ class Ends:
 
     @property
     def variables(self) -> dict[str, str]:
-        return environment() | {"HOME": str(self.home), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""}
+        return environment() | {"HOME": str(self.home), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""} | self.extra
 
-    def doorward(
-        self, *words: str, check: bool = True, extra: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def doorward(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "doorward", *words]
-        done = self.client.run(*argv, check=False, env=self.variables | (extra or {}))
+        done = self.client.run(*argv, check=False, env=self.variables)
         assert not check or done.returncode == 0, done.stderr
         return done
 

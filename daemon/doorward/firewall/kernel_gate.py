@@ -103,8 +103,8 @@ class KernelGate:
         self._tags: dict[bytes, float] = {}
         self._refused = 0  # by tables that are gone
 
-    def follow(self, wanted: Wanted | None) -> None:
-        """Have the gate that is wanted, or none; a gate that fits already keeps its tags.
+    def follow(self, wanted: Wanted | None, now: float) -> None:
+        """Have the gate that is wanted, or none; the tags stay. `now` in seconds of time.monotonic().
 
         Raises:
             FirewallError: it cannot be loaded; there is none then.
@@ -114,11 +114,11 @@ class KernelGate:
         elif self._wanted is None or self._wanted.text != wanted.text:
             try:
                 self._load(wanted)
+                self._add_all(now)
             except FirewallError:
                 with suppress(FirewallError):
                     self.remove()
                 raise
-            self._tags = {}
         self._wanted = wanted
 
     def remove(self) -> None:
@@ -141,10 +141,10 @@ class KernelGate:
         gone = [tag for tag, end in self._tags.items() if tag not in live and end > now]
         moved = {tag: end for tag, end in live.items() if abs(self._tags.get(tag, end) - end) > _SAME}
         new = {tag: end for tag, end in live.items() if tag not in self._tags}
-        self._tags = live
         self._run(_REMOVAL, (element(tag, _SOON) for tag in gone))
         self._run(_RENEWAL, _timed(moved, now))
         self._run(_ADDITION, _timed(new, now))
+        self._tags = live  # only now: what failed is done when the tags are said again
 
     def restore(self, now: float) -> str | None:
         """Load the gate again where others changed it, and its tags where they took one out; return a line for the log.
@@ -157,14 +157,14 @@ class KernelGate:
         intact = layout.read(self._kernel, NAME) == self._layout
         if not intact:
             self._load(self._wanted)
-        live = {tag: end for tag, end in self._tags.items() if end > now}
-        self._run(_ADDITION, _timed(live, now))
-        return None if intact else f"THE KERNEL GATE WAS REMOVED OR CHANGED: loaded again, with {len(live)} tags"
+        count = self._add_all(now)
+        return None if intact else f"THE KERNEL GATE WAS REMOVED OR CHANGED: loaded again, with {count} tags"
 
     @property
     def refused(self) -> int:
         """How many packets this gate has refused since this object was made."""
-        return self._refused + (_count_refused(self._kernel) if is_there(self._kernel) else 0)
+        ours = self._layout is not None and is_there(self._kernel)  # not one that an earlier helper left behind
+        return self._refused + (_count_refused(self._kernel) if ours else 0)
 
     def close(self) -> None:
         """Give the socket back; table and tags stay."""
@@ -179,6 +179,12 @@ class KernelGate:
             self._layout = layout.read(self._kernel, NAME)
             if self._kernel.generation() == before + 1:
                 break
+
+    def _add_all(self, now: float) -> int:
+        """Add all tags that have not ended, and return their number; those that are there already stay as they are."""
+        live = {tag: end for tag, end in self._tags.items() if end > now}
+        self._run(_ADDITION, _timed(live, now))
+        return len(live)
 
     def _run(self, kinds: tuple[int, ...], tags: Iterable[bytes]) -> None:
         """Change elements, in transactions that netlink has room for."""

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from doorward.firewall.kernel_gate import Wanted
     from doorward.record.log import Log
 
-_EVERY: Final = 1.0  # seconds after which all is well again that others did
+_EVERY: Final = 1.0  # seconds: a gate that others changed is put right within them
 _REST: Final = 20  # times the duration of a look, before the next one
 
 
 class Gatekeeper:
-    """The kernel gate of one helper after the other configuration. Logs all events."""
+    """The kernel gate of the configuration in force. Logs all events."""
 
     def __init__(self, log: Log) -> None:
         """Have no gate before follow().
@@ -49,7 +49,7 @@ class Gatekeeper:
         """Have the gate of a configuration, or none. Raises nothing."""
         self._there = False
         try:
-            self._gate.follow(wanted)
+            self._gate.follow(wanted, time.monotonic())
         except FirewallError as error:
             self._fail(error)
         else:

@@ -53,9 +53,9 @@ class OpenAudit:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Listener: tags of one epoch of doorward 1, one behind the other; with the `last` message the kernel passes them.
+    """Listener: tags of one epoch of doorward 1, one behind the other.
 
-    All messages up to the last one are one refresh: packets with other tags no longer pass.
+    All messages up to the `last` one are one refresh: then the kernel passes packets with these tags and no others.
     """
 
     epoch: int

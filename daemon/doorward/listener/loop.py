@@ -448,6 +448,7 @@ class Listener:
             self._configuration = new
             self._captures.follow(descriptors, new.settings, self._selector, self._take_packets)
             self._replace_gate(self._unsealer)
+            self._tags = Tags(self._power, self._log)  # tells all again: the gate of the kernel may be a new one
             self._tags.follow(self._gate, time.time())
             self._orders.reread()
             self._alerting = self._make_alerting()

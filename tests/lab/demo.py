@@ -10,14 +10,16 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import hosts, outsider
-from lab.controller import VISIT, Controller
-from lab.plan import DEMO, HOSTS, REPOSITORY, Host
-from lab.run import LabError, say
+from lab import hosts, outsider, secret_search
+from lab.controller import INVENTORY, VISIT, Controller
+from lab.plan import CONTROLLER, DEMO, HOSTS, REPOSITORY, STATE, Address, Host
+from lab.run import LabError, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,8 @@ PLAIN = ("--extra-vars", "ansible_connection=ansible.builtin.ssh", "--timeout", 
 # Each command its own connection, so that none rides on one that was opened earlier.
 UNSHARED = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
 ARCHIVE = REPOSITORY / "collections/ansible_collections/doorward/spa/roles/daemon/files/doorward.pyz"
+FWKNOP = ("env", f"HOME={STATE}", "fwknop")
+"""fwknop's client, which would make files in the caller's home."""
 CLOSING = 90.0
 """Seconds after which a window must have closed by itself; the window of the lab is shorter."""
 
@@ -129,6 +133,39 @@ class Demo:
         check(holds=len(played.hosts) == len(self.hosts), otherwise=played.output[-3000:])
         return ", ".join(f"{recap.host}: ok={recap.ok} failed={recap.failed}" for recap in played.hosts)
 
+    def fwknop_beside(self) -> str:
+        """A client of fwknop, who has a secret key, gets in beside it."""
+        wait_until_closed(self.hosts)
+        version = run(*FWKNOP, "--version").strip().splitlines()[-1]
+        for host in self.hosts:
+            check(holds=not hosts.reachable(host), otherwise=f"{host.name} lets plain ssh in before the knock")
+            fwknop(host)
+            wait_for_grant(host, "neighbour")
+            check(holds=hosts.reachable(host), otherwise=f"{host.name} does not let the client of fwknop in")
+        return f"{version}: each host granted its knock to `neighbour`, and plain ssh got in"
+
+    def no_secret(self) -> str:
+        """No secret is in the inventory."""
+        secrets = secret_search.of_the_lab(self.hosts)
+        check(
+            holds=len(secrets) >= 1 + 3 * len(self.hosts),
+            otherwise=f"there are only {len(secrets)} secrets to look for",
+        )
+        files = secret_search.files_of(INVENTORY)
+        public = [file for file in files if "doorward_host_key: " in file.read_text(encoding="utf-8")]
+        check(holds=len(public) == len(self.hosts), otherwise=f"public keys of hosts are in {public}")
+        found = secret_search.files_with(secrets, INVENTORY)
+        check(holds=not found, otherwise=f"secrets are in {found}")
+        with tempfile.TemporaryDirectory(prefix="doorward-demo-") as folder:
+            copy = Path(folder) / "inventory"
+            planted = secret_search.planted(min(secrets), INVENTORY, copy)
+            seen = secret_search.files_with(secrets, copy)
+            check(holds=seen == [planted], otherwise=f"a secret was planted in {planted}, and found in {seen}")
+        return (
+            f"none of {len(secrets)} secrets (private keys, keys of fwknop's format) is in its {len(files)} files, "
+            f"which have the public keys of {len(public)} hosts; one that was planted in a copy was found"
+        )
+
     def scan_open_window(self) -> str:
         """The outsider still sees nothing while the owner's window is open."""
         for host in self.hosts:
@@ -161,10 +198,7 @@ class Demo:
 
     def _knock(self, host: Host) -> None:
         self.controller.module(host.name, "doorward.spa.knock").check()
-        end = time.monotonic() + 10
-        while not grants(host):
-            check(holds=time.monotonic() < end, otherwise=f"{host.name} granted nothing within 10 s of a knock")
-            time.sleep(0.1)
+        wait_for_grant(host, "controller")
 
     def _scan_nothing(self) -> str:
         views = outsider.scan(self.hosts)
@@ -242,6 +276,29 @@ def grants(host: Host) -> list[dict[str, object]]:
     return shown
 
 
+def wait_for_grant(host: Host, client: str) -> None:
+    """Return as soon as a window of a client is open.
+
+    Raises:
+        LabError: none is within ten seconds.
+    """
+    end = time.monotonic() + 10
+    while not any(grant.get("name") == client for grant in grants(host)):
+        check(holds=time.monotonic() < end, otherwise=f"{host.name} granted {client} nothing within 10 s of a knock")
+        time.sleep(0.1)
+
+
+def fwknop(host: Host) -> None:
+    """Knock with fwknop's own client, whose key the roll-out made."""
+    file = STATE / "neighbour.fwknoprc"
+    file.touch(mode=0o600)
+    key = (STATE / f"keys/{host.name}/neighbour.key").read_text(encoding="utf-8").replace(":", "")
+    file.write_text(f"[default]\nUSE_HMAC Y\n{key}", encoding="utf-8")
+    here = Address(CONTROLLER).ipv4
+    what = ("-A", f"tcp/{host.ssh_port}", "-a", here, "-D", host.address.ipv4, "--no-save-args")
+    run(*FWKNOP, "--rc-file", str(file), *what)
+
+
 def wait_until_closed(closing: list[Host]) -> float:
     """How long it took until no window was open any more, in seconds.
 
@@ -267,6 +324,8 @@ def steps(demo: Demo) -> list[Callable[[], str]]:
         demo.scan_hidden,
         demo.plain_fails,
         demo.playbook_runs,
+        demo.fwknop_beside,
+        demo.no_secret,
         demo.scan_open_window,
         demo.window_closes,
         demo.second_roll_out,

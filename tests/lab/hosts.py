@@ -131,7 +131,8 @@ def remove(host: Host) -> None:
     """Remove a host with its file system, and what the controller knows of it: the next one is another host."""
     podman_try("rm", "--force", "--time", "5", host.container)
     host.password_file.unlink(missing_ok=True)
-    shutil.rmtree(STATE / "keys" / host.name, ignore_errors=True)
+    for known in ("keys", "host_vars"):
+        shutil.rmtree(STATE / known / host.name, ignore_errors=True)
 
 
 def running(host: Host) -> bool:

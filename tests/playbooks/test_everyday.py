@@ -138,6 +138,7 @@ def test_a_hidden_host_is_closed_anew_and_verified_where_its_inventory_has_no_ad
     address = trial.host.address.ipv4
     inventory = tmp_path / "inventory"
     shutil.copytree(INVENTORY / "group_vars", inventory / "group_vars")
+    (inventory / "host_vars").symlink_to(STATE / "host_vars")
     (inventory / "hosts.yml").write_text(f"lab:\n  hosts:\n    {trial.host.name}:\n", encoding="utf-8")
     (tmp_path / "ssh_config").write_text(f"Host {trial.host.name}\nHostName {address}\nUser root\n", encoding="utf-8")
     known = f"-o StrictHostKeyChecking=yes -o UserKnownHostsFile={STATE}/known_hosts"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab import hosts
-from lab.controller import AT_ONCE, INVENTORY
+from lab.controller import AT_ONCE
 from lab.plan import CONTROLLER, REPOSITORY, STATE, Address
 from lab.run import run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.controller import Controller
     from lab.trial import Trial
 
-HERE = Path(__file__).parent
+BOTH = ["doorward1", "fwknop"]
 ROLE = "ansible_collections/doorward/spa/roles/daemon/tasks"
 # Five roll-outs, and whoever runs this file alone waits for the images to be built as well.
 pytestmark = pytest.mark.timeout(1500)
@@ -39,11 +41,10 @@ def interrupted(folder: Path, file: str, before: str) -> Path:
 
 
 def stanzas(trial: Trial) -> list[str]:
-    """What the host's access.conf has to know its clients by, in its order."""
-    words = trial.console(
-        "sed", "-n", "s/^\\(CLIENT\\|HMAC_KEY_BASE64\\) .*/\\1/p", "/etc/doorward/access.conf"
-    ).split()
-    return [{"CLIENT": "doorward1", "HMAC_KEY_BASE64": "fwknop"}[word] for word in words]
+    """Format and client of each stanza in the host's access.conf, in its order."""
+    script = ("-e", "s/^CLIENT .* /doorward1:/p", "-e", "s/^NAME  *//p")
+    words = trial.console("sed", "-n", *script, "/etc/doorward/access.conf").split()
+    return [word if ":" in word else f"fwknop:{word}" for word in words]
 
 
 def knock(trial: Trial, rc_file: Path) -> str:
@@ -93,47 +94,51 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
     trials: dict[str, Trial], controller: Controller, visit: str, tmp_path: Path
 ) -> None:
     moving = list(trials.values())
-    inventory = tmp_path / "inventory"
-    inventory.mkdir()
-    shutil.copy(HERE / "inventory/hosts.yml", inventory)
-    shutil.copytree(INVENTORY / "group_vars", inventory / "group_vars")
-    own = tmp_path / "own/client.key"
-    wanted = ("-e", "doorward_format=doorward1", "-e", f"doorward_private_key_file={own}", *AT_ONCE)
-    visited = ("-e", f"doorward_private_key_file={own}")
-    ops = replace(controller, inventory=inventory)
+    inventory, own = STATE / "host_vars", STATE / "client.key"
+    old_way, both, new_way = ([f"{one}:controller" for one in each] for each in (["fwknop"], BOTH, ["doorward1"]))
+
+    def accepted() -> list[list[str]]:
+        """What each host knows, without the client of fwknop that stays."""
+        found = [stanzas(trial) for trial in moving]
+        assert all(each.count("fwknop:neighbour") == 1 for each in found)
+        return [[one for one in each if not one.endswith("neighbour")] for each in found]
 
     def comes_in(number: int) -> None:
         """Run a playbook over connections of its own, so that it knocks."""
         before = [trial.granted() for trial in moving]
-        replace(ops, home=controller.home / f"v{number}").playbook(visit, *visited).check()
+        replace(controller, home=controller.home / f"v{number}").playbook(visit).check()
         assert [trial.granted() - earlier for trial, earlier in zip(moving, before, strict=True)] == [1, 1]
 
+    # As a fleet was rolled out before there were public keys: the way back is the same.
+    controller.playbook("doorward.spa.rollout", "-e", "doorward_format=fwknop", *AT_ONCE).check()
+    assert accepted() == [old_way] * 2
     old = {trial.host.name: (STATE / f"keys/{trial.host.name}/controller.key").read_text("utf-8") for trial in moving}
-    assert [stanzas(trial) for trial in moving] == [["fwknop"]] * 2
+    for trial in moving:
+        trial.wait_until_closed()
     assert not any(hosts.reachable(trial.host) for trial in moving), "hidden all the time"
 
-    # Before anything is proven both are accepted, and the inventory still has the old way in.
-    shown = replace(ops, collections=interrupted(tmp_path, "move.yml", "Ask what connections knock with now"))
-    ended = shown.playbook("doorward.spa.rollout", *wanted)
-    assert ended.output.count("interrupted") >= 2, ended.output[-3000:]
-    assert [stanzas(trial) for trial in moving] == [["doorward1", "fwknop"]] * 2
-    assert not (inventory / "host_vars").exists()
+    # A controller whose connections do not use the new key ends with both accepted, and the inventory as it was.
+    fixed = json.dumps({"ansible_spa_key": "{{ lookup('doorward.spa.key', inventory_hostname, client='controller') }}"})
+    ended = controller.playbook("doorward.spa.rollout", "-e", fixed, *AT_ONCE)
+    assert " ".join(ended.output.split()).count("connections do not use it") >= 2, ended.output[-3000:]
+    assert accepted() == [both] * 2
+    assert not list(inventory.rglob("doorward.yml"))
     comes_in(1)
 
     # Once it is proven the inventory has the new way in, and the old one is still open.
-    shown = replace(ops, collections=interrupted(tmp_path, "access.yml", "Drop the stanzas that leave"))
-    assert shown.playbook("doorward.spa.rollout", *wanted).output.count("interrupted") >= 2
-    assert [stanzas(trial) for trial in moving] == [["doorward1", "fwknop"]] * 2
+    shown = replace(controller, collections=interrupted(tmp_path, "access.yml", "Drop the stanzas that leave"))
+    assert shown.playbook("doorward.spa.rollout", *AT_ONCE).output.count("interrupted") >= 2
+    assert accepted() == [both] * 2
     comes_in(2)
     for trial in moving:
         assert " name=controller " in verdicts(trial)[-1]
         assert " user=" not in verdicts(trial)[-1], "packets of doorward 1 have no user"
 
     # With no interruption it ends, and there is nothing left to do.
-    ops.playbook("doorward.spa.rollout", *wanted).check()
-    assert [stanzas(trial) for trial in moving] == [["doorward1"]] * 2
+    controller.playbook("doorward.spa.rollout", *AT_ONCE).check()
+    assert accepted() == [new_way] * 2
     comes_in(3)
-    again = ops.playbook("doorward.spa.rollout", *wanted).check()
+    again = controller.playbook("doorward.spa.rollout", *AT_ONCE).check()
     assert again.changed == 0, again.output[-3000:]
 
     # The old keys open nothing, in the same run in which the new ones do.
@@ -153,6 +158,6 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
 
     # What a team reviews is the public half; the private one never left the host.
     for trial in moving:
-        collected = (inventory / f"host_vars/{trial.host.name}/doorward.yml").read_text(encoding="utf-8")
+        collected = (inventory / f"{trial.host.name}/doorward.yml").read_text(encoding="utf-8")
         assert f'doorward_host_key: "{public[trial.host.name]}"' in collected
-        assert secrets_of(trial, (inventory, STATE, controller.home, own.parent)) == []
+        assert secrets_of(trial, (STATE, controller.home)) == []

@@ -71,6 +71,7 @@ def test_the_tarball_alone_is_enough(
     alone.inventory.mkdir()
     shutil.copy(HERE / "inventory/hosts.yml", alone.inventory)
     shutil.copytree(INVENTORY / "group_vars", alone.inventory / "group_vars")
+    (alone.inventory / "host_vars").symlink_to(STATE / "host_vars")
     play = shutil.copy(visit, tmp_path / "visit.yml")
     monkeypatch.delenv("PYTHONPATH", raising=False)
     hidden = replace(alone, prefix=_without(REPOSITORY))

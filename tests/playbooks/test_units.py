@@ -68,7 +68,7 @@ def answers(trial: Trial) -> bool:
 
 def knock(trial: Trial, source: str | None = None) -> None:
     """Send one knock, for the controller's own address or for another."""
-    key = STATE / "keys" / trial.host.name / "controller.key"
+    key = STATE / "keys" / trial.host.name / "neighbour.key"
     file = STATE / "knock.rc"
     file.touch(mode=0o600)
     file.write_text(f"[default]\n{key.read_text(encoding='utf-8')}\n", encoding="utf-8")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -110,6 +112,22 @@ class Site:
             *words, *options, check=False, env=self.environment(), cwd=self.folder, stdin=subprocess.DEVNULL
         )
         return done.stdout + done.stderr
+
+    @contextlib.contextmanager
+    def pre_shared(self, name: str, psk: str) -> Iterator[None]:
+        """Have a host accept public keys with a pre-shared key alone, for a while."""
+        file, daemon = self.folder / f"d-{name}/access.conf", self.daemons[name]
+        before = file.read_text()
+
+        def load(text: str) -> None:
+            doorwardd.write(file, text)
+            daemon.lines.clear()
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for("the configuration was read again")
+
+        load(re.sub(r"^(CLIENT .*)$", rf"\1\nPSK_BASE64 {psk}", before, flags=re.MULTILINE))
+        yield
+        load(before)
 
     def verdicts(self, name: str) -> list[str]:
         """Why each packet at a hidden host opened something or nothing, in their order."""

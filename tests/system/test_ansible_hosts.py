@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -196,6 +197,23 @@ def test_an_enrolled_host_whose_key_is_gone_says_so(place: Site, naming: Naming,
     }[keys]
     assert len(re.findall(rf'"msg": "[^"]*{re.escape(sentence)}', shown)) == 2, shown
     assert place.verdicts("one") == []
+
+
+@pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS)
+def test_a_host_with_a_pre_shared_key_is_entered_with_it_alone(place: Site, naming: Naming) -> None:
+    place.configure_ssh(naming.ssh_config)
+    place.know(naming.host, "one", "doorward1")
+    psk = base64.b64encode(b"p" * 32).decode()
+    plays = [ask(naming.host), ask("from.example.org", delegate_to=naming.host)]
+    hosts = {naming.host: naming.variables, "from.example.org": {}}
+    with place.pre_shared("one", psk):
+        without = place.play(hosts, plays, *naming.options, "-e", "ansible_timeout=1")
+        assert reached(without) == [], without
+        assert set(place.verdicts("one")) == {"tag"}
+        place.daemons["one"].lines.clear()
+        shown = place.play(hosts, plays, *naming.options, "-e", f"doorward_psk={psk}")
+        assert reached(shown) == [ONE, ONE], shown
+        assert set(place.verdicts("one")) == {"granted"}
 
 
 @pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS)

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 # The releases from the oldest that requires_ansible allows to the newest, and the Pythons that each runs on.
 CORES: Final = {"2.17": (10, 12), "2.18": (11, 13), "2.19": (11, 13), "2.20": (12, 14), "2.21": (12, 14)}
 SEEN: Final = {"register": "said"}
+MADE: Final = {"register": "made"}
+OWN: Final = {"private_key_file": "{{ doorward_private_key_file }}", "clients": ["controller"]}
+COLLECTED: Final = {
+    "host": "{{ inventory_hostname }}",
+    "public_key": "{{ made.stanzas[0].public_key }}",
+    "folder": "{{ playbook_dir }}/collected",
+}
 PLAY: Final = [
     {
         "hosts": "all",
@@ -33,6 +40,11 @@ PLAY: Final = [
             {"ansible.builtin.wait_for_connection": {"timeout": 60}},
             {"doorward.spa.knock": None},
             {"ansible.builtin.include_role": {"name": "doorward.spa.client"}},
+            {
+                "doorward.spa.key": {**OWN, "host": "{{ inventory_hostname }}", "folder": "{{ playbook_dir }}/made"},
+                **MADE,
+            },
+            {"doorward.spa.host_key": COLLECTED},
         ],
     }
 ]
@@ -74,7 +86,7 @@ def test_a_play_on_hidden_hosts_runs_on_this_ansible_core_without_a_warning(
     for daemon in lab.daemons.values():
         daemon.lines.clear()
     lab.hold_key("10.77.0.1", "one")
-    lab.hold_key("two", "two")
+    lab.know("two", "two", "doorward1")
     hosts = {"10.77.0.1": {}, "two": {"ansible_host": "10.77.0.2"}}
     # As people have it: one connection for all tasks, which the reset ends.
     shared = f"-F {lab.folder}/ssh_config -o ControlMaster=auto -o ControlPersist=20s"
@@ -96,4 +108,11 @@ def test_a_play_on_hidden_hosts_runs_on_this_ansible_core_without_a_warning(
         ".fwknoprc",
         ".fwknoprc",
     ]
-    shutil.rmtree(lab.folder / "profiles")
+    lines = {line for path in (lab.folder / "profiles").glob("*.fwknoprc") for line in path.read_text().splitlines()}
+    assert f"HOST_KEY {lab.pairs['two']}" in lines
+    assert any(line.startswith("HMAC_KEY_BASE64 ") for line in lines)
+    collected = [path.read_text() for path in (lab.folder / "collected").glob("*/doorward.yml")]
+    assert len(collected) == len(hosts)
+    assert all('doorward_host_key: "doorward1 ' in text for text in collected)
+    for name in ("profiles", "collected", "made"):
+        shutil.rmtree(lab.folder / name)

@@ -40,7 +40,10 @@ def test_the_firewall_is_loaded_at_boot(host: Host) -> None:
     assert host.service("doorward-firewall").is_enabled
 
 
-@pytest.mark.parametrize(("name", "mode"), [("doorwardd.conf", 0o644), ("access.conf", 0o600), ("firewall.nft", 0o600)])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("doorwardd.conf", 0o644), ("access.conf", 0o600), ("host.key", 0o600), ("firewall.nft", 0o600)],
+)
 def test_only_root_changes_what_decides_and_only_root_reads_the_keys(host: Host, name: str, mode: int) -> None:
     file = host.file(f"/etc/doorward/{name}")
     assert (file.user, file.group, oct(file.mode)) == ("root", "root", oct(mode))
@@ -76,8 +79,10 @@ def test_the_outsider_gets_no_answer(place: hosts.Host) -> None:
 
 def test_no_key_is_in_the_journal_or_on_a_command_line(host: Host) -> None:
     keys = hosts.inside(HOSTS[host.backend.get_hostname()], "cat", "/etc/doorward/access.conf")
-    secrets = [line.split()[1].strip(";") for line in keys.splitlines() if "KEY_BASE64" in line and line[0] != "#"]
-    assert secrets, "the stanza has keys"
+    keys += hosts.inside(HOSTS[host.backend.get_hostname()], "cat", "/etc/doorward/host.key")
+    names = ("KEY_BASE64", "HMAC_KEY_BASE64", "doorward1-private")
+    secrets = [line.split()[1].strip(";") for line in keys.splitlines() if line.startswith(names)]
+    assert len(secrets) == len(names), "a stanza of fwknop's format, and the host's own pair"
     seen = hosts.inside(HOSTS[host.backend.get_hostname()], "sh", "-c", "journalctl --no-pager; ps -ef")
     assert "doorwardd" in seen
     assert not [secret for secret in secrets if secret in seen]

@@ -34,7 +34,8 @@ STANZAS = [
 
 def rendered(folder: Path, *, redacted: str, psk: str = PSK) -> str:
     """The file as the role writes it."""
-    made = module(folder, "doorward.spa.key", host="localhost", clients=["controller", "build"], folder="~/keys")
+    clients = [{"name": "controller", "format": "fwknop"}, {"name": "build", "format": "fwknop"}]
+    made = module(folder, "doorward.spa.key", host="localhost", clients=clients, folder="~/keys")
     variables = {
         "doorward_clients": CLIENTS,
         "doorward_sources": [],

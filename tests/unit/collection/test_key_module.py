@@ -1,4 +1,4 @@
-"""The action doorward.spa.key and the lookup, run by ansible."""
+"""The action doorward.spa.key and the lookup with symmetric keys, run by ansible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def make(folder: Path, *options: str, check: bool = True, **arguments: object) -> dict[str, Any]:
-    arguments = {"host": "web", "folder": str(folder / "keys"), **arguments}
+    arguments = {"host": "web", "folder": str(folder / "keys"), "format": "fwknop", **arguments}
     return module(folder, "doorward.spa.key", *options, check=check, **arguments)
 
 

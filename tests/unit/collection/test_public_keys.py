@@ -20,7 +20,7 @@ PSK = "A" * 42 + "E="
 
 def make(folder: Path, *options: str, check: bool = True, **arguments: object) -> dict[str, Any]:
     given = {"host": "web", "folder": str(folder / "keys"), "private_key_file": str(folder / "own.key")}
-    return module(folder, "doorward.spa.key", *options, check=check, **{**given, "format": "doorward1", **arguments})
+    return module(folder, "doorward.spa.key", *options, check=check, **{**given, **arguments})
 
 
 def look_up(folder: Path, *options: str, **variables: object) -> str:
@@ -109,6 +109,19 @@ def test_a_vaulted_pair_is_opened_for_the_run_alone(tmp_path: Path) -> None:
     assert "--vault-id fleet@FILE" in make(tmp_path, check=False, vault_id="fleet", private_key_file="x")["msg"]
 
 
+def test_a_pre_shared_key_comes_from_a_vault(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("open sesame\n", encoding="utf-8")
+    vault = ("--vault-id", f"fleet@{password}")
+    make(tmp_path)
+    vaulted = ansible(tmp_path, "ansible-vault", "encrypt_string", *vault, "--name", "doorward_psk", PSK)
+    assert PSK not in vaulted
+    (tmp_path / "psk.yml").write_text(vaulted[vaulted.index("doorward_psk:") :], encoding="utf-8")
+    text = look_up(tmp_path, *vault, "-e", "@psk.yml", doorward_host_key=HOST)
+    assert text.splitlines()[-1] == f"PSK_BASE64: {PSK}"
+    assert "PSK_BASE64" not in look_up(tmp_path, *vault, doorward_host_key=HOST)
+
+
 @pytest.mark.parametrize("spelled", [list, " ".join])
 def test_a_pair_that_a_program_prints_is_asked_for_once_a_run(tmp_path: Path, spelled: Any) -> None:
     made = make(tmp_path)
@@ -160,8 +173,10 @@ def test_a_hosts_public_key_goes_into_the_inventory_once_and_out_again(tmp_path:
     assert collect(tmp_path, "--check")["changed"]
     for line, shown in ((f"{HOST} web", f"{HOST} web"), ("", "made on the host by the roll-out")):
         given = json.dumps({"host": "web", "public_key": line, "folder": str(file.parents[1])})
-        words = ("localhost", "-m", "doorward.spa.host_key", "-a", given, "--check", "--diff")
-        assert f'+doorward_host_key: "{shown}"' in ansible(tmp_path, "ansible", *words)
+        diff = ansible(
+            tmp_path, "ansible", "localhost", "-m", "doorward.spa.host_key", "-a", given, "--check", "--diff"
+        )
+        assert f'+doorward_host_key: "{shown}"' in diff
     assert not file.exists()
     assert [collect(tmp_path)["changed"], collect(tmp_path)["changed"]] == [True, False]
     (tmp_path / "hosts").write_text("web\n", encoding="utf-8")

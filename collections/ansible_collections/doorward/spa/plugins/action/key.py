@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "host": {"type": "str", "required": True},
     "clients": {"type": "list", "elements": "raw", "default": ["controller"]},
-    "format": {"type": "str", "choices": ["doorward1", "fwknop"], "default": "fwknop"},
+    "format": {"type": "str", "choices": ["doorward1", "fwknop"], "default": "doorward1"},
     "controller": {"type": "str", "default": "controller"},
     "host_key": {"type": "str", "default": ""},
     "private_key_file": {"type": "path", "default": "~/.config/doorward/client.key"},

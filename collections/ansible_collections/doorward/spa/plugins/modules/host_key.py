@@ -62,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 path:
-  description: The file.
-  type: path
+  description: Path of the file.
+  type: str
   returned: success
 """

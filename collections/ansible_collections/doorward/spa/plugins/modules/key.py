@@ -36,7 +36,7 @@ options:
     description: Format of clients that say none and have no public key.
     type: str
     choices: [doorward1, fwknop]
-    default: fwknop
+    default: doorward1
   controller:
     description: Name of the client that this controller is. Its public key is that of its own pair.
     type: str
@@ -89,7 +89,8 @@ EXAMPLES = r"""
     host: "{{ inventory_hostname }}"
     clients:
       - controller
-      - alice
+      - name: alice
+        format: fwknop
 """
 
 RETURN = r"""

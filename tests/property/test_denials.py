@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doorward import denials
-from doorward.denials import Denial, Fit, Unserved, WrongUser
+from doorward.denials import CodeFault, Denial, Fit, Unserved, WrongUser
 from doorward.gate import Verdict
 from doorward.record import chain, fwknop
 from doorward.record.audit_file import VERDICT, AuditFile
@@ -41,6 +41,7 @@ SIMPLE: dict[object, st.SearchStrategy[Any]] = {
     ipaddress.IPv6Address: st.ip_addresses(v=6),
     Field: st.sampled_from(Field),
     Unserved: st.sampled_from(Unserved),
+    CodeFault: st.sampled_from(CodeFault),
     Fit: st.sampled_from(Fit),
 }
 

@@ -20,7 +20,7 @@ from unit.test_gate_doorward import SSH, SSH_ONLY, clients, judge, message, pack
 
 V4, V6 = ipaddress.ip_address("192.0.2.0"), ipaddress.ip_address("2001:db8::")
 WIDE = clients(max_prefix4=24, max_prefix6=64)
-PLAIN = Grant(V4, (SSH,), 30, name="laptop")
+PLAIN = Grant(V4, (SSH,), 30, name="laptop", key=WIDE.clients[0].key)
 
 
 def test_a_network_is_let_in_where_the_stanza_says_how_wide() -> None:

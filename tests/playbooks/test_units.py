@@ -160,7 +160,7 @@ def _results(trial: Trial, began: str) -> dict[str, str]:
 
 
 # The unit's root file system is read-only, its window is short, and it may be asked for from anywhere.
-# No UDP server is configured there, and no client of doorward 1.
+# No UDP server is configured there, whose gate would have the tags.
 ELSEWHERE = {
     "open for another network",
     *(attempt for attempt in REFUSED if "UDP server" in attempt or attempt.startswith("let ")),

@@ -44,6 +44,7 @@ TESTED_BY: Final = {
     "console.py": "unit/client/test_cli.py",
     "compiling.py": "unit/test_compiled.py",
     "crypto/ciphers.py": "unit/crypto/test_symmetric.py",
+    "crypto/curve.py": "unit/crypto/test_libcrypto.py",
     "crypto/keys.py": "unit/crypto/test_symmetric.py",
     "crypto/sealing.py": "unit/crypto/test_symmetric.py",
     "daemon/cli.py": "system/test_daemon.py",

@@ -152,8 +152,8 @@ class Demo:
             otherwise=f"there are only {len(secrets)} secrets to look for",
         )
         files = secret_search.files_of(INVENTORY)
-        public = [file for file in files if "doorward_host_key: " in file.read_text(encoding="utf-8")]
-        check(holds=len(public) == len(self.hosts), otherwise=f"public keys of hosts are in {public}")
+        public = {file.parent.name for file in files if "doorward_host_key: " in file.read_text(encoding="utf-8")}
+        check(holds=public >= {*DEMO}, otherwise=f"public keys are there of {public}")
         found = secret_search.files_with(secrets, INVENTORY)
         check(holds=not found, otherwise=f"secrets are in {found}")
         with tempfile.TemporaryDirectory(prefix="doorward-demo-") as folder:

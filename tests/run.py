@@ -114,7 +114,7 @@ CHECK = (
     tool("lint-imports"),
     tool("ansible-lint", "--offline", "-q", folder=COLLECTION),
     tool("antsibull-changelog", "lint", folder=COLLECTION),
-    tests("repository", "unit", "property", "vectors", options=SPREAD),
+    tests("repository", "unit", "property", "vectors", options=(*SPREAD, "-m", "not ansible")),
 )
 ANTSIBULL_DOCS = tool(
     "antsibull-docs", "lint-collection-docs", "--plugin-docs", "--disallow-unknown-collection-refs", str(COLLECTION)
@@ -125,6 +125,7 @@ ALL = (
     ANTSIBULL_DOCS,
     COVER,
     tests("repository", "property", options=SPREAD),  # with COVER, the same tests as the last suite of CHECK
+    tests("unit/collection", options=(*SPREAD, "-m", "ansible")),
     tests("system", options=SPREAD),
     replace(tests("playbooks", options=ALONE), lane=Lane.LAB),
     replace(tests("interop", "tutorial", options=ALONE), lane=Lane.OTHERS),

@@ -15,6 +15,8 @@ from unit.collection_plugins import COLLECTION, ansible, module
 if TYPE_CHECKING:
     from doorward.config.access import Access
 
+pytestmark = pytest.mark.ansible
+
 TEMPLATE = COLLECTION / "roles/daemon/templates/access.conf.j2"
 ALICE = "doorward1 " + base64.b64encode(b"a" * 32).decode()
 OWN = "doorward1 " + base64.b64encode(b"o" * 32).decode()

@@ -13,6 +13,8 @@ from unit.collection_plugins import COLLECTION, ansible, module
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.ansible
+
 
 def make(folder: Path, *options: str, check: bool = True, **arguments: object) -> dict[str, Any]:
     arguments = {"host": "web", "folder": str(folder / "keys"), "format": "fwknop", **arguments}

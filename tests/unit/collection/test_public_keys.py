@@ -14,6 +14,8 @@ from unit.collection_plugins import ansible, module
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.ansible
+
 HOST = "doorward1 " + "A" * 42 + "E="
 PSK = "A" * 42 + "E="
 

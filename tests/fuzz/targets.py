@@ -40,7 +40,7 @@ from doorward.values import (
     address,
 )
 from doorward.wire import fwknop
-from fuzz import arrivals
+from fuzz import arrivals, tagged
 from fuzz.target import Target
 from unit.making import KEYS, NOW, Door, Memory, datagram, payload, stanza
 from vectors.packets import CLIENT, VERDICTS
@@ -373,4 +373,5 @@ TARGETS: Final = {
     "gnupg": Target(any_gnupg_message, _GNUPG),
     "argv": Target(any_argv, (b"echo $SRC '$PORT x' \"$DST\"", b"a\\ b $IP$IP $TIMEOUT $PROTO")),
     **arrivals.TARGETS,
+    **tagged.TARGETS,
 }

@@ -1,4 +1,4 @@
-"""Every file that a document names exists: links, and paths between backticks."""
+"""Every file and every test that a document names exists: links, paths and names of tests between backticks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ DOCUMENTS: Final = tuple(
 )
 _CODE: Final = re.compile(r"```.*?^ *```$", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_TEST: Final = re.compile(r"`(test_\w+)`")
 _PATH: Final = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?)`")
 
 
@@ -53,6 +54,23 @@ def test_a_path_or_a_link_that_leads_nowhere_would_be_seen() -> None:
     assert links(text) == ["gone.md"]
     assert paths(text) == ["capture/gone.py", "tests/gone/", "gone.py"]
     assert not any((root / "gone.py").exists() for root in ROOTS)
+
+
+def gone(text: str) -> set[str]:
+    """The tests that a document names and nobody has."""
+    known = (re.findall(r"^def (test_\w+)", file.read_text("utf-8"), re.MULTILINE) for file in _tests())
+    return set(_TEST.findall(text)).difference(*known)
+
+
+def _tests() -> list[Path]:
+    return [file for folder in ("tests", "molecule") for file in (REPOSITORY / folder).rglob("test_*.py")]
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    assert gone("`test_every_test_that_a_document_names_exists` and `test_that_is_gone`") == {"test_that_is_gone"}
+    texts = {name: (REPOSITORY / name).read_text("utf-8") for name in DOCUMENTS}
+    assert len(_TEST.findall(texts["docs/protocol-security.md"])) > 10
+    assert {name: lost for name, text in texts.items() if (lost := gone(text))} == {}
 
 
 def test_the_claims_of_security_are_among_the_documents() -> None:

@@ -126,8 +126,10 @@ class Site:
             daemon.wait_for("the configuration was read again")
 
         load(re.sub(r"^(CLIENT .*)$", rf"\1\nPSK_BASE64 {psk}", before, flags=re.MULTILINE))
-        yield
-        load(before)
+        try:
+            yield
+        finally:
+            load(before)
 
     def verdicts(self, name: str) -> list[str]:
         """Why each packet at a hidden host opened something or nothing, in their order."""

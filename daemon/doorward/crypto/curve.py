@@ -6,16 +6,22 @@ Source: RFC 7748, RFC 8439.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-import cryptography.hazmat.backends.openssl.backend  # noqa: F401  loaded at the first key otherwise
+import cryptography
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from doorward.crypto import ciphers
+
 if TYPE_CHECKING:
     from doorward.values import PublicKey
+
+ciphers.require(cryptography.__version__)  # before the next line fails where it is another one than expected
+import_module("cryptography.hazmat.backends.openssl.backend")  # loaded at the first key otherwise
 
 
 def public(private: bytes) -> bytes:

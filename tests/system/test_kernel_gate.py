@@ -116,13 +116,13 @@ def test_only_a_packet_with_a_live_tag_wakes_the_listener(ends: Ends, family: st
         assert eventually(lambda: refused(ends) == len(wrong))
         ends.doorward("knock", "-n", "web1")
         daemon.wait_for("reason=granted")
+        assert is_open(ends.client, ends.host.ipv4)
         live = tags(ends)
         assert len(live) == 3
         for tag in live:
             send(ends.client, tag + bytes(TAGGED - 8), address)
         daemon.wait_for("reason=hmac", 3)
         assert len(daemon.verdicts) == 4, daemon.verdicts
-        assert is_open(ends.client, ends.host.ipv4)
         assert eventually(lambda: status(ends)["packets"].get("refused_in_kernel") == len(wrong))
         assert status(ends)["gate"] == {"tags": 3, "refused": len(wrong)}
         reload(ends, daemon, ends.access + ACCESS)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOCK = REPOSITORY / "requirements-dev.lock"
-DECLARED = ("cryptography", "python-gnupg", "dnspython")
+DECLARED = ("cryptography", "python-gnupg", "dnspython", "segno")
 TOOLS = ("pytest", "pytest-timeout", "hypothesis", "scapy")
 OLDEST = "3.4"
 DEBIAN_12 = "38.0.4"

@@ -55,14 +55,14 @@ def pythons() -> dict[str, Path]:
 def environment(version: str, python: Path) -> Path:
     """Return the interpreter of an environment with what doorward declares and what its tests need."""
     folder = KEPT / f"python-{version}"
-    stamp = folder / "complete.lock"
-    if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
+    stamp, content = folder / "complete.lock", LOCK.read_bytes() + " ".join((*DECLARED, *TOOLS)).encode()
+    if not stamp.exists() or stamp.read_bytes() != content:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([python, "-m", "venv", folder], check=True, capture_output=True)
         # The lock is made on 3.11, and some of what it names has left 3.10 behind.
         locked = () if version == "3.10" else ("--constraint", str(LOCK))
         pip(folder / "bin/python", *locked, *DECLARED, *TOOLS)
-        stamp.write_bytes(LOCK.read_bytes())
+        stamp.write_bytes(content)
     return folder / "bin/python"
 
 

@@ -315,7 +315,7 @@ class Grant:
     @property
     def whence(self) -> str:
         """The address or the network that is let in."""
-        return str(self.source) if self.prefix is None else f"{self.source}/{self.prefix}"
+        return _whence(self.source, self.prefix)
 
     def _check_prefix(self) -> None:
         if self.prefix is None:
@@ -420,7 +420,11 @@ class LiveGrant:
     @property
     def whence(self) -> str:
         """The address or the network that is let in."""
-        return str(self.source) if self.prefix is None else str(self.network)
+        return _whence(self.source, self.prefix)
+
+
+def _whence(source: IPAddress, prefix: int | None) -> str:
+    return str(source) if prefix is None else f"{source}/{prefix}"
 
 
 class Secret:
@@ -618,6 +622,11 @@ PREFIXES: Final = {4: range(8, 32), 6: range(32, 128)}  # by version: the length
 _LINK_LOCAL: Final = ipaddress.IPv4Network("169.254.0.0/16")  # no IPv6 network from /32 on has others beside these
 
 
+def has_bits_behind(source: IPAddress, prefix: int) -> bool:
+    """Whether a network of this length begins elsewhere."""
+    return bool(int(source) & ((1 << source.max_prefixlen - prefix) - 1))
+
+
 def refuse_prefix(source: IPAddress, prefix: int) -> None:
     """Refuse a network that cannot be let in: of no such length, beginning elsewhere, or with link-local addresses.
 
@@ -627,8 +636,7 @@ def refuse_prefix(source: IPAddress, prefix: int) -> None:
     if prefix not in PREFIXES[source.version]:
         msg = f"no network of IPv{source.version} with a prefix of {prefix} is let in"
         raise WireError(msg)
-    behind = int(source) & ((1 << source.max_prefixlen - prefix) - 1)
-    if behind:
+    if has_bits_behind(source, prefix):
         msg = f"{source}/{prefix} has bits behind the prefix"
         raise WireError(msg)
     if isinstance(source, ipaddress.IPv4Address) and _LINK_LOCAL.subnet_of(ipaddress.IPv4Network((source, prefix))):

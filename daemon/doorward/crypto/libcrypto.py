@@ -8,6 +8,7 @@ refuses. Every length is checked before the library sees it: one in C would read
 from __future__ import annotations
 
 import ctypes
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -163,10 +164,16 @@ def _library() -> ctypes.CDLL | None:
     try:
         import _hashlib  # noqa: PLC0415  a Python without OpenSSL has none
 
-        library = ctypes.CDLL(_hashlib.__file__)
-        for name, (result, *arguments) in _SIGNATURES.items():
-            call = getattr(library, name)
-            call.restype, call.argtypes = result, arguments
+        return _loaded(_hashlib.__file__)
     except (ImportError, AttributeError, OSError):  # built into Python: no file; on Windows no names of its libraries
         return None
+
+
+@functools.cache
+def _loaded(file: str) -> ctypes.CDLL:
+    """The library that a module is linked with, with its calls declared: once, since a packet needs it three times."""
+    library = ctypes.CDLL(file)
+    for name, (result, *arguments) in _SIGNATURES.items():
+        call = getattr(library, name)
+        call.restype, call.argtypes = result, arguments
     return library

@@ -13,7 +13,16 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.frozen import dataclass
-from doorward.values import PORT_MAX, PREFIXES, IPAddress, Protocol, Service, is_broadcast, is_link_local
+from doorward.values import (
+    PORT_MAX,
+    PREFIXES,
+    IPAddress,
+    Protocol,
+    Service,
+    has_bits_behind,
+    is_broadcast,
+    is_link_local,
+)
 from doorward.wire import wish as wishes
 from doorward.wire.fwknop import Field, FieldError
 
@@ -238,8 +247,7 @@ def _check_nat(nat: Forward) -> None:
 def _check_prefix(source: IPAddress | None, prefix: int) -> None:
     _require(Field.MESSAGE, source is not None and prefix in PREFIXES[source.version], "the prefix has no such length")
     assert source is not None  # noqa: S101  _require() has refused it
-    behind = int(source) & ((1 << source.max_prefixlen - prefix) - 1)
-    _require(Field.MESSAGE, behind == 0, "bits behind the prefix are set")
+    _require(Field.MESSAGE, not has_bits_behind(source, prefix), "bits behind the prefix are set")
 
 
 def _is_from_elsewhere(source: IPAddress) -> bool:

@@ -5,19 +5,14 @@
 
 from __future__ import annotations
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.doorward.spa.plugins.plugin_utils._dialled import SSH_PORT, dialled
+from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
 _SPA_PORT = 62201
 
 
-class ActionModule(ActionBase):
+class ActionModule(LocalAction):
     """The action `doorward.spa.endpoint`."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Ask ssh; nothing is connected."""

@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
-from ansible_collections.doorward.spa.plugins.plugin_utils import _key_store, _key_text
+from ansible_collections.doorward.spa.plugins.plugin_utils import _archive, _key_store, _key_text
+from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
 _OPTIONS = {
     "host": {"type": "str", "required": True},
@@ -30,13 +28,8 @@ _TO_COME = "made on the host by the roll-out"
 _SHADOWED = ("", ".yml", ".yaml", ".json")
 
 
-class ActionModule(ActionBase):
+class ActionModule(LocalAction):
     """The action `doorward.spa.host_key`."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Write or remove the one file; nothing is connected."""
@@ -92,8 +85,4 @@ def _put(file: Path, text: str) -> None:
             file.parent.rmdir()
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".doorward-")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    Path(draft).chmod(0o644)
-    Path(draft).replace(file)
+    _archive.write_whole(file, text, 0o644)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
 from ansible.parsing.vault import VaultLib, match_secrets
-from ansible.plugins.action import ActionBase
 from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _key_text, _stanzas
+from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +33,8 @@ _OPTIONS = {
 }
 
 
-class ActionModule(ActionBase):
+class ActionModule(LocalAction):
     """The action `doorward.spa.key`."""
-
-    TRANSFERS_FILES = False
-    _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
 
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Check the enrolment, then make what is missing."""

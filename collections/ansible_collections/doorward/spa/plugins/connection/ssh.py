@@ -239,7 +239,7 @@ class Connection(SSHConnection):
         text = self._spa_stanza()
         path = self._spa_scratch("fwknoprc", text)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            _archive.write_private(path, text)
+            _archive.write_whole(path, text)
         return ["--rc-file", str(path)]
 
     def spa_dialled(self) -> Dialled:
@@ -322,7 +322,7 @@ class Connection(SSHConnection):
         """Return the arguments for a plain host behind a jump host: a file without a key, not the user's own."""
         path = self._spa_scratch("plain.fwknoprc")
         if not path.is_file():
-            _archive.write_private(path, "[default]\n")
+            _archive.write_whole(path, "[default]\n")
         return ["--rc-file", str(path)]
 
     def spa_jump_arguments(self) -> list[str]:
@@ -378,7 +378,7 @@ class Connection(SSHConnection):
             digest = hashlib.sha256(f"{jump.host}\0{key}".encode()).hexdigest()[:20]
             path = _archive.scratch() / f"doorward-jump-{digest}.fwknoprc"
             if not path.is_file():
-                _archive.write_private(path, _key_text.stanza(key))
+                _archive.write_whole(path, _key_text.stanza(key))
             words = ["--rc-file", str(path)]
         elif jump.before:
             words = self._spa_no_key()

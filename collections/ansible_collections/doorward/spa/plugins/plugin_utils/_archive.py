@@ -54,11 +54,12 @@ def scratch() -> Path:
     return folder
 
 
-def write_private(path: Path, text: str) -> None:
-    """Put `text` at `path` with mode 0600, whole or not at all: forks may write the same file at once."""
+def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
+    """Put `text` at `path` with this mode, whole or not at all: forks may write the same file at once."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".doorward-")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
+    Path(draft).chmod(mode)
     Path(draft).replace(path)
 
 

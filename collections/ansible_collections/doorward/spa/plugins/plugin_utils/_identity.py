@@ -71,7 +71,7 @@ def at_hand(place: Place, loader: DataLoader) -> str:
     if not copy.is_file():
         with _alone(copy.with_suffix(".lock")):
             if not copy.is_file():
-                _archive.write_private(copy, read(place, loader) or "")
+                _archive.write_whole(copy, read(place, loader) or "")
     return str(copy)
 
 

@@ -1,4 +1,4 @@
-"""GnuPG keyrings for tests: made once, in a short path (an agent's socket lies in each), removed at the end.
+"""GnuPG keyrings for tests: made once and kept in `build/`, copied into a short path (an agent's socket lies in each).
 
 `host` decrypts: its keys are `host` (no passphrase) and `host-locked`. `client` signs: `alice`, `ed25519`, `locked`,
 and `stranger`, `untrusted`, `expired`, `revoked` as the host sees them; `bob` is a recipient that the host is not.
@@ -7,6 +7,8 @@ and `stranger`, `untrusted`, `expired`, `revoked` as the host sees them; `bob` i
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +35,7 @@ _KINDS: Final = {
     "stranger": ("ed25519", None), "untrusted": ("ed25519", None), "expired": ("ed25519", None),
     "revoked": ("ed25519", None),
 }  # fmt: skip
+_BUILD: Final = Path(__file__).resolve().parents[1] / "build"
 _LOCKED: Final = frozenset({"host-locked", "locked"})
 _HOSTS: Final = frozenset({"host", "host-locked"})
 
@@ -66,19 +69,45 @@ class Keyrings:
 
 @contextlib.contextmanager
 def keyrings() -> Iterator[Keyrings]:
-    """Yield both keyrings; their agents and files are gone after the block."""
+    """Yield copies of both keyrings; their agents and files are gone after the block."""
+    with _homes() as folder:
+        shutil.copytree(_kept(), folder, dirs_exist_ok=True)
+        names = {name: "host" if name in _HOSTS else "client" for name in _KINDS}
+        made = {name: fingerprint_of(folder / home, f"={name}@example.org") for name, home in names.items()}
+        yield Keyrings(folder / "host", folder / "client", made)
+
+
+@contextlib.contextmanager
+def _homes() -> Iterator[Path]:
+    """Yield a folder for keyrings; whatever agents they have are ended after the block."""
     folder = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
-    homes = {name: folder / name for name in ("host", "client", "other")}
     try:
-        for home in homes.values():
-            home.mkdir(mode=0o700)
-        made = {name: generate(homes["host" if name in _HOSTS else "client"], name) for name in _KINDS}
-        _introduce(homes, made)
-        yield Keyrings(homes["host"], homes["client"], made)
+        yield folder
     finally:
-        for home in homes.values():
+        for home in folder.iterdir():
             subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False, timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept() -> Path:
+    """Return the folder of the keyrings that all tests copy; whoever comes first makes it, from this very file."""
+    kept = _BUILD / f"keyrings-{hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]}"
+    _BUILD.mkdir(exist_ok=True)
+    with (_BUILD / "keyrings.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            with _homes() as folder:
+                homes = {name: folder / name for name in ("host", "client", "other")}
+                for home in homes.values():
+                    home.mkdir(mode=0o700)
+                made = {name: generate(homes["host" if name in _HOSTS else "client"], name) for name in _KINDS}
+                _introduce(homes, made)
+                half = kept.with_suffix(".half")
+                shutil.rmtree(half, ignore_errors=True)
+                for name in ("host", "client"):
+                    shutil.copytree(homes[name], half / name, ignore=shutil.ignore_patterns("S.*", "*.lock", ".#*"))
+                half.rename(kept)
+    return kept
 
 
 def generate(home: Path, name: str) -> str:

@@ -13,6 +13,7 @@ from doorward.config import access
 from doorward.config.files import Disk
 from doorward.errors import FirewallError, WireError
 from doorward.firewall import closed_by_hand, ruleset
+from doorward.host.change import add_change
 from doorward.host.firewall import NOTHING, add_firewall
 from doorward.host.here import Host, add_json, duration, packet_filter, runs
 from doorward.host.init import add_init
@@ -55,6 +56,8 @@ def add_commands(
     _add_close(subparsers, here)
     firewall = subparsers.add_parser("firewall", help="on a host: the table that keeps it closed")
     add_firewall(firewall.add_subparsers(metavar="COMMAND", required=True), here)
+    change = subparsers.add_parser("change", help="on a host: new files of doorwardd, kept once a way in is proven")
+    add_change(change.add_subparsers(metavar="COMMAND", required=True), here)
 
 
 def address(text: str) -> IPAddress:

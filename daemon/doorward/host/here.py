@@ -20,6 +20,7 @@ from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.host.running import noted, record_in
+from doorward.host.swap import Swap
 from doorward.processes.configuration import Configuration
 from doorward.processes.options import absolute
 from doorward.values import GRANT_SECONDS_MAX
@@ -93,6 +94,10 @@ class Host:
     def switch(self, nft: Libnftables) -> DeadMansSwitch:
         """The dead man's switch of this host."""
         return DeadMansSwitch(self.switch_folder, self.timer, nft, self.new_token)
+
+    def swap(self) -> Swap:
+        """The dead man's switch of the daemon's files on this host."""
+        return Swap(self.new_token)
 
 
 def _read(file: Path, overrides: Iterable[Path] = (), *, needed: bool) -> DaemonSettings:

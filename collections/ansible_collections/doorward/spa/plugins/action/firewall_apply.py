@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import time
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.doorward.spa.plugins.plugin_utils import _inherited, _knocking, _silence
-from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
 from ansible_collections.doorward.spa.plugins.plugin_utils._listing import without_grants
+from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, MARGIN, WayInAction
 
 _OPTIONS = {
     "content": {"type": "str", "required": True},
@@ -22,10 +21,7 @@ _OPTIONS = {
     "force": {"type": "bool", "default": False},
 }
 _PERSISTED = "/etc/doorward/firewall.nft"
-_MARGIN = 5.0  # seconds before the deadline after which a confirmation would race the rollback
-_AFTER = 2.0  # seconds after the deadline in which the rollback has surely happened
 _LOOKS = 4  # at the open port, a knock between two
-_RETURN = 30.0  # seconds in which a host that rolled back must be reachable again
 _CUT = "--doorward--"
 # Lists a file's table as the kernel would, without touching the host's: loaded into an empty network namespace.
 _LIST = "nft -s list table inet doorward"
@@ -38,7 +34,7 @@ echo "{_CUT}$?"
 """
 
 
-class ActionModule(HostAction):
+class ActionModule(WayInAction):
     """The action `doorward.spa.firewall_apply`."""
 
     TRANSFERS_FILES = True
@@ -55,7 +51,7 @@ class ActionModule(HostAction):
         if self._task.check_mode:
             return result | {"stage": "checked"}
         self._refuse_a_connection_that_cannot_confirm()
-        deadline = options["deadline"] or max(60, 3 * int(self._connection.get_option("timeout")) + 30)
+        deadline = self._deadline(options["deadline"])
         silent = options["expect_closed"] and not self._is_let_in(options["let_in"])
         if silent:
             self._require_an_answer()
@@ -110,23 +106,12 @@ class ActionModule(HostAction):
                 if expect_closed:
                     self._require_silence()
                 stage = "confirm"
-                self._confirm(token, armed + deadline - _MARGIN)
+                self._confirm(("firewall", "confirm", token), armed + deadline - MARGIN)
         except AnsibleError as error:
-            aftermath = self._wait_for_rollback(armed + deadline + _AFTER)
+            aftermath = self._once_back(armed + deadline + AFTER, self._aftermath)
             msg = f"the new table was not confirmed (stage {stage}): {error}. {aftermath}"
             return {"failed": True, "stage": stage, "msg": msg}
         return {"stage": "confirmed"}
-
-    @contextlib.contextmanager
-    def _no_shared_connection(self) -> object:
-        """End the shared SSH connection and keep every one within from sharing: each must get in by itself."""
-        extra = self._connection.get_option("ssh_extra_args") or ""
-        self._connection.reset()
-        self._connection.set_option("ssh_extra_args", f"{extra} -o ControlPath=none".strip())
-        try:
-            yield
-        finally:
-            self._connection.set_option("ssh_extra_args", extra)
 
     def _inherit(self) -> None:
         """Let in what belongs to older connections, this one among them. Their packets meanwhile are sent again."""
@@ -165,35 +150,9 @@ class ActionModule(HostAction):
         dialled = self._connection.spa_dialled()
         return _silence.probe(dialled.host, dialled.port, dialled.bind_address)
 
-    def _confirm(self, token: str, until: float) -> None:
-        """Knock, connect anew and confirm, over and over until it is done or too late."""
-        error: AnsibleError = AnsibleActionFail("there was no time to confirm: raise the deadline")
-        while time.monotonic() < until:
-            try:
-                outcome = self._doorward("firewall", "confirm", token)
-            except AnsibleConnectionFailure as failure:
-                error = failure
-                time.sleep(0.5)
-                continue
-            if outcome.code:
-                msg = f"the host did not take the confirmation: {outcome.text[-500:]}"
-                raise AnsibleActionFail(msg)
-            return
-        raise error
-
-    def _wait_for_rollback(self, until: float) -> str:
-        """Wait out the deadline, then say in words whether the host is back as it was."""
-        time.sleep(max(0.0, until - time.monotonic()))
-        give_up = time.monotonic() + _RETURN
-        while True:
-            try:
-                self._connection.reset()
-                status = self._doorward_status()
-            except AnsibleError as error:
-                if time.monotonic() < give_up:
-                    time.sleep(1)
-                    continue
-                return f"The old table should be back by now, but the host cannot be asked: {error}"
-            if status["pending"]:
-                return "The host can be reached but its rollback is still pending: look at it now"
-            return f"The host has put the old table back (now: {status['table']}), and nothing was kept"
+    def _aftermath(self) -> str:
+        """Return in words whether the host is back as it was."""
+        status = self._doorward_status()
+        if status["pending"]:
+            return "The host can be reached but its rollback is still pending: look at it now"
+        return f"The host has put the old table back (now: {status['table']}), and nothing was kept"

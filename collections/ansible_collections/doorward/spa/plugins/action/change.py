@@ -1,0 +1,127 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin doorward.spa.change: new files of the daemon under a dead man's switch."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, MARGIN, WayInAction
+
+_OPTIONS = {
+    "state": {"type": "str", "choices": ["staged", "applied"], "required": True},
+    "folder": {"type": "str"},
+    "deadline": {"type": "int"},
+}
+_ARCHIVE = "new/usr/lib/doorward/doorward.pyz"
+_WAITING = "[ -e /etc/doorward/change/pending ] || [ -e /etc/doorward/change/rolling ]"
+# Copies our files twice: as they are, and to be changed. A folder that somebody left goes after a day.
+_STAGE = f"""
+set -eu
+umask 077
+if {_WAITING}; then echo waiting; exit 0; fi
+find /run -maxdepth 1 -name 'doorward-change.*' -mmin +1440 -exec rm -rf {{}} +
+folder=$(mktemp -d /run/doorward-change.XXXXXXXXXX)
+trap 'rm -rf "$folder"' EXIT
+mkdir "$folder/base"
+cd /
+for path in etc/doorward usr/lib/doorward usr/bin/doorward usr/sbin/doorwardd \\
+        etc/systemd/system/doorward* etc/tmpfiles.d/doorward*; do
+    [ ! -e "$path" ] || cp -a --parents "$path" "$folder/base"
+done
+rm -rf "$folder/base/etc/doorward/change" "$folder/base/etc/systemd/system/doorward-change.service"
+cp -a "$folder/base" "$folder/new"
+umask 022
+cd "$folder/new"
+mkdir -p etc/doorward etc/systemd/system etc/tmpfiles.d usr/bin usr/lib/doorward usr/sbin
+trap - EXIT
+echo "staged=$folder"
+"""
+_CLOSE = '[ ! -x /usr/bin/doorward ] || /usr/bin/doorward close --from "$1"'
+_SETTLED = 600.0  # seconds in which a change of another run must be confirmed or taken back
+
+
+class ActionModule(WayInAction):
+    """The action `doorward.spa.change`."""
+
+    def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
+        """Stage, or apply and confirm."""
+        super().run(tmp, task_vars)
+        _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
+        if self._task.check_mode:  # in which files are compared with those in force
+            return {"changed": False, "folder": "", "root": ""}
+        if options["state"] == "staged":
+            return self._stage()
+        if not options["folder"]:
+            msg = "folder is missing: it is what state=staged has returned"
+            raise AnsibleActionFail(msg)
+        return self._apply(options["folder"], self._deadline(options["deadline"]))
+
+    def _stage(self) -> dict:
+        """Copy the files in force, once no other change is pending."""
+        until = time.monotonic() + _SETTLED
+        while (outcome := self._on_host("sh", "-c", _STAGE)).text == "waiting":
+            if time.monotonic() > until:
+                msg = (
+                    "another change of this host has been pending for 10 minutes: see `doorward change rollback` there"
+                )
+                raise AnsibleActionFail(msg)
+            time.sleep(2)
+        folder = outcome.text.rpartition("staged=")[2]
+        if outcome.code or not folder.startswith("/run/doorward-change."):
+            msg = f"the files cannot be staged, and nothing was changed: {outcome.text[-800:]}"
+            raise AnsibleActionFail(msg)
+        return {"changed": False, "folder": folder, "root": f"{folder}/new"}
+
+    def _apply(self, folder: str, deadline: int) -> dict:
+        """Swap, then confirm; on failure wait until the host has taken the change back."""
+        self._close_own_grants()
+        begun = time.monotonic()
+        try:
+            applied = self._swap(folder, deadline)
+        finally:
+            self._on_host("rm", "-rf", folder)
+        result = {"paths": applied["paths"], "deadline": deadline}
+        if not applied["token"]:
+            return result | {"changed": False}
+        try:
+            with self._no_shared_connection():
+                self._confirm(("change", "confirm", applied["token"]), begun + deadline - MARGIN)
+        except AnsibleError as error:
+            aftermath = self._once_back(begun + deadline + AFTER, self._aftermath)
+            changed = ", ".join(applied["paths"]) or "units"
+            msg = f"the change of {changed} lets this controller in no more, so it was not kept: {error}. {aftermath}"
+            return result | {"failed": True, "changed": False, "msg": msg}
+        return result | {"changed": True}
+
+    def _close_own_grants(self) -> None:
+        """Close what is open for this controller: the new connection has to be let in by a fresh knock."""
+        if getattr(self._connection, "knocks", False):
+            self._on_host(
+                "sh", "-c", '[ ! -x /usr/bin/doorward ] || doorward close --from "$1"', "sh", self._peer().source
+            )
+
+    def _swap(self, folder: str, deadline: int) -> dict:
+        """Have the archive that was staged swap the files, and return what it says."""
+        archive = f"{folder}/{_ARCHIVE}"
+        words = ("change", "apply", folder, "--deadline", f"{deadline}s", "--json")
+        outcome = self._on_host("/usr/bin/python3", "-I", archive, *words)
+        start, end = outcome.text.find("{"), outcome.text.rfind("}")
+        if outcome.code == 0 and 0 <= start < end:
+            return json.loads(outcome.text[start : end + 1])
+        if "invalid choice" in outcome.text:
+            msg = "the host's archive is older than this collection: run with the tag doorward_install as well"
+            raise AnsibleActionFail(msg)
+        msg = f"the change was not made: {outcome.text[-1500:]}"
+        raise AnsibleActionFail(msg)
+
+    def _aftermath(self) -> str:
+        """Return what the host says once its deadline is over."""
+        outcome = self._on_host("sh", "-c", f"if {_WAITING}; then echo waiting; fi")
+        if outcome.code or outcome.text:
+            msg = f"its rollback is still under way: {outcome.text[-200:]}"
+            raise AnsibleActionFail(msg)
+        return "The host has put all of its files back, and can be entered as before"

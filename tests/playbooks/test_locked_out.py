@@ -1,0 +1,174 @@
+"""Changes after which this controller would get in no more: the host takes them back, and nothing of them is kept.
+
+Both hosts are hidden. Each run goes to both, each of which has a fault of its own, so that deadlines pass side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lab import hosts
+from lab.controller import AT_ONCE, Controller
+from lab.plan import REPOSITORY
+
+if TYPE_CHECKING:
+    from lab.controller import Played
+    from lab.trial import Trial
+
+DEADLINE = 22  # seconds
+ROLLOUT = "doorward.spa.rollout"
+STRANGER = "doorward1 AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA= stranger"
+ACCESS = ("--tags", "doorward_access")
+FILES = """
+for path in /etc/doorward /usr/lib/doorward /usr/bin/doorward /usr/sbin/doorwardd /etc/systemd/system; do
+    find "$path" \\( -type f -o -type l \\) ! -path '/etc/doorward/change/lock' ! -path '/etc/doorward/change/kept' \
+        ! -path '/etc/doorward/change/rollback.sh' -exec stat -c '%n %a %U' {} + -exec sha256sum {} +
+done | sort
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def both(trials: dict[str, Trial]) -> list[Trial]:
+    return list(trials.values())
+
+
+def files(trial: Trial) -> str:
+    """Every file of ours and every unit of root's, with mode, owner and content."""
+    return trial.console("sh", "-c", FILES)
+
+
+def play(
+    controller: Controller, folder: Path, faults: dict[str, dict[str, Any]], *options: str, deadline: int = DEADLINE
+) -> Played:
+    """A roll-out to the hosts named, each with the variables that are wrong for it."""
+    given = {host: variables | {"doorward_change_deadline": deadline} for host, variables in faults.items()}
+    more = folder / "faults.yml"
+    more.write_text(json.dumps({"all": {"hosts": given}}))
+    return controller.playbook(ROLLOUT, "--inventory", str(more), "--limit", ",".join(faults), *AT_ONCE, *options)
+
+
+def get_in(controller: Controller, both: list[Trial]) -> None:
+    """Fail where a knock with the old keys and settings does not open each host any more, or it answers without one."""
+    for trial in both:
+        trial.close()
+        assert not hosts.reachable(trial.host), "the host answers without a knock"
+    anew = replace(controller, home=controller.home / "n")
+    anew.module("lab", "ansible.builtin.ping", "--limit", ",".join(trial.host.name for trial in both)).check()
+    shutil.rmtree(anew.home, ignore_errors=True)
+
+
+STRANGERS = {"doorward_clients": [{"name": "stranger", "public_key": STRANGER}]}
+SWAPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "clients": (STRANGERS, {"doorward_sources": ["203.0.113.0/24"]}),
+    "windows": (
+        {"doorward_clients": [{"name": "controller", "expires": "01/01/2020"}]},
+        {"doorward_clients": [{"name": "controller", "services": ["tcp/4444"]}]},
+    ),
+    "roads": ({"doorward_interfaces": ["eth9"]}, {"doorward_port": 62299, "ansible_spa_port": 62201}),
+}
+
+
+@pytest.mark.parametrize("case", SWAPPED)
+def test_a_change_that_lets_the_controller_in_no_more_is_taken_back(
+    both: list[Trial], controller: Controller, tmp_path: Path, case: str
+) -> None:
+    before = [files(trial) for trial in both]
+    names = [trial.host.name for trial in both]
+    failed = play(
+        controller, tmp_path, dict(zip(names, SWAPPED[case], strict=True)), *(ACCESS if case == "clients" else ())
+    )
+    assert {recap.host for recap in failed.hosts if recap.failed} == set(names), failed.output[-3000:]
+    assert failed.output.count("was not kept") >= len(names), failed.output[-3000:]
+    assert failed.output.count("has put all of its files back") >= len(names), failed.output[-3000:]
+    assert [files(trial) for trial in both] == before
+    get_in(controller, both)
+
+
+def test_settings_that_doorwardd_does_not_take_change_nothing(
+    both: list[Trial], controller: Controller, tmp_path: Path
+) -> None:
+    before = [files(trial) for trial in both]
+    wrong = {"doorward_options": {"MAX_SPA_PACKET_AGE": "banana"}}
+    failed = play(controller, tmp_path, {trial.host.name: wrong for trial in both}, "--tags", "doorward_install")
+    assert all(recap.failed for recap in failed.hosts)
+    assert "banana" in failed.output
+    assert [files(trial) for trial in both] == before
+    get_in(controller, both)
+
+
+def test_an_archive_that_crashes_at_the_start_is_taken_back_at_once(
+    both: list[Trial], controller: Controller, tmp_path: Path
+) -> None:
+    broken = tmp_path / "collections"
+    shutil.copytree(REPOSITORY / "collections", broken, symlinks=True)
+    archive = broken / "ansible_collections/doorward/spa/roles/daemon/files/doorward.pyz"
+    sources = tmp_path / "daemon"
+    shutil.copytree(REPOSITORY / "daemon", sources)
+    loop = sources / "doorward/listener/loop.py"
+    loop.write_text(loop.read_text() + '\nraise SystemExit("crashes at the start")\n')
+    build = [sys.executable, "-m", "doorward.archive", str(archive)]
+    subprocess.run(build, check=True, env={**os.environ, "PYTHONPATH": str(sources)}, timeout=60)
+    before = [files(trial) for trial in both]
+    failed = play(replace(controller, collections=broken), tmp_path, {trial.host.name: {} for trial in both})
+    assert all(recap.failed for recap in failed.hosts)
+    assert "doorwardd.service failed" in failed.output or "systemctl failed" in failed.output
+    assert [files(trial) for trial in both] == before
+    get_in(controller, both)
+
+
+def test_a_controller_that_dies_a_reboot_and_reloads_of_systemd_change_nothing(
+    both: list[Trial], controller: Controller, tmp_path: Path
+) -> None:
+    """One host is booted before the deadline, the other reloads its units all the time; the next run waits for both."""
+    before = [files(trial) for trial in both]
+    given = {trial.host.name: STRANGERS | {"doorward_change_deadline": 60} for trial in both}
+    more = tmp_path / "faults.yml"
+    more.write_text(json.dumps({"all": {"hosts": given}}))
+    words = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", str(controller.inventory)]
+    words += ["--inventory", str(more), "--limit", ",".join(given), *AT_ONCE, *ACCESS, ROLLOUT]
+    controller.home.mkdir(parents=True, exist_ok=True)
+    quiet = subprocess.DEVNULL
+    run = subprocess.Popen(
+        words, env=controller.environment(), cwd="/", stdin=quiet, stdout=quiet, start_new_session=True
+    )
+    end = time.monotonic() + 120
+    waits = "test -e /etc/doorward/change/pending && systemctl is-active --quiet doorward-change && echo yes || :"
+    while not all(trial.console("sh", "-c", waits).strip() for trial in both):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert [files(trial) for trial in both] != before
+    booted, reloading = both
+    hosts.restart(booted.host)
+    assert files(booted) == before[0]
+    stop = threading.Event()
+    reloads = threading.Thread(target=_reload_until, args=(reloading, stop))
+    reloads.start()
+    try:
+        played = controller.playbook(ROLLOUT, "--limit", ",".join(given), *AT_ONCE, *ACCESS).check()
+    finally:
+        stop.set()
+        reloads.join()
+    assert not played.changed, "the old files are those of the inventory"
+    assert [files(trial) for trial in both] == before
+    get_in(controller, both)
+
+
+def _reload_until(trial: Trial, stop: threading.Event) -> None:
+    while not stop.wait(1):
+        trial.console("systemctl", "daemon-reload")

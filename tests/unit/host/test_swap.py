@@ -1,0 +1,191 @@
+"""Files that are swapped under a dead man's switch, and put back by a script, wherever the swap was cut off."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from doorward.errors import FirewallError
+from doorward.host import swap
+from doorward.host.swap import Difference, Services, Swap, difference
+
+NOTHING_RAN = Services((), ())
+OLD = {
+    "etc/doorward/access.conf": "old stanzas",
+    "etc/doorward/doorwardd.conf": "old settings",
+    "etc/systemd/system/doorwardd.service": "old unit",
+    "etc/systemd/system/doorwardd.service.d/extra.conf": "to be removed",
+    "usr/lib/doorward/doorward.pyz": "old archive",
+}
+NEW = {
+    "etc/doorward/access.conf": "new stanzas",
+    "etc/doorward/doorwardd.conf": "old settings",
+    "etc/systemd/system/doorwardd.service": "new unit",
+    "usr/bin/doorward": "new launcher",
+    "usr/lib/doorward/doorward.pyz": "new archive",
+}
+
+
+class CutError(Exception):
+    """The process ends here."""
+
+
+def write(top: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o640)
+
+
+def seen(top: Path) -> dict[str, tuple[str, int]]:
+    """Every file below a folder, but for the switch's own, with content and mode."""
+    files = (path for path in top.rglob("*") if path.is_file() and "change" not in path.parts)
+    return {str(path.relative_to(top)): (path.read_text(), path.stat().st_mode & 0o777) for path in files}
+
+
+class Scene:
+    """A host's root with the old files, and a folder with the change."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.staged = folder / "root", folder / "staged"
+        write(self.root, OLD)
+        write(self.staged / "base", OLD)
+        write(self.staged / "new", NEW)
+        (self.root / "etc/doorward/change").mkdir()
+        self.before = seen(self.root)
+        self.swap = Swap(lambda: "token", self.root)
+        self.found = difference(self.staged / "base", self.staged / "new")
+
+    def prepare(self) -> None:
+        """Arm as apply does, but with nothing that waits."""
+        swap.write_beside(self.root, self.found, self.staged / "new")
+        folder = self.root / "etc/doorward/change"
+        (folder / "rollback.sh").write_text(swap.rollback_script(self.root, self.found, NOTHING_RAN, 0))
+        (folder / "kept").write_text("".join(f"{path}\n" for path in self.found.all))
+        (folder / "pending").write_text("token\n")
+
+    def roll_back(self, *words: str) -> subprocess.CompletedProcess[str]:
+        script = self.root / "etc/doorward/change/rollback.sh"
+        return subprocess.run(["sh", str(script), *words], check=False, capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_a_difference_is_what_is_written_and_what_is_removed(scene: Scene) -> None:
+    assert scene.found == Difference(
+        tuple(map(Path, sorted(set(NEW) - {"etc/doorward/doorwardd.conf"}))),
+        (Path("etc/systemd/system/doorwardd.service.d/extra.conf"),),
+    )
+
+
+@pytest.mark.parametrize("change", ["mode", "link", "content"])
+def test_a_mode_and_a_link_are_differences_too(scene: Scene, change: str) -> None:
+    file = scene.staged / "new/etc/doorward/doorwardd.conf"
+    if change == "mode":
+        file.chmod(0o600)
+    elif change == "content":
+        file.write_text("new settings")
+    else:
+        file.unlink()
+        file.symlink_to("access.conf")
+    found = difference(scene.staged / "base", scene.staged / "new")
+    assert Path("etc/doorward/doorwardd.conf") in found.written
+
+
+def test_the_files_of_the_switch_are_no_part_of_a_change(scene: Scene) -> None:
+    write(scene.staged / "base", {"etc/doorward/change/pending": "another's"})
+    assert difference(scene.staged / "base", scene.staged / "new") == scene.found
+
+
+def test_a_swap_that_is_confirmed_leaves_the_new_files_and_nothing_beside_them(scene: Scene) -> None:
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    assert any(".before" in name for name in seen(scene.root))
+    scene.swap.confirm("token")
+    assert {name: text for name, (text, _) in seen(scene.root).items()} == NEW
+    assert scene.roll_back("now", "token").returncode == 0, "a rollback that comes too late does nothing"
+    assert {name: text for name, (text, _) in seen(scene.root).items()} == NEW
+
+
+@pytest.mark.parametrize("words", [("now", "token"), ("wait", "token"), ("boot",)])
+def test_a_swap_that_is_not_confirmed_is_put_back(scene: Scene, words: tuple[str, ...]) -> None:
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    assert seen(scene.root) != scene.before
+    done = scene.roll_back(*words)
+    assert "NOT CONFIRMED" in done.stdout, done
+    assert seen(scene.root) == scene.before
+    assert scene.swap.pending() is None
+
+
+@pytest.mark.parametrize("steps", range(7))
+def test_a_swap_that_is_cut_off_anywhere_is_put_back(scene: Scene, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every file, and between an old file's new name and the new file in its place."""
+    scene.prepare()
+    left = [steps]
+
+    really = Path.replace
+
+    def replace(path: Path, target: Path) -> None:
+        if not left[0]:
+            raise CutError
+        left[0] -= 1
+        really(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "rename", replace)
+    try:
+        swap.put_in(scene.root, scene.found)
+    except CutError:
+        assert steps < len(scene.found.all)
+    monkeypatch.undo()
+    scene.roll_back("boot")
+    assert seen(scene.root) == scene.before
+
+
+def test_a_rollback_that_is_cut_off_goes_on_and_takes_no_confirmation(scene: Scene) -> None:
+    """A file cannot be renamed: what lies in its place is a folder that is not empty."""
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    unit = scene.root / "etc/systemd/system/doorwardd.service"
+    unit.unlink()
+    (unit / "in the way").mkdir(parents=True)
+    assert scene.roll_back("now", "token").returncode != 0
+    with pytest.raises(FirewallError, match="not pending"):
+        scene.swap.confirm("token")
+    assert scene.swap.pending() == "token"
+    shutil.rmtree(unit)
+    assert scene.roll_back("now", "token").returncode == 0
+    assert seen(scene.root) == scene.before
+
+
+@pytest.mark.parametrize("token", ["", "another", "toke"])
+def test_another_token_confirms_nothing(scene: Scene, token: str) -> None:
+    scene.prepare()
+    with pytest.raises(FirewallError, match="not pending"):
+        scene.swap.confirm(token)
+    assert scene.roll_back("now", token or "x").returncode == 0
+    assert scene.swap.pending() == "token"
+
+
+def test_what_somebody_else_has_changed_meanwhile_is_not_overwritten(scene: Scene) -> None:
+    swap.refuse_changes_of_others(scene.root, scene.found, scene.staged / "base")
+    (scene.root / "etc/doorward/access.conf").write_text("another controller's")
+    with pytest.raises(FirewallError, match=r"/etc/doorward/access\.conf"):
+        swap.refuse_changes_of_others(scene.root, scene.found, scene.staged / "base")
+
+
+def test_what_cannot_be_written_leaves_the_old_files(scene: Scene) -> None:
+    shutil.rmtree(scene.root / "usr")
+    (scene.root / "usr").write_text("a file, where a folder is needed")
+    before = seen(scene.root)
+    with pytest.raises(OSError, match="usr"):
+        swap.write_beside(scene.root, scene.found, scene.staged / "new")
+    assert {name: old for name, old in seen(scene.root).items() if not name.endswith(".new")} == before

@@ -1,10 +1,10 @@
 """New files of the daemon under a dead man's switch.
 
 Whoever changes a host puts the new files into a folder, beside a copy of those that they were made from. apply() arms a
-rollback, swaps the files by renaming them, and restarts the daemon, so that what is proven is also what the next boot
-starts; the old files stay beside the new ones. confirm(), from a connection that came in through a fresh knock, removes
-them. Without it a shell script, which needs neither Python nor the archive, renames them back: at the deadline, and at
-the next boot before anything else of ours is started. Renaming needs no room, so a full disk keeps nobody out.
+rollback, swaps the files by renaming them, and restarts the daemon, or has it read access.conf again where no other file
+differs; the old files stay beside the new ones. confirm(), from a connection that came in through a fresh knock,
+removes them. Without it a shell script, which needs neither Python nor the archive, renames them back: at the deadline,
+and at the next boot before anything else of ours is started. Renaming needs no room, so a full disk keeps nobody out.
 
 The file `pending` holds the only valid token. A rollback renames it before it does anything: from there it can only
 go on, and is tried again until all of it is done.
@@ -20,12 +20,14 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.errors import FirewallError
 from doorward.firewall import tools
 from doorward.linux.files import replace_file, sync
+from doorward.linux.systemd import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ UNITS: Final = (DAEMON, *EXEC)
 _NEEDS_EXEC: Final = "doorward-exec is needed for"
 _ARCHIVE: Final = Path("usr/lib/doorward/doorward.pyz")
 _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/access.conf")
+_RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
 _KEPT: Final = "kept"  # the paths that have an old file beside them
 _WAITS: Final = "doorward-change"
@@ -169,7 +172,7 @@ class Swap:
                 put_in(self._root, found)
                 _systemctl("daemon-reload")
                 if starts:
-                    _serve(found, needs_exec=needs_exec)
+                    _serve(found, before, needs_exec=needs_exec)
             except (OSError, FirewallError) as error:
                 failure = error
             else:
@@ -419,17 +422,42 @@ def _is_served(now: Services, *, needs_exec: bool) -> bool:
     return set(now.running) == set(now.enabled) == wanted
 
 
-def _serve(found: Difference, *, needs_exec: bool) -> None:
+def _serve(found: Difference, before: Services, *, needs_exec: bool) -> None:
     """Have our units run, now and at boot, with the files that lie there now."""
     if needs_exec:  # before the daemon can open a command cycle that it has to close
         _systemctl("enable", *EXEC)
         _systemctl("restart", *EXEC)
     _systemctl("enable", DAEMON)
-    _systemctl("restart", *(["doorward-helper.socket"] if _SOCKET in found.all else []), DAEMON)
+    if _RELOADED.issuperset(found.all) and DAEMON in before.running:  # which also ends what a client had that is gone
+        _reload()
+    else:
+        _systemctl("restart", *(["doorward-helper.socket"] if _SOCKET in found.all else []), DAEMON)
     if not needs_exec:  # only now: until the daemon had the change it could open one
         for unit in EXEC:
             with contextlib.suppress(FirewallError):  # a host that has no such unit
                 _systemctl("disable", "--now", unit)
+
+
+def _reload() -> None:
+    """Have the daemon read access.conf, and wait until it has.
+
+    Raises:
+        FirewallError: it refuses the file, or says nothing.
+    """
+    before, until = _said(), time.monotonic() + _SECONDS
+    _systemctl("reload", DAEMON)
+    while (now := _said()) == before:
+        if time.monotonic() > until:
+            msg = f"{DAEMON} does not say that it has read access.conf again"
+            raise FirewallError(msg)
+        time.sleep(0.05)
+    if now.startswith(REFUSED):
+        msg = f"{DAEMON} refuses access.conf: see its log"
+        raise FirewallError(msg)
+
+
+def _said() -> str:
+    return _systemctl("show", "--property=StatusText", "--value", DAEMON)
 
 
 def _systemctl(*words: str) -> str:

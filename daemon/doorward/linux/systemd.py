@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 LISTEN_FDS_START: Final = 3
+REFUSED: Final = "refused"
+"""The first word of the status of a service whose last reload changed nothing."""
 
 
 def listen_fds(environment: Mapping[str, str]) -> dict[int, str]:

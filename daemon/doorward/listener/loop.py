@@ -33,7 +33,7 @@ from doorward.gate import Gate
 from doorward.gnupg import messages, remote
 from doorward.gnupg.remote import RemoteUnsealer
 from doorward.helper.remote import RemotePower
-from doorward.linux import privileges, seccomp
+from doorward.linux import privileges, seccomp, systemd
 from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
 from doorward.listener.tags import Tags
@@ -143,7 +143,7 @@ class Listener:
                 selector.register(self._unsealer, selectors.EVENT_READ, self._take_answers)
             self._log.info("listening for knocks on %s", described(self._configuration.settings))
             ready()
-            self._notify("READY=1\nSTATUS=listening")
+            self._tell_ready("listening")
             self._serve(selector)
         self._notify("STOPPING=1")
         self._stop()
@@ -436,6 +436,7 @@ class Listener:
     def _reload(self) -> None:
         """Adopt a new configuration completely, or keep the old one completely."""
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        status = "listening"
         try:
             new = configuration.parse(self._options, self._power.configure())
             descriptors = self._adopt(new)
@@ -444,6 +445,7 @@ class Listener:
                 self._log.error("%s", problem)
             self._log.error("the configuration is refused, the old one stays")
             self._reopen_audit_file()
+            status = f"{systemd.REFUSED}: the configuration from before stays"
         else:  # a failure from here on ends the listener: the helper uses the new one already
             self._configuration = new
             self._captures.follow(descriptors, new.settings, self._selector, self._take_packets)
@@ -455,7 +457,13 @@ class Listener:
             self._reopen_audit_file()
             self._report()
             self._log.info("the configuration was read again")
-        self._notify("READY=1\nSTATUS=listening")
+        self._tell_ready(status)
+
+    def _tell_ready(self, status: str) -> None:
+        """Tell the service manager what became of the configuration, and when: by it a reload is seen to have ended."""
+        now = time.time()
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
+        self._notify(f"READY=1\nSTATUS={status}; the files are as of {moment}.{int(now % 1 * 1e6):06d} UTC")
 
     def _adopt(self, new: Configuration) -> list[int]:
         """Have every part adopt a new configuration, the helper last: its answer puts it in force.

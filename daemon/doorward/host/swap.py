@@ -1,8 +1,8 @@
 """New files of the daemon under a dead man's switch.
 
 Whoever changes a host puts the new files into a folder, beside a copy of those that they were made from. apply() arms a
-rollback, swaps the files by renaming them, and restarts the daemon, or has it read access.conf again where no other file
-differs; the old files stay beside the new ones. confirm(), from a connection that came in through a fresh knock,
+rollback, swaps the files by renaming them, and restarts the daemon, or has it read access.conf again where no other
+file differs; the old files stay beside the new ones. confirm(), from a connection that came in by a fresh knock,
 removes them. Without it a shell script, which needs neither Python nor the archive, renames them back: at the deadline,
 and at the next boot before anything else of ours is started. Renaming needs no room, so a full disk keeps nobody out.
 

@@ -2,9 +2,9 @@
 
 ``run.py check`` is the fast part; ``run.py all`` is everything. The last line is ``N passed, N failed, N skipped``.
 Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types, suites that
-need the lab, with some precedence since they take longest, suites that start programs of other versions, and one that
-only computes, at the lowest priority. More lanes would not end sooner: two processors are busy all the time, and tests
-of a host that answers within a second begin to fail.
+need the lab, with some precedence since they take longest, suites that start programs of other versions and then roll
+out to hosts of their own, and one that only computes, at the lowest priority. More lanes would not end sooner: two
+processors are busy all the time, and tests of a host that answers within a second begin to fail.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def tool(name: str, *arguments: str, folder: Path = REPOSITORY) -> Suite:
 def tests(*folders: str, options: tuple[str, ...]) -> Suite:
     """The tests of some folders."""
     paths = [str(REPOSITORY / "tests" / folder) for folder in folders]
-    return Suite(" ".join(folders), (sys.executable, "-m", "pytest", "-q", *options, *paths), report=True)
+    command = (sys.executable, "-m", "pytest", "-q", "--durations=10", *options, *paths)
+    return Suite(" ".join(folders), command, report=True)
 
 
 SPREAD = ("--numprocesses=2", "--dist=worksteal")
@@ -131,6 +132,7 @@ ALL = (
     replace(tests("unit/collection", options=(*ALONE, "-m", "ansible")), lane=Lane.OTHERS),
     replace(tests("package", options=ALONE), lane=Lane.OTHERS),
     replace(tests("versions", options=ALONE), lane=Lane.OTHERS),
+    replace(tests("rollouts", options=ALONE), lane=Lane.OTHERS),
     # One seed: the same commit gives the same answer. `make fuzz` takes a new one each time.
     Suite(
         "fuzz",

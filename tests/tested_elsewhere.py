@@ -75,7 +75,7 @@ TESTED_BY: Final = {
     "helper/sources.py": "system/test_adopting.py",
     "host/audit.py": "system/test_audit_file.py",
     "host/causes.py": "system/test_firewall_commands.py",
-    "host/change.py": "playbooks/test_locked_out.py",
+    "host/change.py": "rollouts/test_locked_out.py",
     "host/commands.py": "system/test_firewall_commands.py",
     "host/firewall.py": "system/test_firewall_commands.py",
     "host/here.py": "property/test_spellings.py",

@@ -101,6 +101,8 @@ HOSTS = {
         Host("molecule-13", "debian-13", 31, user="ops", ssh_port=2222, socket_activated=True),
         Host("trial-12", "debian-12", 40),
         Host("trial-13", "debian-13", 41, user="ops", ssh_port=2222, socket_activated=True),
+        Host("change-12", "debian-12", 50),
+        Host("change-13", "debian-13", 51, user="ops", ssh_port=2222, socket_activated=True),
     )
 }
 DEMO = ("web", "db")

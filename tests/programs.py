@@ -23,6 +23,7 @@ PACKAGES: Final = {
     "apt-get": "apt",
     "bash": "bash",
     "cat": "coreutils",
+    "cp": "coreutils",
     "chmod": "coreutils",
     "chroot": "coreutils",
     "conntrack": "conntrack",

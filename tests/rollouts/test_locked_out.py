@@ -146,7 +146,7 @@ def test_a_controller_that_dies_a_reboot_and_reloads_of_systemd_change_nothing(
         words, env=controller.environment(), cwd="/", stdin=quiet, stdout=quiet, start_new_session=True
     )
     end = time.monotonic() + 120
-    waits = "test -e /etc/doorward/change/pending && systemctl is-active --quiet doorward-change && echo yes || :"
+    waits = "test -e /etc/doorward/change/pending && systemctl is-active --quiet doorward-change-wait && echo yes || :"
     while not all(trial.console("sh", "-c", waits).strip() for trial in both):
         assert time.monotonic() < end
         time.sleep(0.2)

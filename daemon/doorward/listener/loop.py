@@ -49,7 +49,7 @@ from doorward.wire.doorward import SKEW_SECONDS
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from doorward.capture import Capture
     from doorward.config.settings import DaemonSettings
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from doorward.crypto.doorward import Pair
     from doorward.gate import PairKey, Verdict
     from doorward.gnupg.messages import Keyring, Outcome
+    from doorward.helper.messages import Way
     from doorward.linux.signals import Alarm
     from doorward.linux.systemd import Notifier
     from doorward.processes.configuration import Configuration
@@ -103,6 +104,7 @@ class Listener:
         self._limiter = record_line.Limiter()
         self._running = True
         self._lost: HelperError | None = None
+        self._deaf = ""  # the logged reason why knocks are not heard otherwise
         self._power = RemotePower(channel, PATIENCE)
         self._orders = ExecClient(orders)
         self._configuration = configuration.parse(options, self._power.configure())
@@ -110,7 +112,9 @@ class Listener:
         self._unsealer: RemoteUnsealer | None = None
         with contextlib.ExitStack() as opened:  # a start that fails closes it
             opened.callback(self._selector.close)
-            self._captures = Captures(self._power.adopt(), self._configuration.settings)
+            descriptors, self._way = self._power.adopt()
+            self._configuration = self._configuration.heard(server=self._way.server)
+            self._captures = Captures(descriptors, self._configuration.settings)
             opened.callback(self._captures.close)
             self._begun = self._begin()
             self._replay = self._open_replay()
@@ -141,7 +145,7 @@ class Listener:
                 selector.register(self._orders.channel, selectors.EVENT_READ, lambda: self._follow_orders(selector))
             if self._unsealer is not None:
                 selector.register(self._unsealer, selectors.EVENT_READ, self._take_answers)
-            self._log.info("listening for knocks on %s", described(self._configuration.settings))
+            self._report_way()
             ready()
             self._notify("READY=1\nSTATUS=listening")
             self._serve(selector)
@@ -296,7 +300,8 @@ class Listener:
         self._tags.follow(self._gate, time.time())
         for suppressed in self._limiter.summary():
             self._log.warning("%s", record_line.line(suppressed), extra={VERDICT: suppressed})
-        self._count_refused()
+        if self._count_refused():
+            self._hear_otherwise()
         self._count_dropped()
         lost = self._log.take_lost()
         if lost:
@@ -317,12 +322,41 @@ class Listener:
         if dropped:
             self._counters.dropped += dropped
             self._log.warning("%d packets were dropped by the kernel: the receive buffer had no room", dropped)
-        self._published.write(self._counters)
+        self._published.write(self._counters, self._heard)
 
-    def _count_refused(self) -> None:
-        """Ask how many packets the kernel gate refused, where there is one."""
-        if self._configuration.clients and self._configuration.settings.udp_server is not None:
-            self._counters.refused = self._power.refused()
+    def _count_refused(self) -> bool:
+        """Ask how many packets the kernel gate refused, where there is one; return whether the UDP server is deaf."""
+        if not self._configuration.clients or self._configuration.settings.udp_server is None:
+            return False
+        refused = self._power.refused()
+        self._counters.refused = refused.count
+        return refused.deaf
+
+    def _hear_otherwise(self) -> None:
+        """Hear knocks that the UDP server does not hear any more, as the helper has found out."""
+        try:
+            descriptors, self._way = self._power.hear_otherwise()
+        except RefusedConfigError as error:
+            if self._deaf != str(error):  # once, not every second
+                self._log.error("capture: KNOCKS MAY NOT BE HEARD: %s", error)
+            self._deaf = str(error)
+            return
+        self._configuration = self._configuration.heard(server=self._way.server)
+        self._take_up(descriptors)
+        self._report_way()
+
+    def _take_up(self, descriptors: Sequence[int]) -> None:
+        """Read these sources of packets from now on; the kernel is told all tags again, since its gate may be new."""
+        self._captures.follow(descriptors, self._configuration.settings, self._selector, self._take_packets)
+        self._tags = Tags(self._power, self._log)
+
+    @property
+    def _heard(self) -> str:
+        """How knocks are heard, and why, for the log and `doorward status`."""
+        return f"{described(self._configuration.settings)}: {self._way.why}"
+
+    def _report_way(self) -> None:
+        self._log.info("listening for knocks on %s", self._heard)
 
     def _prune(self) -> None:
         try:
@@ -438,29 +472,31 @@ class Listener:
         self._notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
             new = configuration.parse(self._options, self._power.configure())
-            descriptors = self._adopt(new)
+            descriptors, way = self._adopt(new)
         except (RefusedConfigError, ConfigError, CaptureError, OpenPgpError) as error:
             for problem in str(error).splitlines():
                 self._log.error("%s", problem)
             self._log.error("the configuration is refused, the old one stays")
             self._reopen_audit_file()
         else:  # a failure from here on ends the listener: the helper uses the new one already
-            self._configuration = new
-            self._captures.follow(descriptors, new.settings, self._selector, self._take_packets)
+            heard, self._way = self._heard, way
+            self._configuration = new.heard(server=way.server)
+            self._take_up(descriptors)
             self._replace_gate(self._unsealer)
-            self._tags = Tags(self._power, self._log)  # tells all again: the gate of the kernel may be a new one
             self._tags.follow(self._gate, time.time())
             self._orders.reread()
             self._alerting = self._make_alerting()
             self._reopen_audit_file()
             self._report()
+            if self._heard != heard:
+                self._report_way()
             self._log.info("the configuration was read again")
         self._notify("READY=1\nSTATUS=listening")
 
-    def _adopt(self, new: Configuration) -> list[int]:
+    def _adopt(self, new: Configuration) -> tuple[list[int], Way]:
         """Have every part adopt a new configuration, the helper last: its answer puts it in force.
 
-        Returns the descriptors of all sources of packets.
+        Returns the descriptors of all sources of packets, and how they hear knocks.
 
         Raises:
             CaptureError, OpenPgpError, RefusedConfigError: a part refuses it, and nothing has changed.

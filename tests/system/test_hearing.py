@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -9,11 +10,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from doorward.firewall import kernel_gate
+from doorward.listener.copies import COPIES_MAX, MOMENT
+from system import netns
 from system.doorwardd import (
     ACCESS,
     command,
@@ -29,9 +33,10 @@ from system.doorwardd import (
 from system.other_firewalls import ADMIT, OTHERS, shell
 from system.test_kernel_gate import received_before_a_planted_one, tags, wire
 from system.two_ends import Ends, acquainted
+from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from system.doorwardd import Running
@@ -205,3 +210,84 @@ def test_a_server_that_was_killed_leaves_no_port_behind_for_a_daemon_that_captur
                 send(ends.client, tag + bytes(TAGGED - 8), ends.host.ipv4)
             next_one.wait_for("reason=hmac", 3)
             assert received_before_a_planted_one(replies, ends) == []
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> Iterator[tuple[Ends, str]]:
+    """Ends on a switch that learns nothing, with a second interface of the host: it hears each packet another time."""
+    with contextlib.ExitStack() as stack:
+        names = ("switch", "host", "client", "outsider")
+        switch, *members = (stack.enter_context(netns.namespace(one, at)) for at, one in enumerate(names))
+        switch.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "stp_state", "0")
+        switch.run("ip", "link", "set", "br0", "type", "bridge", "ageing_time", "0")
+        switch.run("ip", "link", "set", "br0", "up")
+        for member in members:
+            netns.plug(member, switch)
+        host = members[0]
+        host.run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "p1-eth1", "netns", switch.name)
+        switch.run("ip", "link", "set", "p1-eth1", "master", "br0", "up")
+        host.run("ip", "link", "set", "eth1", "up")
+        ends = stack.enter_context(acquainted((host, members[1], members[2]), tmp_path))
+        used_store(ends.folder)
+        yield ends, "ENABLE_PCAP_PROMISC Y\n"
+
+
+def made_by(ends: Ends, kind: str) -> bytes:
+    """A good packet of a format that was not sent yet."""
+    if kind == "fwknop":
+        return payload(message(text=f"{ends.client.ipv4},tcp/22", time=int(time.time())), KEYS)
+    saved = ends.home / "packet"
+    ends.doorward("knock", "-n", "web1", "-A", "tcp/22", "-B", str(saved), "--test")
+    return base64.b64decode(saved.read_bytes())
+
+
+@contextlib.contextmanager
+def sending(ends: Ends) -> Iterator[Callable[[bytes], object]]:
+    """A function that sends packets from one port."""
+    with ends.client.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect((ends.host.ipv4, 62201))
+        yield sender.send
+
+
+def duplicates(ends: Ends) -> int:
+    count: int = (status(ends)["packets"] or {}).get("duplicates", 0)
+    return count
+
+
+@pytest.mark.parametrize("kind", ["doorward1", "fwknop"])
+def test_a_packet_that_two_interfaces_hear_is_one_knock_and_no_attack(twice: tuple[Ends, str], kind: str) -> None:
+    ends, config = twice
+    with doorwardd(ends.host, ends.folder, ends.access + ACCESS, f"{ends.config}{config}") as daemon:
+        with sending(ends) as sent:
+            good = made_by(ends, kind)
+            sent(good)
+            daemon.wait_for("reason=granted")
+            assert eventually(lambda: duplicates(ends) == 1)
+            time.sleep(MOMENT)
+            sent(good)
+            daemon.wait_for("reason=replay", 2)  # the attacker's own packet is heard twice too
+        assert duplicates(ends) == 1
+        send(ends.client, made := made_by(ends, kind), ends.host.ipv4)
+        daemon.wait_for("reason=granted", 2)
+        send(ends.client, made, ends.host.ipv4)
+        daemon.wait_for("reason=replay", 4)
+        assert len([line for line in daemon.verdicts if "granted" in line]) == 2
+
+
+@pytest.mark.parametrize(("kind", "way"), [("doorward1", SERVER), ("doorward1", PASSIVE), ("fwknop", PASSIVE)])
+def test_a_few_copies_at_once_are_no_attack_and_many_are(ends: Ends, kind: str, way: str) -> None:
+    config = "ENABLE_UDP_SERVER Y\n" if way == SERVER else ""
+    with doorwardd(ends.host, ends.folder, ends.access + ACCESS, f"{ends.config}{config}") as daemon:
+        assert way in daemon.wait_for("listening for knocks")
+        with sending(ends) as sent:
+            good = made_by(ends, kind)
+            for _ in range(1 + COPIES_MAX):
+                sent(good)
+            daemon.wait_for("reason=granted")
+            assert eventually(lambda: duplicates(ends) == COPIES_MAX)
+            assert len(daemon.verdicts) == 1
+            for _ in range(5):
+                sent(good)
+            daemon.wait_for("reason=replay", 5)
+        assert eventually(lambda: status(ends)["packets"]["replay"] == 5)
+        assert status(ends)["packets"]["granted"] == 1

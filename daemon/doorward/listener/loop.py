@@ -36,6 +36,7 @@ from doorward.helper.remote import RemotePower
 from doorward.linux import privileges, seccomp
 from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
+from doorward.listener.copies import Copies
 from doorward.listener.tags import Tags
 from doorward.processes import configuration
 from doorward.record import fwknop
@@ -43,7 +44,7 @@ from doorward.record import line as record_line
 from doorward.record.audit_file import VERDICT, AuditFile, of_either
 from doorward.record.counters import Counters, Published, counters_beside
 from doorward.replay import Past, ReplayStore
-from doorward.values import LogStyle
+from doorward.values import LogStyle, Reason
 from doorward.wire.doorward import SKEW_SECONDS
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ if TYPE_CHECKING:
     from doorward.linux.systemd import Notifier
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
-    from doorward.values import Execution, Grant
+    from doorward.values import Datagram, Execution, Grant
 
+_BEFORE_REPLAY: Final = frozenset(record_line.CHEAP) - {Reason.REPLAY}  # of packets that are not kept in mind
 _BATCH: Final = 64  # datagrams between two checks of signals and clock
 _TICK: Final = 1.0  # seconds between two updates of watchdog, counters and suppressed lines
 _USUAL_STORE: Final = STATE_FOLDER / "replay.db"
@@ -102,6 +104,7 @@ class Listener:
         self._alarm = alarm
         self._counters = Counters()
         self._limiter = record_line.Limiter()
+        self._copies = Copies()
         self._running = True
         self._lost: HelperError | None = None
         self._deaf = ""  # the logged reason why knocks are not heard otherwise
@@ -195,11 +198,25 @@ class Listener:
             if datagram is None:
                 self._running = self._running and not capture.ended
                 return
-            self._settle(self._gate.take(datagram, time.time()))
+            verdict = self._gate.take(datagram, time.time())
+            if not self._is_copy(datagram, verdict):
+                self._settle(verdict)
             if self._configuration.settings.pcap_file is not None:
                 self._await_answers()
             if not self._running:
                 return
+
+    def _is_copy(self, datagram: Datagram, verdict: Verdict | None) -> bool:
+        """Whether a packet is one that the kernel has just shown already: it is counted, and has no line."""
+        if self._configuration.settings.pcap_file is not None or (verdict and verdict.reason in _BEFORE_REPLAY):
+            return False
+        now = time.monotonic()
+        if verdict is None or verdict.reason is not Reason.REPLAY:
+            self._copies.note(datagram, now)
+            return False
+        copy = self._copies.is_one(datagram, now)
+        self._counters.duplicates += copy
+        return copy
 
     def _await_answers(self) -> None:
         """Wait for gpg: a capture file must not end before its packets have verdicts."""

@@ -15,21 +15,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DROPPED: Final = "dropped"
+DUPLICATES: Final = "duplicates"
 REFUSED: Final = "refused_in_kernel"
 HEARD: Final = "heard"
 _HEARD_MAX: Final = 500  # characters
 _SIZE: Final = 2048  # bytes; always the same, so that one write replaces all
-_WORDS: Final = frozenset({*map(str, Reason), DROPPED, REFUSED})
+_WORDS: Final = frozenset({*map(str, Reason), DROPPED, REFUSED, DUPLICATES})
 
 
 class Counters:
-    """How many packets got which verdict, how many the kernel dropped, and how many its gate refused."""
+    """How many packets got which verdict, the kernel dropped, its gate refused, or it showed another time."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self._counts = dict.fromkeys(Reason, 0)
         self.dropped = 0
         self.refused = 0
+        self.duplicates = 0
 
     def count(self, reason: Reason) -> None:
         """Count one verdict."""
@@ -43,7 +45,7 @@ class Counters:
     def seen(self) -> dict[str, int]:
         """The counts that are not zero, by the reason's word; behind them packets that have no verdict."""
         counts = {reason.value: count for reason, count in self._counts.items()}
-        counts |= {DROPPED: self.dropped, REFUSED: self.refused}
+        counts |= {DROPPED: self.dropped, REFUSED: self.refused, DUPLICATES: self.duplicates}
         return {word: count for word, count in counts.items() if count}
 
 

@@ -42,12 +42,12 @@ def test_every_counter_fits_into_the_file(tmp_path: Path) -> None:
     counters, writer = Counters(), Published(tmp_path / "counters.json")
     counters._counts = dict.fromkeys(Reason, 2**64)  # noqa: SLF001  more than a machine can count to
     counters.dropped = 2**64
-    counters.refused = 2**64
+    counters.refused = counters.duplicates = 2**64
     writer.write(counters, HEARD + "x" * 4096)
     writer.close()
     found = published(tmp_path / "counters.json")
     assert found is not None
-    assert found[0] == dict.fromkeys([*map(str, Reason), "dropped", "refused_in_kernel"], 2**64)
+    assert found[0] == dict.fromkeys([*map(str, Reason), "dropped", "refused_in_kernel", "duplicates"], 2**64)
     assert found[1].startswith(HEARD), "a text without an end is cut"
 
 

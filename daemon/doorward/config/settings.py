@@ -349,7 +349,9 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "SYSLOG_FACILITY": Setting("syslog_facility", _facility),
     "ENABLE_PCAP_PROMISC": Setting("promiscuous", convert.boolean),
     "PCAP_FILE": Setting("pcap_file", convert.path, "the daemon ends at the end of the file"),
-    "ENABLE_UDP_SERVER": Setting("udp_server", convert.boolean),
+    "ENABLE_UDP_SERVER": Setting(
+        "udp_server", convert.boolean, "not written, it is automatic where no stanza has keys of fwknop's format"
+    ),
     "UDPSERV_PORT": Setting("udp_server_port", convert.port),
     "ENABLE_TCP_SERVER": Setting("tcp_server", convert.boolean, "the connection is read, not only accepted"),
     "TCPSERV_PORT": Setting("tcp_server_port", convert.port),

@@ -79,7 +79,7 @@ class Watcher:
         if not self._watching or self.obstacle or now < self._next:
             return
         interfaces = socket.if_nameindex()
-        if not (self._changed or interfaces != self._interfaces or legacy.in_use()):
+        if not (self._changed or interfaces != self._interfaces or legacy.is_used()):
             return
         self._changed, self._interfaces = False, interfaces
         found = way(self._found)
@@ -93,7 +93,7 @@ def _obstacle(found: Configuration) -> str | None:
     vrf = _vrf()
     if vrf is not None:
         return f"{vrf} is a VRF, where a server hears nothing"
-    if legacy.in_use():
+    if legacy.is_used():
         return "tables of iptables-legacy are in use, which report no changes"
     chosen = found.settings
     try:

@@ -223,9 +223,16 @@ def unceasing(ends: Ends, packets: Callable[[], Iterator[bytes]]) -> Iterator[No
         thread.join(30)
 
 
-@pytest.mark.parametrize(("way", "mode"), [(SERVER, "guard"), (SERVER, "observe"), (PASSIVE, "guard")])
-def test_the_host_sends_no_byte_back_running_restarting_or_killed(ends: Ends, way: str, mode: str) -> None:
+UNTRACKED = "table inet theirs { chain pre { type filter hook prerouting priority -400; udp dport 62201 notrack; }; }"
+
+
+@pytest.mark.parametrize(
+    ("way", "mode", "theirs"),
+    [(SERVER, "guard", ""), (SERVER, "observe", ""), (SERVER, "observe", UNTRACKED), (PASSIVE, "guard", "")],
+)
+def test_the_host_sends_no_byte_back_running_restarting_or_killed(ends: Ends, way: str, mode: str, theirs: str) -> None:
     """Packets come all the time; `observe` closes nothing, so that only the gate is there to be silent."""
+    ends.host.nft(theirs)
     config = f"FIREWALL_MODE {mode}\n"
     with wire(ends.client) as heard, serving(ends, way, config=config) as daemon:
         good = knock(ends)

@@ -110,13 +110,13 @@ class Listener:
         self._deaf = ""  # the logged reason why knocks are not heard otherwise
         self._power = RemotePower(channel, PATIENCE)
         self._orders = ExecClient(orders)
-        self._configuration = configuration.parse(options, self._power.configure())
+        self._asked = configuration.parse(options, self._power.configure())  # with what its settings leave open
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._unsealer: RemoteUnsealer | None = None
         with contextlib.ExitStack() as opened:  # a start that fails closes it
             opened.callback(self._selector.close)
             descriptors, self._way = self._power.adopt()
-            self._configuration = self._configuration.heard(server=self._way.server)
+            self._configuration = self._asked.heard(server=self._way.server)
             self._captures = Captures(descriptors, self._configuration.settings)
             opened.callback(self._captures.close)
             self._begun = self._begin()
@@ -358,7 +358,7 @@ class Listener:
                 self._log.error("capture: KNOCKS MAY NOT BE HEARD: %s", error)
             self._deaf = str(error)
             return
-        self._configuration = self._configuration.heard(server=self._way.server)
+        self._configuration = self._asked.heard(server=self._way.server)
         self._take_up(descriptors)
         self._report_way()
 
@@ -496,7 +496,7 @@ class Listener:
             self._log.error("the configuration is refused, the old one stays")
             self._reopen_audit_file()
         else:  # a failure from here on ends the listener: the helper uses the new one already
-            heard, self._way = self._heard, way
+            heard, self._way, self._asked = self._heard, way, new
             self._configuration = new.heard(server=way.server)
             self._take_up(descriptors)
             self._replace_gate(self._unsealer)

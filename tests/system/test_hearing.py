@@ -158,7 +158,7 @@ def test_where_there_is_a_vrf_knocks_are_captured_from_then_on(ends: Ends, tmp_p
         opens(ends, daemon)
         (shown / "blue").mkdir()
         (shown / "blue/uevent").write_text("DEVTYPE=vrf\nINTERFACE=blue\nIFINDEX=9\n")
-        ends.host.run("ip", "link", "add", "blue", "type", "dummy")
+        ends.host.run("ip", "link", "add", "blue", "type", "veth", "peer", "name", "red")
         assert f"{PASSIVE}blue is a VRF" in daemon.wait_for("listening for knocks", 2)
         opens(ends, daemon, 2)
 

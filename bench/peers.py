@@ -152,6 +152,10 @@ def _doorwardd_public(host: Namespace, folder: Path, access: str, extra: str = "
     return _doorwardd(host, folder, access, f"HOST_KEY_FILE {file};\n{extra}")
 
 
+def _doorwardd_bpf(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
+    return _doorwardd_public(host, folder, access, "ENABLE_UDP_SERVER N;\n")
+
+
 def _doorwardd_nft(host: Namespace, folder: Path, access: str) -> subprocess.Popen[bytes]:
     return _doorwardd_public(host, folder, access, f"ENABLE_UDP_SERVER Y;\nUDPSERV_PORT {KNOCK_PORT};\n")
 
@@ -186,7 +190,7 @@ PEERS = (
 
 GATED = (  # the format doorward 1 behind each of its gates in the kernel
     Peer("doorwardd-public-nft", _doorwardd_nft, public_keys=True),
-    Peer("doorwardd-public-bpf", _doorwardd_public, public_keys=True),
+    Peer("doorwardd-public-bpf", _doorwardd_bpf, public_keys=True),
 )
 
 

@@ -222,7 +222,7 @@ class Unserved(enum.Enum):
     NETWORK = enum.auto()  # a network as source, and no MAX_PREFIX4 or MAX_PREFIX6 for it
     NETWORK_BESIDE = enum.auto()  # a network beside NAT, REQUIRE_OS, ENABLE_DESTINATION_RULE or a command cycle
     EVERYTHING = enum.auto()  # all services of OPEN_PORTS, and there are none
-    TWO_SOURCES = enum.auto()  # two sources for a command or a command cycle, which take one
+    TWO_SOURCES = enum.auto()  # two sources for a command, which takes one
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ class Verdict(NamedTuple):
     execution: Execution | None = None
     signer: str | None = None  # the fingerprint of an OpenPGP packet's signer, where gpg found the signature good
     name: str | None = None  # of the client, or of the stanza
-    second: Grant | None = None  # for the other family of addresses
+    second: Grant | Execution | None = None  # for the other family of addresses
+    other: Denial | None = None  # of one of two sources, where the other one is let in
 
     @property
     def granted(self) -> bool:
@@ -523,7 +524,8 @@ class Gate:
     ) -> Verdict:
         """The verdict of a new message, its effect done.
 
-        A one-time code is used up by what would be granted otherwise, and by nothing else.
+        Of two sources each is decided for itself, as if two packets had named them: the client cannot know which
+        families the stanza lets in. A one-time code is used up by what would be granted otherwise, and by nothing else.
         """
         datagram = packet.datagram
         origin, destination = address(datagram.origin), address(datagram.destination)
@@ -532,22 +534,24 @@ class Gate:
         name, key = (None, None) if client is None else (client.name, client.key)
         facts = Facts(stanza, wish, origin, destination, packet.now, max_age, permissions, forwarded, name, key)
         told = Verdict(None, datagram, stanza.number, wish.user, signer=signer, name=name or stanza.name)
-        decision = policy.decide(facts)
-        second = None if wish.second is None else policy.decide(replace(facts, wish=_of_the_second(wish)))
-        for one in (decision, second):
-            if one is not None and not isinstance(one, Grant | Execution):
-                return told._replace(denial=one)
+        each = (wish,) if wish.second is None else (wish, _of_the_second(wish))
+        decisions = [policy.decide(replace(facts, wish=one)) for one in each]
+        allowed = [one for one in decisions if isinstance(one, Grant | Execution)]
+        refused = [one for one in decisions if not isinstance(one, Grant | Execution)]
+        if not allowed:
+            return told._replace(denial=refused[0])
         denial = None if client is None else self._refuse_code(stanza, client, wish.code, packet.now)
         if denial is not None:
             return told._replace(denial=denial)
-        if isinstance(decision, Execution):
-            return told._replace(denial=self._do_execute(decision), execution=decision)
-        assert isinstance(decision, Grant)  # noqa: S101  a denial was returned above
-        denial = self._do_open(decision)
-        if isinstance(second, Grant):
-            denial = denial or self._do_open(second, f"{decision.source} is let in, and not the other")
-            return told._replace(denial=denial, grant=decision, second=second)
-        return told._replace(denial=denial, grant=decision)
+        return self._do(told._replace(other=refused[0] if refused else None), *allowed)
+
+    def _do(self, told: Verdict, first: Grant | Execution, second: Grant | Execution | None = None) -> Verdict:
+        """Have what was decided take effect; the verdict then."""
+        denial = self._do_one(first)
+        if second is not None:
+            denial = denial or self._do_one(second, f"{first.source} is let in, and not the other")
+        done = told._replace(denial=denial, second=second)
+        return done._replace(grant=first) if isinstance(first, Grant) else done._replace(execution=first)
 
     def _refuse_code(self, stanza: Stanza, client: Client, code: int | None, now: float) -> Denial | None:
         """Why a stanza does not accept a one-time code, None where it does or wants none."""
@@ -558,19 +562,17 @@ class Gate:
         except ReplayError as error:
             return StoreFailed(str(error))
 
-    def _do_open(self, grant: Grant, before: str = "") -> Denial | None:
-        """Have a grant opened; `before` says what has been done, should it fail."""
+    def _do_one(self, decision: Grant | Execution, before: str = "") -> Denial | None:
+        """Have a grant opened, or commands run; `before` says what has been done, should it fail."""
         try:
-            self._open_grant(grant)
+            if isinstance(decision, Grant):
+                self._open_grant(decision)
+            else:
+                self._execute(decision)
         except FirewallError as error:
             return FirewallFailed(": ".join(filter(None, (before, str(error)))))
-        return None
-
-    def _do_execute(self, execution: Execution) -> Denial | None:
-        try:
-            self._execute(execution)
         except HelperError as error:
-            return CommandFailed(str(error))
+            return CommandFailed(": ".join(filter(None, (before, str(error)))))
         return None
 
 

@@ -174,7 +174,7 @@ def _form(facts: Facts) -> Denial | None:
     if is_command and command_of(stanza, wish.command or "") is None:
         return UnknownCommand(wish.command or "")
     refused = {
-        Unserved.TWO_SOURCES: wish.second is not None and (stanza.cycle is not None or is_command),
+        Unserved.TWO_SOURCES: wish.second is not None and is_command,
         Unserved.EVERYTHING: wish.services is None and not _asked(facts),
     }
     if wish.seconds > longest(stanza, wish):

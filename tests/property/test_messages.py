@@ -25,11 +25,13 @@ from doorward.helper.messages import (
     Configuration,
     Configure,
     Done,
+    HearOtherwise,
     Open,
     OpenAudit,
     Refused,
     RefusedPackets,
     Tags,
+    Way,
 )
 from doorward.linux.seqpacket import MESSAGE_MAX
 from doorward.values import COMMAND_MAX, GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, PublicKey, Service
@@ -96,10 +98,12 @@ tags = st.builds(
     st.lists(st.binary(min_size=8, max_size=8), max_size=9).map(b"".join),
     st.booleans(),
 )
-requests = st.sampled_from([Configure(), Adopt(), OpenAudit(), AskRefused()]) | st.builds(Open, grants) | tags
+bare = st.sampled_from([Configure(), Adopt(), OpenAudit(), AskRefused(), HearOtherwise()])
+requests = bare | st.builds(Open, grants) | tags
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
-counts = st.builds(RefusedPackets, st.integers(0, (1 << 63) - 1))
-replies = st.sampled_from([Configuration(), Adopted(), Done(), Audit()]) | st.builds(Refused, texts) | counts
+counts = st.builds(RefusedPackets, st.integers(0, (1 << 63) - 1), st.booleans())
+adopted = st.builds(Adopted, st.builds(Way, st.booleans(), texts))
+replies = st.sampled_from([Configuration(), Done(), Audit()]) | st.builds(Refused, texts) | counts | adopted
 
 
 @given(requests)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from doorward.crypto.one_time_code import code, step_of
-from doorward.denials import CodeDenied, CodeFault, ServiceClosed, StoreFailed
+from doorward.denials import CodeDenied, CodeFault, ServiceClosed, StoreFailed, WrongSource
 from doorward.errors import ReplayError
 from doorward.gate import Gate, Verdict
 from doorward.record import fwknop as fwknop_log
 from doorward.record import line as record_line
 from doorward.replay import Past, ReplayStore, ReplayView
-from doorward.values import Reason, Secret, Service
+from doorward.values import Networks, Reason, Secret, Service
 from doorward.wire.doorward import Ports
 from unit.making import NOW, Door, Memory, datagram
 from unit.test_gate_doorward import HOST, PHONE, SOURCE6, clients, message, packet
@@ -116,6 +117,15 @@ def test_two_sources_need_one_code(store: ReplayStore) -> None:
     door = Door()
     assert knock(made(store, door), second=SOURCE6).granted
     assert len(door.grants) == 2
+
+
+def test_a_code_is_used_for_the_source_that_is_let_in_and_by_none_that_is_not(store: ReplayStore) -> None:
+    inside = Networks.of([ipaddress.ip_network("0.0.0.0/0")])
+    gate = made(store, None, replace(STANZA, source=inside))
+    assert knock(gate, source=SOURCE6).denial == WrongSource(SOURCE6)
+    verdict = knock(gate, second=SOURCE6)
+    assert (verdict.granted, verdict.other) == (True, WrongSource(SOURCE6))
+    assert knock(gate, second=SOURCE6).denial == CodeDenied(CodeFault.USED)
 
 
 def test_a_thousand_guesses_leave_the_door_closed_and_its_owner_gets_in(store: ReplayStore) -> None:

@@ -132,19 +132,34 @@ def test_a_range_is_every_port_of_it() -> None:
     assert judge(packet(asked)).reason is Reason.SERVICES
 
 
-def test_two_sources_are_let_in_or_none() -> None:
+def test_of_two_sources_each_is_let_in_as_if_it_came_alone() -> None:
     door = Door()
     both = message(second=SOURCE6, services=SSH_ONLY)
     verdict = judge(packet(both), door=door)
     assert [grant.source for grant in door.grants] == [SOURCE, SOURCE6]
     assert " source=192.0.2.7 second_source=2001:db8::7 " in record_line.line(verdict)
     assert len(fwknop_log.entries(verdict, NOW)) == 3, "fwknopd would have one line for each, after the heading"
-    door = Door()
-    inside = Networks.of([ipaddress.ip_network("192.0.2.0/24")])
-    assert judge(packet(both), clients(source=inside), door=door).denial == WrongSource(SOURCE6)
-    cycle = Cycle("/bin/true", None, None)
-    assert judge(packet(both), clients(cycle=cycle), door=door).denial == NotServed(Unserved.TWO_SOURCES)
-    assert not door.grants
+    everywhere4 = Networks.of([ipaddress.ip_network("0.0.0.0/0")])
+    elsewhere = Networks.of([ipaddress.ip_network("192.0.2.8/29")])
+    for inside, came, let_in in (
+        (everywhere4, ORIGIN, [SOURCE]),
+        (Networks.of([SOURCE6_NETWORK]), ORIGIN6, [SOURCE6]),
+        (elsewhere, bytes([192, 0, 2, 9]), []),
+    ):
+        door = Door()
+        verdict = judge(datagram(packet(both), came), clients(source=inside), door=door)
+        assert [grant.source for grant in door.grants] == let_in
+        assert verdict.granted == bool(let_in)
+        refused = SOURCE6 if let_in == [SOURCE] else SOURCE
+        assert f"{refused} is not in SOURCE" in record_line.line(verdict)
+        assert (verdict.denial or verdict.other) == WrongSource(refused)
+
+
+def test_a_command_cycle_runs_for_each_of_two_sources() -> None:
+    run: list[Execution] = []
+    verdict = judge(packet(message(second=SOURCE6)), clients(cycle=Cycle("/bin/true", None, None)), execute=run.append)
+    assert [one.source for one in run] == [SOURCE, SOURCE6]
+    assert " source=192.0.2.7 second_source=2001:db8::7 command=cycle" in record_line.line(verdict)
 
 
 def test_a_failure_at_the_second_source_says_what_is_open() -> None:

@@ -35,12 +35,18 @@ def test_a_network_is_let_in_where_the_stanza_says_how_wide() -> None:
     assert [grant.prefix for grant in door.grants] == [28, None]
 
 
+def test_a_network_that_is_too_wide_keeps_the_other_source_from_nothing() -> None:
+    door = Door()
+    verdict = judge(packet(message(source=V4, prefix=24, second=V6, second_prefix=63)), WIDE, door=door)
+    assert ([grant.whence for grant in door.grants], verdict.other) == (["192.0.2.0/24"], PrefixTooWide(63, 64))
+    assert "the other source is not let in: a network with a prefix of 63" in record_line.line(verdict)
+
+
 @pytest.mark.parametrize(
     ("asked", "stanza", "denial"),
     [
         ({"prefix": 23}, {}, PrefixTooWide(23, 24)),
         ({"source": V6, "prefix": 63}, {}, PrefixTooWide(63, 64)),
-        ({"prefix": 24, "second": V6, "second_prefix": 63}, {}, PrefixTooWide(63, 64)),
         ({"prefix": 24}, {"max_prefix4": None}, NotServed(Unserved.NETWORK)),
         ({"source": V6, "prefix": 127}, {"max_prefix6": None}, NotServed(Unserved.NETWORK)),
         ({"prefix": 24}, {"source": Networks.of([ipaddress.ip_network("192.0.2.0/25")])}, WrongSource(V4)),

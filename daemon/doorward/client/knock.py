@@ -1,8 +1,9 @@
-"""`doorward knock`: one packet to each family of the host, one for both, or only shown."""
+"""`doorward knock`: one packet to each family of the host, or only shown; with key pairs each of them is for both."""
 
 from __future__ import annotations
 
 import binascii
+import contextlib
 import errno
 import os
 import stat
@@ -16,7 +17,7 @@ from doorward.client.packet import PublicKeys, build, parts
 from doorward.client.profile import Carrier, SourceRule
 from doorward.client.request import PORT, KeySearch, Saved, request
 from doorward.client.send import http_request, send, unsent
-from doorward.client.sources import Candidates, Named
+from doorward.client.sources import Candidates, Named, beside
 from doorward.errors import ClientError, RootError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def knock(
 ) -> None:
     """Send a packet to the first reachable address of each family of the host; in a test show and send nothing.
 
-    Both families, because the connection afterwards may use either, and a packet names one source. `arguments`
+    Both families, because the connection afterwards may use either, and one of the packets may get lost. `arguments`
     has the command line's test, save_packet and save_packet_append; `saved` is the file's part of the profile.
     `ready` is called once nothing is missing for a packet, and before one is sent.
 
@@ -61,7 +62,8 @@ def knock(
     if isinstance(asked.keys, PublicKeys) and (profile.command is not None or asked.code is not None):
         failures = _to_first(found, asked, outside, arguments)
     else:
-        failures = [_to_one(way, asked, outside, arguments) for way in found]
+        others = [] if _is_of_one_family(asked) else _asking(found, asked.profile, outside)
+        failures = [_to_one(way, asked, outside, arguments, others) for way in found]
     if None not in failures:
         raise ClientError("; ".join(text for text in failures if text))
 
@@ -137,13 +139,12 @@ def _to_first(found: list[Way], asked: Request, outside: Outside, arguments: Sim
     """
     failures: list[str | None] = []
     for way in found:
-        others = [other for other in found if other is not way] if asked.profile.command is None else []
+        others = [] if _is_of_one_family(asked) else [other for other in found if other is not way]
         second = next((each for other in others for each in _first_sources(other, asked, outside)), None)
-        both = second is not None and asked.nat.target is None
         try:
             for source in _sources(way, asked, outside)[:1]:
                 for part in parts(asked, source):
-                    _ask_for(source, way, part, outside, arguments, second=second if both and source else None)
+                    _ask_for(source, way, part, outside, arguments, second=second if source else None)
         except RootError:
             raise
         except (ClientError, OSError) as error:
@@ -172,12 +173,29 @@ def _reason(error: ClientError | OSError, way: Way, asked: Request) -> str:
     return f"{way.host.host if way.host else asked.profile.server}: {error.strerror or error}"
 
 
-def _to_one(way: Way, asked: Request, outside: Outside, arguments: SimpleNamespace) -> str | None:
-    """Knock at one endpoint, for each source; return the reason of a failure, or None."""
+def _is_of_one_family(asked: Request) -> bool:
+    """Whether a packet lets in one source: of fwknop's format, for a command, or forwarded to one inner address."""
+    return not isinstance(asked.keys, PublicKeys) or asked.profile.command is not None or asked.nat.target is not None
+
+
+def _asking(found: list[Way], profile: Profile, outside: Outside) -> list[Named | Candidates]:
+    """The sources of each way that there is."""
+    asking = []
+    for way in found:
+        with contextlib.suppress(OSError):
+            asking.append(sources(profile, source_rule(profile), way, outside))
+    return asking
+
+
+def _to_one(
+    way: Way, asked: Request, outside: Outside, arguments: SimpleNamespace, others: list[Named | Candidates]
+) -> str | None:
+    """Knock at one endpoint, for each source and one of the other family; return the reason of a failure, or None."""
     try:
         for source in _sources(way, asked, outside):
+            second = beside(source, others)
             for part in parts(asked, source):
-                _ask_for(source, way, part, outside, arguments)
+                _ask_for(source, way, part, outside, arguments, second=second)
                 arguments.save_packet_append = True  # the next packet goes to the same file
     except RootError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from doorward import status_file
@@ -10,11 +11,11 @@ from doorward.client.address import from_here, own_address, resolve
 from doorward.client.connect import NotConnectedError, Route, connect
 from doorward.client.knock import Way, sources, spa_port
 from doorward.client.options import TIMEOUT_DEFAULT
-from doorward.client.packet import build, parts
+from doorward.client.packet import PublicKeys, build, parts
 from doorward.client.profile import Profile, SourceRule
 from doorward.client.request import ENCRYPTION, KeySearch, request, saved_profile
 from doorward.client.send import send, unsent
-from doorward.client.sources import Candidates
+from doorward.client.sources import Candidates, beside
 from doorward.errors import ClientError, ConfigError, DoorwardError
 from doorward.values import Protocol, Service
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from doorward.client.address import Endpoint
     from doorward.client.connect import DialAttempts
-    from doorward.client.packet import Request
+    from doorward.client.packet import Packet, Request
     from doorward.client.reasons import Explanation
     from doorward.client.sources import Sources
     from doorward.client.surroundings import Outside
@@ -181,6 +182,8 @@ def routes(host: str, asked: Request, dials: list[Endpoint], seconds: float, out
     profile = asked.profile
     door, port = profile.http_proxy or (profile.server, None)
     port = port or spa_port(profile, outside)
+    both = isinstance(asked.keys, PublicKeys) and asked.nat.target is None
+    others: list[Sources] = []
     doors = () if door == host else resolve(door or "", port, family=profile.family, seconds=seconds)
     for dial in dials:
         of_its_family = (each for each in doors if each.family is dial.family)
@@ -188,26 +191,32 @@ def routes(host: str, asked: Request, dials: list[Endpoint], seconds: float, out
         way = Way(dial, to)
         # standard output may be the connection
         asking = sources(profile, profile.source or SourceRule.AUTO, way, outside._replace(out=outside.err))
+        others += [asking] if both else []
         senders: list[socket.socket] = []
-        knock = _knocker(asked, to, asking, senders, outside)
+        fresh = partial(_fresh, asked, asking, others, outside)
+        knock = _knocker(profile, to, fresh, senders, outside)
         yield Route(dial, knock, sources=asking, door=to, senders=senders)
 
 
-def _knocker(
-    asked: Request, door: Endpoint, asking: Sources, senders: list[socket.socket], outside: Outside
-) -> Callable[[], int]:
-    profile = asked.profile
+def _fresh(asked: Request, asking: Sources, others: list[Sources], outside: Outside) -> list[Packet]:
+    """Packets of the next round; what is known of the `others` by then is let in by each of them."""
+    wanted = asking.next_round()
+    asks = [(part, named) for named in wanted for part in parts(asked, named)]
+    return [build(part, named, outside.clock(), outside.random_bytes, beside(named, others)) for part, named in asks]
 
+
+def _knocker(
+    profile: Profile, door: Endpoint, fresh: Callable[[], list[Packet]], senders: list[socket.socket], outside: Outside
+) -> Callable[[], int]:
     def knock() -> int:
-        wanted = asking.next_round()
-        for part, named in [(part, each) for each in wanted for part in parts(asked, each)]:
-            packet = build(part, named, outside.clock(), outside.random_bytes)
+        packets = fresh()
+        for packet in packets:
             try:
                 send(packet.payload, door, profile, senders)
             except OSError as error:
                 raise OSError(error.errno, unsent(error, door, profile)) from error
             if profile.verbose:
                 outside.warn(f"knocked at {door.host} port {door.port} for {packet.text}")
-        return len(wanted)
+        return len(packets)
 
     return knock

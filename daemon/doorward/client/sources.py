@@ -16,7 +16,7 @@ from doorward.client.address import fits
 from doorward.errors import ClientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from doorward.client.seen import Seen
     from doorward.values import IPAddress
@@ -93,6 +93,11 @@ class Candidates:
         """Whether the host should be asked at which address it sees this machine, once there is a connection."""
         lately = [each for each in self._known if each.by == str(host) and abs(self._now - each.time) < _SURE]
         return not self._own_fits and not lately
+
+    @property
+    def first(self) -> IPAddress | None:
+        """The likeliest of the addresses that are known now, None where none is."""
+        return next(iter(self._named()), None)
 
     @property
     def likely(self) -> str:
@@ -179,3 +184,12 @@ class Candidates:
             return ""
         wrong = "; the packet's origin is wrong where TCP takes another address than UDP" if None in self._asked else ""
         return f"name its address there (ALLOW_IP), or a site that tells it (RESOLVE_URL){wrong}"
+
+
+def beside(source: IPAddress | None, others: Iterable[Sources]) -> IPAddress | None:
+    """The likeliest address of the other family than a source, for the same packet; None where none is known.
+
+    Nobody is asked for it, and beside an address that is left open there is none.
+    """
+    known = (one.first for one in others if isinstance(one, Candidates))
+    return next((each for each in known if source and each and each.version != source.version), None)

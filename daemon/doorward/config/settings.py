@@ -39,6 +39,12 @@ KNOCK_PORT: Final = 62201
 _ADDRESS: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,63}(?:@[A-Za-z0-9.-]{1,253})?", re.ASCII)
 CARRIERS: Final = Carriers(udp=(range(KNOCK_PORT, KNOCK_PORT + 1),))
 NOBODY: Final = Networks(everywhere=False)
+HEARING: Final = frozenset(  # fields of settings about how knocks are heard
+    {
+        *("interfaces", "carriers", "promiscuous", "pcap_file", "icmp"),
+        *("udp_server", "udp_server_port", "tcp_server", "tcp_server_port"),
+    }
+)
 FWKNOPD: Final = "fwknopd.conf"  # a file of this name belongs to an installation of fwknop
 
 
@@ -60,7 +66,8 @@ class DaemonSettings:
 
     `capture` False means a UDP server instead of passive capture; `udp_server` and `tcp_server` are the servers' ports,
     None without a server; `udp_server_port` and `tcp_server_port` are the written ports. The X-Forwarded-For of
-    `proxies` is believed. `command_seconds` is the time limit of a command.
+    `proxies` is believed. `command_seconds` is the time limit of a command. `automatic` means that nothing is written
+    about how knocks are heard: passive capture may become a UDP server.
     """
 
     file: Path = field(default=CONFIG_FOLDER / "doorwardd.conf", compare=False)  # for messages
@@ -81,6 +88,7 @@ class DaemonSettings:
     audit_file: Path | None = None
     permissions: Permissions = NO_PERMISSIONS
     promiscuous: bool = False
+    automatic: bool = True
     capture: bool = True
     udp_server: int | None = None
     udp_server_port: int = KNOCK_PORT
@@ -203,6 +211,7 @@ def _settings(path: Path, values: dict[str, Any]) -> DaemonSettings:
     if run_folder is not None:
         values.setdefault("pid_file", run_folder / "doorwardd.pid")
         values.setdefault("replay_file", run_folder / "replay.db")
+    values["automatic"] = HEARING.isdisjoint(values)
     for server in ("udp_server", "tcp_server"):
         values[server] = values.get(f"{server}_port", KNOCK_PORT) if values.get(server) else None
     # fwknopd has either; here a written filter is captured beside the server
@@ -340,7 +349,9 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "SYSLOG_FACILITY": Setting("syslog_facility", _facility),
     "ENABLE_PCAP_PROMISC": Setting("promiscuous", convert.boolean),
     "PCAP_FILE": Setting("pcap_file", convert.path, "the daemon ends at the end of the file"),
-    "ENABLE_UDP_SERVER": Setting("udp_server", convert.boolean),
+    "ENABLE_UDP_SERVER": Setting(
+        "udp_server", convert.boolean, "not written, it is automatic where no stanza has keys of fwknop's format"
+    ),
     "UDPSERV_PORT": Setting("udp_server_port", convert.port),
     "ENABLE_TCP_SERVER": Setting("tcp_server", convert.boolean, "the connection is read, not only accepted"),
     "TCPSERV_PORT": Setting("tcp_server_port", convert.port),

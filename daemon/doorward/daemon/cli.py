@@ -25,8 +25,10 @@ from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import TABLE
 from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.helper import hearing
 from doorward.host.running import holder
 from doorward.linux import files, seccomp, seqpacket
+from doorward.listener.captures import described
 from doorward.processes import configuration
 from doorward.processes.options import parser
 from doorward.record import fwknop
@@ -142,7 +144,7 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.access_file is not None and options.config_file is None:
         read = access.load(options.access_file)
-        warnings = read.warnings
+        warnings, heard = read.warnings, ""
         for_exec: tuple[str, ...] = ()
     else:
         loaded, _ = configuration.load(options)
@@ -152,9 +154,12 @@ def _check(options: argparse.Namespace) -> int:
         folder = loaded.settings.exec_folder
         for_exec += (f"what is open in {folder}",) if journal.listed(folder) else ()
         warnings += _about_firewall(loaded)
+        heard = _about_hearing(loaded)
     for warning in (*warnings, *trial.of_stanzas(read)):
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
     print(f"Configs parsed, exiting. {len(read.stanzas)} stanzas.")  # noqa: T201  the command's output
+    if heard:
+        print(heard)  # noqa: T201  the command's output
     if for_exec:
         print(f"doorward-exec is needed for {', '.join(for_exec)}.")  # noqa: T201  the command's output
     return _report(options) if options.report else 0
@@ -169,6 +174,15 @@ def _report(options: argparse.Namespace) -> int:
         print(each, flush=True)  # noqa: T201  the command's output
         found.append(each)
     return 0 if hold(found) else 1
+
+
+def _about_hearing(found: Configuration) -> str:
+    """How knocks of this configuration are heard on this host, and why; empty where only root can see it."""
+    settings = found.settings
+    if settings.automatic and os.geteuid() != 0 and hearing.beforehand(found) is None:
+        return ""
+    way = hearing.way(found)
+    return f"Knocks are heard on {described(found.heard(server=way.server).settings)}: {way.why}."
 
 
 def _about_firewall(found: Configuration) -> tuple[str, ...]:

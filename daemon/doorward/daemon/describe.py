@@ -43,7 +43,7 @@ def _settings(settings: DaemonSettings) -> Iterator[tuple[str, str]]:
     alerts = settings.alerts
     special: dict[str, Any] = {
         "ageing": settings.max_age is not None,
-        "udp_server": settings.udp_server is not None,
+        "udp_server": "automatic" if settings.automatic else settings.udp_server is not None,
         "tcp_server": settings.tcp_server is not None,
         "carriers": " or ".join(_terms(_captured(settings))),
         "interfaces": ", ".join(settings.interfaces) or "any",

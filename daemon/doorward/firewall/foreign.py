@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 COMMENT: Final = "doorward"
 _ROUTED: Final = frozenset({"ip", "ip6", "inet"})
-_BEFORE: Final = frozenset({"ingress", "prerouting", "input"})  # hooks on the way to a socket
+_TO_A_SOCKET: Final = frozenset({"prerouting", "input"})  # hooks behind those that passive capture hears
+_BEFORE: Final = _TO_A_SOCKET | {"ingress"}  # hooks on the way to a socket
 
 
 class Outcome(enum.Enum):
@@ -92,6 +93,15 @@ class Foreign:
             for flavour, chain in self._all()
             if self._counts(chain) and _can_drop(flavour, chain) and not _keeps_sessions(flavour, chain)
         )
+
+    def before_a_server(self) -> str | None:
+        """A chain that can drop what goes to a server of ours, or None; our mark is no help where a reload can undo it.
+
+        Raises:
+            FirewallError: a firewall cannot be read.
+        """
+        on_the_way = (one for one in self._all() if one[1].family in _ROUTED and one[1].hook in _TO_A_SOCKET)
+        return next((str(chain) for flavour, chain in on_the_way if _can_drop(flavour, chain)), None)
 
     def admit(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Put our rule into every chain that can drop a grant; return the changed chains, and an error for each other.

@@ -32,6 +32,7 @@ REMOVE: Final = f"add table {TABLE}\ndelete table {TABLE}\n"
 _CHAIN: Final = "knock"
 _UDP_HEADER: Final = 8  # bytes
 _SIZE_MIN: Final = 1024  # elements
+_INSIDE: Final = {"icmp": (136, 240), "icmpv6": (112, 400)}  # bits: protocol and port of a packet inside its error
 _AT_ONCE: Final = 500  # tags in one message, some 16 KB
 _KEY, _TIMEOUT = 1, 4  # NFTA_SET_ELEM_*
 _PACKETS: Final = 2  # NFTA_COUNTER_PACKETS
@@ -57,14 +58,15 @@ class Wanted:
         """The table.
 
         What is forwarded to other hosts passes. A closed port answers with an ICMP error, which goes nowhere: a tag may
-        be live while nobody reads the socket.
+        be live while nobody reads the socket. A packet that another rule exempted from connection tracking (notrack) is
+        known by the beginning of it in the error.
         """
         low, high, tagged = (length + _UDP_HEADER for length in (PAYLOAD_MIN, PAYLOAD_MAX, TAGGED))
         fwknop = f"        udp length != {tagged} udp length {low}-{high} accept\n" if self.fwknop else ""
         unreachable = "".join(
-            f"        {kind} type destination-unreachable {kind} code port-unreachable "
-            f"ct protocol 17 ct original proto-dst {self.port} drop\n"
-            for kind in ("icmp", "icmpv6")
+            f"        {kind} type destination-unreachable {kind} code port-unreachable {about} {self.port} drop\n"
+            for kind, (protocol, port) in _INSIDE.items()
+            for about in ("ct protocol 17 ct original proto-dst", f"@th,{protocol},8 17 @th,{port},16")
         )
         return (
             f"table {TABLE} {{\n"

@@ -46,6 +46,15 @@ def in_use(names: dict[str, Path] = NAMES) -> tuple[tuple[str, tuple[str, ...]],
     return tuple((family, tables) for family, tables in found if tables)
 
 
+def is_used(names: dict[str, Path] = NAMES) -> bool:
+    """Whether any table is in use, one for NAT too; no module is loaded."""
+    for path in names.values():
+        with contextlib.suppress(OSError):
+            if path.read_text("ascii").split():
+                return True
+    return False
+
+
 def nat_listed(names: dict[str, Path] = NAMES) -> Iterator[tuple[str, str]]:
     """Program and listing of each nat table that is in use.
 

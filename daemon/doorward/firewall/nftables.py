@@ -24,7 +24,7 @@ from doorward.firewall.standing import Standing, Word, doubtful, with_grants
 from doorward.firewall.wanted import Files, Text
 from doorward.linux import netlink
 from doorward.linux.netlink import Netlink, Watch
-from doorward.values import MARK, FirewallMode, Grant, IPAddress, LiveGrant, Service
+from doorward.values import MARK, FirewallMode, Grant, IPAddress, LiveGrant, Protocol, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from doorward.firewall.foreign import Flavour
     from doorward.firewall.forwards import Forward
-    from doorward.firewall.kernel_gate import Seen
+    from doorward.firewall.kernel_gate import Seen, Wanted
     from doorward.firewall.layout import Layout
 
 NO_NEEDS: Final = Needs()
@@ -87,6 +87,28 @@ class Nftables:
     def gate(self) -> Seen | None:
         """The kernel gate as it is now, or None where there is none."""
         return kernel_gate.seen(self._kernel)
+
+    def obstacle(self, gate: Wanted) -> str | None:
+        """Why packets to a UDP server of ours, behind this gate, may not arrive; None where nothing is in their way.
+
+        Raises:
+            FirewallError: a firewall cannot be read.
+        """
+        table = read_table(self._kernel)
+        if table is not None and ruleset.STOPPED_CHAIN not in table.chains and self._is_anothers(table):
+            return f"table {ruleset.TABLE} is of another's making"
+        chain = self.foreign().before_a_server()
+        if chain is not None:
+            return f"{chain} can drop packets to a server"
+        port = Service(Protocol.UDP, gate.port)
+        for forward, _ in self.forwarded():
+            if forward.service in {None, port}:
+                return f"{forward.place} may forward packets to {forward.target}"
+        try:
+            self._nft.check(kernel_gate.REMOVE + gate.text)
+        except FirewallError as error:
+            return f"the kernel gate does not load: {error}"
+        return None
 
     def foreign(self) -> Foreign:
         """The other firewalls of this network namespace."""

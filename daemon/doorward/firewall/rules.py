@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import kernel
+from doorward.firewall import kernel, kernel_gate
 from doorward.firewall.foreign import COMMENT, Rule
 from doorward.firewall.kernel import number, value, words
 from doorward.linux import netlink
@@ -45,7 +45,7 @@ _EPERM: Final = "Operation not permitted"
 
 
 class Nft:
-    """The foreign.Flavour of all tables of nf_tables but ours."""
+    """The foreign.Flavour of all tables of nf_tables but our two."""
 
     def __init__(self, mark: int, kernel_: Netlink) -> None:
         """Use `kernel_`, and its network namespace."""
@@ -57,7 +57,8 @@ class Nft:
         awake = set(kernel.tables(self._kernel))
         for chain in list(kernel.chains(self._kernel)):
             place = chain.family, chain.table
-            if chain.hook and place in awake and not kernel.is_ours(*place):
+            ours = kernel.is_ours(*place) or " ".join(place) == kernel_gate.TABLE
+            if chain.hook and place in awake and not ours:
                 yield chain
 
     def rules(self, chain: Chain) -> Iterator[Rule]:

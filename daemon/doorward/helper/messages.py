@@ -80,6 +80,19 @@ class AskRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class HearOtherwise:
+    """Listener: knocks cannot be heard as they are any more, as was said; hand over sockets that hear them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How knocks are heard: by a UDP server, or not; and why."""
+
+    server: bool
+    why: _Text
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Helper: all files in one frozen descriptor."""
 
@@ -87,6 +100,8 @@ class Configuration:
 @dataclass(frozen=True, slots=True)
 class Adopted:
     """Helper: the files are in force; the descriptors are all sockets and files that the listener reads from now on."""
+
+    way: Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +111,10 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class RefusedPackets:
-    """Helper: so many, since it started."""
+    """Helper: so many, since it started. With `deaf` the UDP server may hear nothing from now on: HearOtherwise."""
 
     count: int
+    deaf: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +129,7 @@ class Refused:
     text: _Text
 
 
-Request = Configure | Adopt | Open | OpenAudit | Tags | AskRefused
+Request = Configure | Adopt | Open | OpenAudit | Tags | AskRefused | HearOtherwise
 Reply = Configuration | Adopted | Done | Refused | Audit | RefusedPackets
 REQUESTS: Final = Codec[Request](b"Q", Request)
 REPLIES: Final = Codec[Reply](b"R", Reply)

@@ -9,24 +9,26 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Final
 
+from doorward.config.settings import KNOCK_PORT
 from doorward.errors import CaptureError, FirewallError, HelperError, ReportError
 from doorward.firewall import closed_by_hand
-from doorward.firewall.kernel_gate import Wanted
 from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Changes, Nftables
 from doorward.firewall.standing import Word
 from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.helper import hearing
 from doorward.helper.admission import Admission
 from doorward.helper.gatekeeper import Gatekeeper
 from doorward.helper.keeper import Keeper
 from doorward.helper.limits import Ledger, Limits
+from doorward.helper.messages import RefusedPackets, Way
 from doorward.helper.server import Helper
 from doorward.helper.sources import Sources
 from doorward.linux import privileges
 from doorward.processes import configuration
 from doorward.record import audit_file
 from doorward.record.log import Throttle
-from doorward.values import FirewallMode, ForeignFirewall
+from doorward.values import FirewallMode, ForeignFirewall, Protocol, Service
 
 if TYPE_CHECKING:
     import argparse
@@ -37,11 +39,12 @@ if TYPE_CHECKING:
     from doorward.helper.messages import Tags
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
-    from doorward.values import Grant, Service
+    from doorward.values import Grant
 
 _REST: Final = 20  # times the duration of a comparison of our table, before the next one
 _TICK: Final = 1.0  # seconds between two checks of the interfaces
 _SERVED_SECONDS: Final = 5  # how long our servers' ports stay open without us
+_EARLIER: Final = frozenset({Service(Protocol.UDP, KNOCK_PORT)})  # a server's port that an earlier helper may have left
 
 
 class HelperProcess:
@@ -65,6 +68,8 @@ class HelperProcess:
         self._keeper: Keeper | None = None  # of our rule in other firewalls
         self._admission = Admission()
         self._gate: Gatekeeper | None = None
+        self._asked: Configuration | None = None  # in force, with what its settings leave open
+        self._watcher: hearing.Watcher | None = None
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
@@ -113,10 +118,11 @@ class HelperProcess:
         self._next, files = configuration.load(self._options)
         return files
 
-    def adopt(self) -> Sequence[int]:
-        """Apply the files that were read last, once; return the descriptors of all packet sources.
+    def adopt(self) -> tuple[Sequence[int], Way]:
+        """Apply the files that were read last, once; return the descriptors of all packet sources, and their way.
 
-        What can fail comes first, and the old configuration is put back where it does.
+        What can fail comes first, and the old configuration is put back where it does. A UDP server that nobody asked
+        for by name, and that cannot be had, is no failure.
 
         Raises:
             FirewallError, CaptureError: the old configuration stays in force.
@@ -126,19 +132,47 @@ class HelperProcess:
         if new is None:
             msg = "the listener adopts a configuration that it has not requested"
             raise HelperError(msg)
+        way = hearing.way(new, test=self._options.test)
+        try:
+            self._put_in_force(new, way)
+        except CaptureError as error:
+            if not (way.server and new.settings.automatic):
+                raise
+            way = Way(server=False, why=str(error))
+            self._put_in_force(new, way)
+        before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
+        self._admission.adopt(new.clients)
+        self._revoke(before)
+        return self._sources.descriptors(), way
+
+    def hear_otherwise(self) -> tuple[Sequence[int], Way]:
+        """Capture knocks where something is in the way of the UDP server by now; return what adopt() returns.
+
+        Raises:
+            FirewallError, CaptureError: the server stays.
+            HelperError: nothing is in its way.
+        """
+        if self._asked is None or self._watcher is None or not self._watcher.obstacle:
+            msg = "the listener wants to hear knocks otherwise, and nothing is in the way"
+            raise HelperError(msg)
+        way = Way(server=False, why=self._watcher.obstacle)
+        self._put_in_force(self._asked, way)
+        self._admission.adopt(self._asked.clients)
+        return self._sources.descriptors(), way
+
+    def _put_in_force(self, asked: Configuration, way: Way) -> None:
+        """Apply a configuration whose knocks are heard in this way."""
+        new = asked.heard(server=way.server)
         old, self._current = self._current, new
         try:
-            self._adopt(new, frozenset() if old is None else old.served - new.served)
+            self._adopt(new, (_EARLIER if old is None else old.served) - new.served)
         except (FirewallError, CaptureError):
             self._current = old
             if old is not None:
                 self._put_back()
             raise
+        self._asked, self._watcher = asked, hearing.Watcher(asked, way)
         self._let_knocks_in()
-        before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
-        self._admission.adopt(new.clients)
-        self._revoke(before)
-        return self._sources.descriptors()
 
     def _revoke(self, before: Limits) -> None:
         """Close the live grants of clients that the configuration `before` had and this one has no more."""
@@ -174,18 +208,21 @@ class HelperProcess:
         if self._gate is not None:
             self._gate.let_pass(found, steady)
 
-    def refused(self) -> int:
-        """How many packets the kernel gate refused since this process started."""
-        return 0 if self._gate is None else self._gate.refused
+    def refused(self) -> RefusedPackets:
+        """How many packets the kernel gate refused since this process started, and whether the server is deaf."""
+        count = 0 if self._gate is None else self._gate.refused
+        return RefusedPackets(count, self._watcher is not None and bool(self._watcher.obstacle))
 
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
         """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
         with self._sources.adopting(new.settings, new.formats):  # first: where a port is taken, nothing else changes
             if not self._options.test:
                 self._adopt_firewall(new)
+            # Before the gate goes, and before the sockets close: a closed port behind an open firewall would answer.
+            self._shut(unserved)
+            if not self._options.test:
                 self._gate = self._gate or Gatekeeper(self._log)
-                self._gate.follow(_gate_of(new))
-            self._shut(unserved)  # before the sockets close: a closed port behind an open firewall would answer
+                self._gate.follow(hearing.gate_of(new))
 
     def _adopt_firewall(self, new: Configuration) -> None:
         old, settings = self._firewall, new.settings
@@ -267,7 +304,7 @@ class HelperProcess:
         except FirewallError as error:
             self._log.error("firewall: the old configuration could not be restored: %s", error)
         if self._gate is not None and self._current is not None:
-            self._gate.follow(_gate_of(self._current))
+            self._gate.follow(hearing.gate_of(self._current))
         self._let_knocks_in()
 
     @property
@@ -313,6 +350,8 @@ class HelperProcess:
             self._gate.doubt()
         if others and self._keeper is not None:
             self._keeper.expect()
+        if (others or ours) and self._watcher is not None:
+            self._watcher.expect()
 
     def _restore(self) -> None:
         """Restore our table where others changed it, with the live grants.
@@ -351,6 +390,8 @@ class HelperProcess:
         return len(live)
 
     def _refresh(self) -> None:
+        if self._watcher is not None:
+            self._watcher.look(time.monotonic())
         for change in self._sources.refresh():
             self._log.warning("%s", change)
         self._let_knocks_in()
@@ -384,12 +425,6 @@ class HelperProcess:
             self._firewall.close()
         if self._gate is not None:
             self._gate.close()
-
-
-def _gate_of(chosen: Configuration) -> Wanted | None:
-    """The kernel gate that a configuration needs: in front of a UDP server for clients of doorward 1."""
-    port = chosen.settings.udp_server
-    return Wanted(port, chosen.formats.fwknop, chosen.clients) if port is not None and chosen.clients else None
 
 
 def give_up_power() -> None:

@@ -18,6 +18,7 @@ from doorward.helper.messages import (
     Configuration,
     Configure,
     Done,
+    HearOtherwise,
     Open,
     OpenAudit,
     Refused,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
 
-    from doorward.helper.messages import Reply, Request
+    from doorward.helper.messages import Reply, Request, Way
     from doorward.values import Grant
 
 _LONGER = 4  # times; a configuration lists the whole ruleset, which takes seconds with 50 000 foreign rules
@@ -61,17 +62,28 @@ class RemotePower:
             raise _protocol_error(reply)
         return Files.decode(seqpacket.read_frozen(descriptors[0], ENCODED_MAX))
 
-    def adopt(self) -> list[int]:
-        """Have the helper apply the files of configure(); return the descriptors of all packet sources.
+    def adopt(self) -> tuple[list[int], Way]:
+        """Have the helper apply the files of configure(); return the descriptors of all packet sources, and their way.
 
         Raises:
             RefusedConfigError: it cannot; the old configuration stays.
         """
-        reply, descriptors = self._ask_for_change(Adopt())
+        return self._take_over(Adopt())
+
+    def hear_otherwise(self) -> tuple[list[int], Way]:
+        """Have the helper open sockets that hear knocks where the UDP server does not; return what adopt() returns.
+
+        Raises:
+            RefusedConfigError: it cannot; the server stays.
+        """
+        return self._take_over(HearOtherwise())
+
+    def _take_over(self, request: Request) -> tuple[list[int], Way]:
+        reply, descriptors = self._ask_for_change(request)
         if not isinstance(reply, Adopted):
             _close(descriptors)
             raise _protocol_error(reply)
-        return descriptors
+        return descriptors, reply.way
 
     def open_audit(self) -> int:
         """Open AUDIT_FILE of the configuration in force; return its descriptor.
@@ -102,13 +114,13 @@ class RemotePower:
         for place, (epoch, joined) in enumerate(parts, 1):
             self._do(Tags(epoch, joined, last=place == len(parts)))
 
-    def refused(self) -> int:
-        """How many packets the kernel gate refused since the helper started."""
+    def refused(self) -> RefusedPackets:
+        """How many packets the kernel gate refused since the helper started, and whether the server is deaf."""
         reply, descriptors = self._ask(AskRefused())
         _close(descriptors)
         if not isinstance(reply, RefusedPackets):
             raise _protocol_error(reply)
-        return reply.count
+        return reply
 
     def _do(self, request: Request) -> None:
         reply, descriptors = self._ask(request)

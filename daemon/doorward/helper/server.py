@@ -17,6 +17,7 @@ from doorward.helper.messages import (
     Configuration,
     Configure,
     Done,
+    HearOtherwise,
     Open,
     OpenAudit,
     Refused,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from doorward.config.files import Files
-    from doorward.helper.messages import Reply
+    from doorward.helper.messages import Reply, Request, Way
     from doorward.values import Grant
 
 
@@ -40,8 +41,11 @@ class Power(Protocol):
     def configure(self) -> Files:
         """Read and return the files."""
 
-    def adopt(self) -> Sequence[int]:
-        """Apply the files that were read last; return the descriptors of all packet sources."""
+    def adopt(self) -> tuple[Sequence[int], Way]:
+        """Apply the files that were read last; return the descriptors of all packet sources, and their way."""
+
+    def hear_otherwise(self) -> tuple[Sequence[int], Way]:
+        """Open sockets that hear knocks where the UDP server does not; return what adopt() returns."""
 
     def open(self, grant: Grant) -> None:
         """Open a grant."""
@@ -52,8 +56,8 @@ class Power(Protocol):
     def let_pass(self, tags: Tags) -> None:
         """Have the kernel pass packets with these tags."""
 
-    def refused(self) -> int:
-        """How many packets the kernel gate refused."""
+    def refused(self) -> RefusedPackets:
+        """How many packets the kernel gate refused, and whether the UDP server still hears knocks."""
 
 
 class Helper:
@@ -82,19 +86,24 @@ class Helper:
         if descriptors:
             msg = "a descriptor from the listener"
             raise HelperError(msg)
-        match REQUESTS.decode(content):
+        self._answer(REQUESTS.decode(content))
+
+    def _answer(self, request: Request) -> None:
+        match request:
             case Open(grant=grant):
                 self._do(lambda: self._power.open(grant))
             case Configure():
                 self._configure()
             case Adopt():
-                self._adopt()
+                self._hand_over(self._power.adopt)
+            case HearOtherwise():
+                self._hand_over(self._power.hear_otherwise)
             case OpenAudit():
                 self._open_audit()
             case Tags() as tags:
                 self._do(lambda: self._power.let_pass(tags))
             case AskRefused():
-                self._reply(RefusedPackets(self._power.refused()))
+                self._reply(self._power.refused())
 
     def _do(self, change: Callable[[], None]) -> None:
         try:
@@ -116,13 +125,13 @@ class Helper:
         finally:
             os.close(frozen)
 
-    def _adopt(self) -> None:
+    def _hand_over(self, adopt: Callable[[], tuple[Sequence[int], Way]]) -> None:
         try:
-            descriptors = self._power.adopt()
+            descriptors, way = adopt()
         except (FirewallError, CaptureError) as error:
             self._reply(Refused(str(error)))
         else:
-            self._reply(Adopted(), descriptors)
+            self._reply(Adopted(way), descriptors)
 
     def _open_audit(self) -> None:
         try:

@@ -21,16 +21,17 @@ from doorward.host.here import DONE, FAILED, Answer, Host, packet_filter
 from doorward.host.running import holder
 from doorward.processes.configuration import Configuration
 from doorward.record.counters import counters_beside, published
+from doorward.values import Protocol
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from doorward.commands.journal import Cycle
     from doorward.config.settings import DaemonSettings
     from doorward.firewall.forwards import Forward
     from doorward.firewall.standing import Standing
-    from doorward.values import LiveGrant, Nat
+    from doorward.values import LiveGrant, Nat, Service
 
 _ORDER: Final = tuple(Word)
 _OVERDUE: Final = 5  # seconds; doorward-exec looks every second
@@ -51,6 +52,7 @@ def report(host: Host, arguments: argparse.Namespace) -> Answer:
     settings = host.settings_or_defaults(arguments)
     pid = holder(settings.pid_file)
     held, standing, grants = _held(host, settings)
+    packets, heard = (pid is not None and published(counters_beside(settings.replay_file))) or (None, None)
     found = {
         "version": __version__,
         "running": pid is not None,
@@ -58,7 +60,8 @@ def report(host: Host, arguments: argparse.Namespace) -> Answer:
         "pid_file": str(settings.pid_file),
         **held,
         "cycles": [_cycle_words(cycle) for cycle in journal.listed(settings.exec_folder)],
-        "packets": None if pid is None else published(counters_beside(settings.replay_file)),
+        "packets": packets,
+        "heard": heard or None,
     }
     causes = sorted(_causes(found, standing), key=lambda one: _ORDER.index(one.word))
     shown = found | {"well": not causes, "causes": [{"word": one.word.value, "text": one.text} for one in causes]}
@@ -92,9 +95,10 @@ def _held(host: Host, settings: DaemonSettings) -> tuple[dict[str, Any], Standin
     """The state of our table, its grants, and other firewalls that can drop them."""
     served = Configuration(settings, Access((), ()), ()).served
     with closing(packet_filter(settings, host.switch_folder)) as firewall:
-        table, foreign, grants = firewall.table(), firewall.foreign(), firewall.grants()
-        standing = firewall.standing(served, grants)
+        table, foreign, listed = firewall.table(), firewall.foreign(), firewall.grants()
+        standing = firewall.standing(served, listed)
         gate = firewall.gate()
+        grants = tuple(grant for grant in listed if gate is None or not _is_guarded(grant, served))
         held = {
             "table": table.kind if table else "absent",
             "closed": standing.closed,
@@ -109,10 +113,18 @@ def _held(host: Host, settings: DaemonSettings) -> tuple[dict[str, Any], Standin
     return held, standing, grants
 
 
+def _is_guarded(grant: LiveGrant, served: Collection[Service]) -> bool:
+    """Whether a grant is the port of our UDP server, which is open to what the kernel gate lets pass."""
+    service = grant.service
+    return grant.source == ANYONE and service in served and service is not None and service.protocol is Protocol.UDP
+
+
 def _status_text(found: dict[str, Any], grants: Iterable[LiveGrant], causes: list[Cause]) -> str:
     """The status as text."""
     running = f"running, PID {found['pid']}" if found["running"] else f"NOT RUNNING (by {found['pid_file']})"
     lines = [f"doorwardd {found['version']}: {running}", *_held_text(found, grants), *map(_cycle_text, found["cycles"])]
+    if found["heard"]:
+        lines.append(f"knocks: {found['heard']}")
     if found["packets"]:
         lines.append("packets: " + ", ".join(f"{word} {count}" for word, count in found["packets"].items()))
     if not (found["cycles"] or found["grants"] or any(cause.exposes for cause in causes)):

@@ -91,8 +91,8 @@ def described(settings: DaemonSettings) -> str:
     servers = [
         f"{name} {port} (server)" for name, port in (("udp", settings.udp_server), ("tcp", settings.tcp_server)) if port
     ]
-    passive = str(tapped(settings)) if settings.capture else ""
-    return ", ".join(filter(None, (passive if passive != "nothing" or not servers else "", *servers)))
+    passive = str(tapped(settings)) if settings.capture else "nothing"
+    return ", ".join(filter(None, (f"{passive} (passive)" if passive != "nothing" or not servers else "", *servers)))
 
 
 def _rules(settings: DaemonSettings) -> http.Rules | None:

@@ -36,6 +36,7 @@ from doorward.helper.remote import RemotePower
 from doorward.linux import privileges, seccomp, systemd
 from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
+from doorward.listener.copies import Copies
 from doorward.listener.tags import Tags
 from doorward.processes import configuration
 from doorward.record import fwknop
@@ -43,13 +44,13 @@ from doorward.record import line as record_line
 from doorward.record.audit_file import VERDICT, AuditFile, of_either
 from doorward.record.counters import Counters, Published, counters_beside
 from doorward.replay import Past, ReplayStore
-from doorward.values import LogStyle
+from doorward.values import LogStyle, Reason
 from doorward.wire.doorward import SKEW_SECONDS
 
 if TYPE_CHECKING:
     import argparse
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from doorward.capture import Capture
     from doorward.config.settings import DaemonSettings
@@ -57,12 +58,14 @@ if TYPE_CHECKING:
     from doorward.crypto.doorward import Pair
     from doorward.gate import PairKey, Verdict
     from doorward.gnupg.messages import Keyring, Outcome
+    from doorward.helper.messages import Way
     from doorward.linux.signals import Alarm
     from doorward.linux.systemd import Notifier
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
-    from doorward.values import Execution, Grant
+    from doorward.values import Datagram, Execution, Grant
 
+_BEFORE_REPLAY: Final = frozenset(record_line.CHEAP) - {Reason.REPLAY}  # of packets that are not kept in mind
 _BATCH: Final = 64  # datagrams between two checks of signals and clock
 _TICK: Final = 1.0  # seconds between two updates of watchdog, counters and suppressed lines
 _USUAL_STORE: Final = STATE_FOLDER / "replay.db"
@@ -101,16 +104,20 @@ class Listener:
         self._alarm = alarm
         self._counters = Counters()
         self._limiter = record_line.Limiter()
+        self._copies = Copies()
         self._running = True
         self._lost: HelperError | None = None
+        self._deaf = ""  # the logged reason why knocks are not heard otherwise
         self._power = RemotePower(channel, PATIENCE)
         self._orders = ExecClient(orders)
-        self._configuration = configuration.parse(options, self._power.configure())
+        self._asked = configuration.parse(options, self._power.configure())  # with what its settings leave open
         self._selector: selectors.BaseSelector = selectors.DefaultSelector()
         self._unsealer: RemoteUnsealer | None = None
         with contextlib.ExitStack() as opened:  # a start that fails closes it
             opened.callback(self._selector.close)
-            self._captures = Captures(self._power.adopt(), self._configuration.settings)
+            descriptors, self._way = self._power.adopt()
+            self._configuration = self._asked.heard(server=self._way.server)
+            self._captures = Captures(descriptors, self._configuration.settings)
             opened.callback(self._captures.close)
             self._begun = self._begin()
             self._replay = self._open_replay()
@@ -141,7 +148,7 @@ class Listener:
                 selector.register(self._orders.channel, selectors.EVENT_READ, lambda: self._follow_orders(selector))
             if self._unsealer is not None:
                 selector.register(self._unsealer, selectors.EVENT_READ, self._take_answers)
-            self._log.info("listening for knocks on %s", described(self._configuration.settings))
+            self._report_way()
             ready()
             self._tell_ready("listening")
             self._serve(selector)
@@ -191,11 +198,25 @@ class Listener:
             if datagram is None:
                 self._running = self._running and not capture.ended
                 return
-            self._settle(self._gate.take(datagram, time.time()))
+            verdict = self._gate.take(datagram, time.time())
+            if not self._is_copy(datagram, verdict):
+                self._settle(verdict)
             if self._configuration.settings.pcap_file is not None:
                 self._await_answers()
             if not self._running:
                 return
+
+    def _is_copy(self, datagram: Datagram, verdict: Verdict | None) -> bool:
+        """Whether a packet is one that the kernel has just shown already: it is counted, and has no line."""
+        if self._configuration.settings.pcap_file is not None or (verdict and verdict.reason in _BEFORE_REPLAY):
+            return False
+        now = time.monotonic()
+        if verdict is None or verdict.reason is not Reason.REPLAY:
+            self._copies.note(datagram, now)
+            return False
+        copy = self._copies.is_one(datagram, now)
+        self._counters.duplicates += copy
+        return copy
 
     def _await_answers(self) -> None:
         """Wait for gpg: a capture file must not end before its packets have verdicts."""
@@ -296,7 +317,8 @@ class Listener:
         self._tags.follow(self._gate, time.time())
         for suppressed in self._limiter.summary():
             self._log.warning("%s", record_line.line(suppressed), extra={VERDICT: suppressed})
-        self._count_refused()
+        if self._count_refused():
+            self._hear_otherwise()
         self._count_dropped()
         lost = self._log.take_lost()
         if lost:
@@ -317,12 +339,41 @@ class Listener:
         if dropped:
             self._counters.dropped += dropped
             self._log.warning("%d packets were dropped by the kernel: the receive buffer had no room", dropped)
-        self._published.write(self._counters)
+        self._published.write(self._counters, self._heard)
 
-    def _count_refused(self) -> None:
-        """Ask how many packets the kernel gate refused, where there is one."""
-        if self._configuration.clients and self._configuration.settings.udp_server is not None:
-            self._counters.refused = self._power.refused()
+    def _count_refused(self) -> bool:
+        """Ask how many packets the kernel gate refused, where there is one; return whether the UDP server is deaf."""
+        if not self._configuration.clients or self._configuration.settings.udp_server is None:
+            return False
+        refused = self._power.refused()
+        self._counters.refused = refused.count
+        return refused.deaf
+
+    def _hear_otherwise(self) -> None:
+        """Hear knocks that the UDP server does not hear any more, as the helper has found out."""
+        try:
+            descriptors, self._way = self._power.hear_otherwise()
+        except RefusedConfigError as error:
+            if self._deaf != str(error):  # once, not every second
+                self._log.error("capture: KNOCKS MAY NOT BE HEARD: %s", error)
+            self._deaf = str(error)
+            return
+        self._configuration = self._asked.heard(server=self._way.server)
+        self._take_up(descriptors)
+        self._report_way()
+
+    def _take_up(self, descriptors: Sequence[int]) -> None:
+        """Read these sources of packets from now on; the kernel is told all tags again, since its gate may be new."""
+        self._captures.follow(descriptors, self._configuration.settings, self._selector, self._take_packets)
+        self._tags = Tags(self._power, self._log)
+
+    @property
+    def _heard(self) -> str:
+        """How knocks are heard, and why, for the log and `doorward status`."""
+        return f"{described(self._configuration.settings)}: {self._way.why}"
+
+    def _report_way(self) -> None:
+        self._log.info("listening for knocks on %s", self._heard)
 
     def _prune(self) -> None:
         try:
@@ -439,7 +490,7 @@ class Listener:
         status = "listening"
         try:
             new = configuration.parse(self._options, self._power.configure())
-            descriptors = self._adopt(new)
+            descriptors, way = self._adopt(new)
         except (RefusedConfigError, ConfigError, CaptureError, OpenPgpError) as error:
             for problem in str(error).splitlines():
                 self._log.error("%s", problem)
@@ -447,15 +498,17 @@ class Listener:
             self._reopen_audit_file()
             status = f"{systemd.REFUSED}: the configuration from before stays"
         else:  # a failure from here on ends the listener: the helper uses the new one already
-            self._configuration = new
-            self._captures.follow(descriptors, new.settings, self._selector, self._take_packets)
+            heard, self._way, self._asked = self._heard, way, new
+            self._configuration = new.heard(server=way.server)
+            self._take_up(descriptors)
             self._replace_gate(self._unsealer)
-            self._tags = Tags(self._power, self._log)  # tells all again: the gate of the kernel may be a new one
             self._tags.follow(self._gate, time.time())
             self._orders.reread()
             self._alerting = self._make_alerting()
             self._reopen_audit_file()
             self._report()
+            if self._heard != heard:
+                self._report_way()
             self._log.info("the configuration was read again")
         self._tell_ready(status)
 
@@ -465,10 +518,10 @@ class Listener:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
         self._notify(f"READY=1\nSTATUS={status}; the files are as of {moment}.{int(now % 1 * 1e6):06d} UTC")
 
-    def _adopt(self, new: Configuration) -> list[int]:
+    def _adopt(self, new: Configuration) -> tuple[list[int], Way]:
         """Have every part adopt a new configuration, the helper last: its answer puts it in force.
 
-        Returns the descriptors of all sources of packets.
+        Returns the descriptors of all sources of packets, and how they hear knocks.
 
         Raises:
             CaptureError, OpenPgpError, RefusedConfigError: a part refuses it, and nothing has changed.

@@ -48,10 +48,21 @@ class Configuration:
 
     @property
     def served(self) -> frozenset[Service]:
-        """The ports of our own servers, which are open to everybody while the daemon lives."""
+        """The ports of our own servers, which are open to everybody while the daemon lives.
+
+        Where the settings leave it open whether there is a UDP server, its port is one of them.
+        """
         udp, tcp = self.settings.udp_server, self.settings.tcp_server
+        udp = daemon_config.KNOCK_PORT if self.settings.automatic else udp
         pairs = ((Protocol.UDP, udp), (Protocol.TCP, tcp))
         return frozenset(Service(protocol, port) for protocol, port in pairs if port is not None)
+
+    def heard(self, *, server: bool) -> Configuration:
+        """The configuration with what its settings leave open: knocks are heard by a UDP server, or passively."""
+        if not self.settings.automatic:
+            return self
+        port = daemon_config.KNOCK_PORT if server else None
+        return replace(self, settings=replace(self.settings, automatic=False, udp_server=port, capture=not server))
 
     @property
     def formats(self) -> Formats:
@@ -141,7 +152,8 @@ def _settings(options: argparse.Namespace, files: Answers) -> daemon_config.Load
         "carriers": _option("-P", convert.carriers, options.pcap_filter),
     }
     given = {name: value for name, value in wishes.items() if value is not None}
-    chosen = replace(chosen, **given)
+    automatic = chosen.automatic and not options.udp_server and daemon_config.HEARING.isdisjoint(given)
+    chosen = replace(chosen, automatic=automatic, **given)
     if chosen.pcap_file is not None:  # its packets are as old as they are
         chosen = replace(chosen, max_age=None)
     return replace(

@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DROPPED: Final = "dropped"
+DUPLICATES: Final = "duplicates"
 REFUSED: Final = "refused_in_kernel"
+HEARD: Final = "heard"
+_HEARD_MAX: Final = 500  # characters
 _SIZE: Final = 2048  # bytes; always the same, so that one write replaces all
-_WORDS: Final = frozenset({*map(str, Reason), DROPPED, REFUSED})
+_WORDS: Final = frozenset({*map(str, Reason), DROPPED, REFUSED, DUPLICATES})
 
 
 class Counters:
-    """How many packets got which verdict, how many the kernel dropped, and how many its gate refused."""
+    """How many packets got which verdict, the kernel dropped, its gate refused, or it showed another time."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self._counts = dict.fromkeys(Reason, 0)
         self.dropped = 0
         self.refused = 0
+        self.duplicates = 0
 
     def count(self, reason: Reason) -> None:
         """Count one verdict."""
@@ -41,7 +45,7 @@ class Counters:
     def seen(self) -> dict[str, int]:
         """The counts that are not zero, by the reason's word; behind them packets that have no verdict."""
         counts = {reason.value: count for reason, count in self._counts.items()}
-        counts |= {DROPPED: self.dropped, REFUSED: self.refused}
+        counts |= {DROPPED: self.dropped, REFUSED: self.refused, DUPLICATES: self.duplicates}
         return {word: count for word, count in counts.items() if count}
 
 
@@ -62,9 +66,10 @@ class Published:
             raise DoorwardError(msg) from error
         self._written = b""
 
-    def write(self, counters: Counters) -> None:
-        """Write the counters where they have changed. On a full disk the old ones stay."""
-        content = json.dumps(counters.seen()).encode("ascii").ljust(_SIZE)
+    def write(self, counters: Counters, heard: str) -> None:
+        """Write the counters, and how knocks are heard, where they have changed. On a full disk the old ones stay."""
+        found = {**counters.seen(), HEARD: heard[:_HEARD_MAX]}
+        content = json.dumps(found).encode("ascii").ljust(_SIZE)
         if content != self._written:
             with contextlib.suppress(OSError):
                 os.pwrite(self._descriptor, content, 0)
@@ -80,8 +85,8 @@ def counters_beside(replay_file: Path) -> Path:
     return replay_file.with_name("counters.json")
 
 
-def published(file: Path) -> dict[str, int] | None:
-    """The counters of a file that the listener writes; None where there are none, or it holds anything else."""
+def published(file: Path) -> tuple[dict[str, int], str] | None:
+    """The counters in a file that the listener writes, and how knocks are heard; None where it holds anything else."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -90,6 +95,9 @@ def published(file: Path) -> dict[str, int] | None:
             found = json.loads(os.read(descriptor, _SIZE))
         finally:
             os.close(descriptor)
-        if isinstance(found, dict) and all(word in _WORDS and type(count) is int for word, count in found.items()):
-            return found
+        heard = found.pop(HEARD, "") if isinstance(found, dict) else None
+        if not isinstance(heard, str) or not (heard.isascii() and heard.isprintable()):
+            return None
+        if all(word in _WORDS and type(count) is int for word, count in found.items()):
+            return found, heard
     return None

@@ -24,7 +24,7 @@ from doorward.denials import (
     Unserved,
     WindowTooLong,
 )
-from doorward.values import address
+from doorward.values import Grant, address
 from doorward.wire.fwknop import PAYLOAD_MIN, Field
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from doorward.config.stanza import Stanza
     from doorward.denials import Denial
     from doorward.gate import Verdict
-    from doorward.values import Grant
 
 CODES: Final = {  # server/fwknopd_errors.h
     0x1000: "Data is not a valid SPA message format",
@@ -181,7 +180,7 @@ def _granted(verdict: Verdict, now: float, stanza: Stanza | None, *, test: bool)
             text = f"Running CMD_CYCLE_CLOSE command in {execution.seconds} seconds: {stanza.cycle.close}"
             yield _info(f"{head} {text}")
     elif verdict.grant is not None:
-        for grant in filter(None, (verdict.grant, verdict.second)):
+        for grant in (one for one in (verdict.grant, verdict.second) if isinstance(one, Grant)):
             yield from (_info(text) for text in _rules(grant, int(now) + grant.seconds))
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.record.log import LINES_PER_SECOND
 from doorward.record.words import words
-from doorward.values import Reason, address
+from doorward.values import Grant, Reason, address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from doorward.config.stanza import Stanza
     from doorward.gate import Verdict
-    from doorward.values import Grant
+    from doorward.values import Execution
 
 # Reasons that a packet gets before an HMAC is verified, or again and again with one that was.
 CHEAP: Final = (
@@ -59,19 +59,31 @@ def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "user", verdict.user
     if verdict.signer is not None:
         yield "signer", verdict.signer
+    yield from _decided(verdict)
+    detail = "" if verdict.denial is None else words(verdict.denial)
+    if verdict.other is not None and not detail:
+        detail = f"the other source is not let in: {words(verdict.other)}"
+    if detail:
+        yield "detail", detail
+
+
+def _decided(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """The grant or the command of a verdict."""
+    decision = verdict.grant or verdict.execution
+    if decision is not None:
+        yield "source", _whence(decision)
+    if verdict.second is not None:
+        yield "second_source", _whence(verdict.second)
     if verdict.grant is not None:
-        yield "source", verdict.grant.whence
-        if verdict.second is not None:
-            yield "second_source", verdict.second.whence
         yield "services", ",".join(map(str, verdict.grant.services))
         yield "seconds", str(verdict.grant.seconds)
         yield from _conditions(verdict.grant)
     if verdict.execution is not None:
-        yield "source", str(verdict.execution.source)
         yield "command", "cycle" if verdict.execution.command is None else verdict.execution.command
-    detail = "" if verdict.denial is None else words(verdict.denial)
-    if detail:
-        yield "detail", detail
+
+
+def _whence(decision: Grant | Execution) -> str:
+    return decision.whence if isinstance(decision, Grant) else str(decision.source)
 
 
 def _conditions(grant: Grant) -> Iterator[tuple[str, str]]:

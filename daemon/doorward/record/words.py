@@ -23,7 +23,7 @@ _REQUESTS: Final = {
     Unserved.NETWORK: "the stanza lets in no networks (MAX_PREFIX4, MAX_PREFIX6): name one address",
     Unserved.NETWORK_BESIDE: "no network beside NAT, REQUIRE_OS, ENABLE_DESTINATION_RULE or a command cycle",
     Unserved.EVERYTHING: "the packet names no services, and the stanza no OPEN_PORTS that are not restricted",
-    Unserved.TWO_SOURCES: "a command or a command cycle takes one source, and the packet names two",
+    Unserved.TWO_SOURCES: "a command takes one source, and the packet names two",
 }
 _CODES: Final = {
     CodeFault.MISSING: "the packet has no one-time code",

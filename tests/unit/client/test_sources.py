@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.client.seen import SITE, Seen
-from doorward.client.sources import Candidates, Named
+from doorward.client.sources import Candidates, Named, beside
 from doorward.errors import ClientError
 
 if TYPE_CHECKING:
@@ -172,3 +172,21 @@ def test_a_single_knock_waits_for_the_site_and_asks_none_where_the_own_address_c
 def test_a_host_behind_nat_is_asked_once_an_hour_where_it_sees_this_machine(known: list[Seen], *, unsure: bool) -> None:
     assert behind_nat(*known).is_unsure(HOST) is unsure
     assert Candidates(PUBLIC, HOST, known, NOW).is_unsure(HOST) is False
+
+
+OWN6, HOST6 = map(ipaddress.ip_address, ("2001:db8:1::5", "2001:db8::1"))
+
+
+def test_a_packet_names_a_known_address_of_the_other_family_and_nobody_is_asked() -> None:
+    site = Site(PUBLIC)
+    direct, six = Candidates(PUBLIC, HOST, (), NOW), Candidates(OWN6, HOST6, (), NOW)
+    unknown, seen_before = behind_nat(), behind_nat(saw(OLD))
+    for asking in (six, unknown, seen_before):
+        asking.may_ask(site)
+    assert beside(PUBLIC, [direct, six]) == OWN6
+    assert beside(OWN6, [direct, six]) == PUBLIC
+    assert beside(OWN6, [unknown, six]) is None, "which address the host would see is not known"
+    assert beside(OWN6, [seen_before]) == OLD
+    assert beside(None, [direct, six]) is None, "beside an address that is left open"
+    assert beside(PUBLIC, [Named(site), direct]) is None
+    assert site.times == 0

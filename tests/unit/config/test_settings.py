@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,21 @@ def test_all_mistakes_are_reported_in_one_run(tmp_path: Path) -> None:
 
 
 def test_switches_that_are_off_in_fwknopd_may_be_written(tmp_path: Path) -> None:
-    assert load(tmp_path, "ENABLE_UDP_SERVER N;\nENABLE_DIGEST_PERSISTENCE Y;\n").settings == DaemonSettings()
+    found = load(tmp_path, "ENABLE_UDP_SERVER N;\nENABLE_DIGEST_PERSISTENCE Y;\n").settings
+    assert found == replace(DaemonSettings(), automatic=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("PCAP_INTF any;", "PCAP_FILTER udp port 62201;", "ENABLE_PCAP_PROMISC N;", "PCAP_FILE /x.pcap;"),
+        *("ENABLE_UDP_SERVER Y;", "UDPSERV_PORT 62201;", "ENABLE_TCP_SERVER N;", "TCPSERV_PORT 62201;"),
+        "ENABLE_SPA_OVER_ICMP N;",
+    ],
+)
+def test_who_writes_how_knocks_are_heard_leaves_nothing_open(text: str, tmp_path: Path) -> None:
+    assert load(tmp_path, "FIREWALL_MODE observe;\nVERBOSE 1;\n").settings.automatic
+    assert not load(tmp_path, f"{text}\n").settings.automatic
 
 
 def test_what_other_parts_need_reaches_its_field(tmp_path: Path) -> None:

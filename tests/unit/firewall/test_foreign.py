@@ -166,3 +166,39 @@ def test_a_rule_that_uses_our_bit_is_named_and_our_own_is_not() -> None:
     used = foreign(Filter(INPUT, {"input": [jump("a")], "a": [Rule(uses=MARK | 1)]})).use_of_mark()
     assert used is not None
     assert used.startswith("table inet filter, chain a uses the bit 0x40000000 of the mark too")
+
+
+RAW = Chain("ip", "raw", "PREROUTING", hook="prerouting", priority=-300)
+
+
+@pytest.mark.parametrize(
+    ("base", "held"),
+    [
+        (CLOSED, {}),
+        (CLOSED, {"input": [OURS]}),  # a reload of that firewall takes our rule out for a moment
+        (INPUT, {"input": [jump("some")], "some": [DROP_SOME]}),
+        (RAW, {"PREROUTING": [DROP_SOME]}),
+        (Chain("ip6", "mangle", "PREROUTING", hook="prerouting", drops=True), {}),
+    ],
+)
+def test_a_chain_on_the_way_to_a_socket_that_can_drop_is_in_the_way_of_a_server(
+    base: Chain, held: dict[str, list[Rule]]
+) -> None:
+    assert foreign(Filter(base, held)).before_a_server() == str(base)
+
+
+@pytest.mark.parametrize(
+    ("base", "held"),
+    [
+        (INPUT, {}),
+        (INPUT, {"input": [ACCEPT, SESSIONS, jump("some")], "some": [ACCEPT], "unused": [DROP]}),
+        (Chain("inet", "filter", "forward", hook="forward", drops=True), {}),
+        (Chain("inet", "filter", "output", hook="output", drops=True), {}),
+        (Chain("netdev", "early", "ingress", hook="ingress", drops=True), {}),  # passive capture hears no more
+        (Chain("bridge", "filter", "input", hook="input", drops=True), {}),
+    ],
+)
+def test_what_a_server_hears_no_less_of_than_passive_capture_is_not_in_its_way(
+    base: Chain, held: dict[str, list[Rule]]
+) -> None:
+    assert foreign(Filter(base, held)).before_a_server() is None

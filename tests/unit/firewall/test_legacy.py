@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.firewall.foreign import Rule
-from doorward.firewall.legacy import in_use, read
+from doorward.firewall.legacy import in_use, is_used, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,3 +74,13 @@ def test_only_tables_that_filter_and_are_in_use_are_listed(tmp_path: Path) -> No
     names = tmp_path / "names"
     names.write_text("nat\nfilter\nmangle\n")
     assert in_use({"ip": names, "ip6": tmp_path / "missing"}) == (("ip", ("mangle", "filter")),)
+
+
+def test_a_table_for_nat_alone_is_in_use_too(tmp_path: Path) -> None:
+    names = {"ip": tmp_path / "ip", "ip6": tmp_path / "ip6"}
+    assert not is_used(names)
+    names["ip"].write_text("")
+    assert not is_used(names)
+    names["ip6"].write_text("nat\n")
+    assert is_used(names)
+    assert in_use(names) == ()

@@ -54,6 +54,13 @@ def test_options_fill_their_settings(folder: Path) -> None:
     ]
 
 
+def test_an_option_about_how_knocks_are_heard_leaves_nothing_open(folder: Path) -> None:
+    (folder / "doorwardd.conf").write_text("VERBOSE 1;\n")
+    assert read(folder, "--gpg-exe", "/g").settings.automatic
+    for words in (("-U",), ("-i", "any"), ("-P", "udp port 62201"), ("--pcap-file", "/x.pcap")):
+        assert not read(folder, *words).settings.automatic, words
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

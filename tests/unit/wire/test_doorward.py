@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -204,6 +205,21 @@ def test_a_plaintext_with_a_mistake_is_refused_by_its_field(content: bytes, fiel
     with pytest.raises(FieldError) as refused:
         parse(content)
     assert refused.value.field is field
+
+
+NO_SOURCES = ("::ffff:0.0.0.0", "::ffff:224.0.0.1", "::ffff:239.1.2.3", "::ffff:255.255.255.255", "::ffff:127.0.0.1",
+              "::ffff:169.254.1.1", "::1", "::192.0.2.7", "ff02::1", "ff0e::1", "fe80::1", "febf::1")  # fmt: skip
+
+
+@pytest.mark.parametrize("source", NO_SOURCES)
+def test_bytes_of_a_source_that_cannot_arrive_from_elsewhere_are_refused(source: str) -> None:
+    """Mapped, multicast, broadcast, loopback, link-local, IPv4-compatible; a zone has no place in the bytes."""
+    content = socket.inet_pton(socket.AF_INET6, source)
+    for place, message in ((12, PLAIN), (28, PLAIN), (28, replace(PLAIN, source=V6))):
+        with pytest.raises(FieldError) as refused:
+            parse(changed(place, content, message))
+        assert refused.value.field is Field.MESSAGE
+    assert parse(changed(12, socket.inet_pton(socket.AF_INET6, "::ffff:192.0.2.9"))).source == ip_address("192.0.2.9")
 
 
 def test_services_become_ranges_in_order() -> None:

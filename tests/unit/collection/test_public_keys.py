@@ -149,8 +149,7 @@ def test_a_host_moves_to_a_pre_shared_key_as_long_as_it_knows_the_old_one(tmp_pa
     old, new = (key_text.psk_mark(psk) for psk in (OLD_PSK, PSK))
 
     def planned(mark: str, **told: str) -> list[tuple[str, bool]]:
-        arguments: dict[str, object] = {"host_key": HOST, "known_psk": mark, **told}
-        made = make(tmp_path, **arguments)
+        made = make(tmp_path, check=True, host_key=HOST, known_psk=mark, **told)
         assert made["psk_mark"] == (new if "psk" in told else "none")
         assert not [psk for psk in (PSK, OLD_PSK) if psk in str(made)]
         assert made["moving"] == (len(made["stanzas"]) > 1)
@@ -252,10 +251,11 @@ def test_marks_of_pre_shared_keys_are_kept_for_each_controller(tmp_path: Path) -
     assert known() == {"controller": other, "second": "none"}
     collect(tmp_path, psk_mark="")  # moved to fwknop's format
     assert known() == {"second": "none"}
-    file.write_text('doorward_known_psk: {"a: b": "{{ x }}", second: "{{ x }}"', encoding="utf-8")
-    collect(tmp_path, psk_mark=one)
-    assert known() == {"controller": one}
-    assert "x" not in file.read_text(encoding="utf-8").partition("doorward_known_psk")[2]
+    for text in ('doorward_known_psk: {"a: b": none, second: "{{ x }}", third: 3}', "doorward_known_psk: {", "- x"):
+        file.write_text(text, encoding="utf-8")
+        collect(tmp_path, psk_mark=one)
+        assert known() == {"controller": one}
+        assert "{{" not in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

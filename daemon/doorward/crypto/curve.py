@@ -39,9 +39,14 @@ def encrypt(key: bytes, nonce: bytes, plaintext: bytes, data: bytes) -> bytes:
     return ChaCha20Poly1305(key).encrypt(nonce, plaintext, data)
 
 
-def decrypt(key: bytes, nonce: bytes, sealed: bytes, data: bytes) -> bytes | None:
+def box(key: bytes) -> ChaCha20Poly1305:
+    """What opens packets of one key; to set it up costs as much as to open one, or more."""
+    return ChaCha20Poly1305(key)
+
+
+def decrypt(opening: ChaCha20Poly1305, nonce: bytes, sealed: bytes, data: bytes) -> bytes | None:
     """The plaintext; None where it was not made with this key, this nonce and this data."""
     try:
-        return ChaCha20Poly1305(key).decrypt(nonce, sealed, data)
+        return opening.decrypt(nonce, sealed, data)
     except (InvalidTag, ValueError):  # ValueError: too short for a nonce
         return None

@@ -6,6 +6,7 @@ Source: RFC 7748, RFC 8439.
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,12 @@ def public(private: bytes) -> bytes:
 
 def exchange(private: bytes, other: PublicKey) -> bytes:
     """The secret that two keys share. PublicKey has refused what makes it zero."""
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(other.raw))
+    return _private_key(private).exchange(X25519PublicKey.from_public_bytes(other.raw))
+
+
+@functools.lru_cache(maxsize=1)  # the host's, for all its clients: ten times as dear as an exchange in old versions
+def _private_key(private: bytes) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(private)
 
 
 def encrypt(key: bytes, nonce: bytes, plaintext: bytes, data: bytes) -> bytes:

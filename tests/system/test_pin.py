@@ -138,3 +138,30 @@ def test_a_user_of_the_host_shows_its_public_key_and_cannot_read_the_pair(pair: 
     assert "doorward1" not in host.run(f"{nobody} /run/as/doorwardd keys show"), "no key that the host does not have"
     host.run("mv /root/host.key /etc/doorward/ && echo 'doorward1 x' > /etc/doorward/host.key.pub")
     assert "host.key.pub: is no public key" in host.run(f"{nobody} /run/as/doorwardd keys show")
+
+
+def test_what_a_host_says_in_place_of_a_key_is_refused_and_shown_as_text(pair: tuple[Machine, Machine]) -> None:
+    host, laptop = pair
+    line = acquaint(host, laptop)
+    program = host.programs / "doorwardd"
+    launcher = program.read_text()
+    for said, complaint in (
+        ("true", "web1 shows 0 public keys, where there must be one"),
+        ("echo hello", "web1 shows 0 public keys"),
+        (f"printf '{line}\\n{line}\\n'", "web1 shows 2 public keys"),
+        (f"echo 'doorward1 {'A' * 43}='", "web1 shows no good public key: the public key is of low order"),
+        ("echo 'doorward1 AAA'", "web1 shows no good public key: the public key is not base64, or was cut"),
+        (f"printf '{line}\\033[2J'", "web1 shows no good public key: "),
+        (f"echo '{line} b'", "the comment behind a public key is one word"),
+        (f"yes '{line}'", "ssh web1 ended with "),
+        (f"echo '{line}'; exit 3", "ssh web1 ended with 3: "),
+    ):
+        program.write_text(f"#!/bin/sh\n{said}\n")
+        told = laptop.run("doorward keys pin web1; echo code $?")
+        assert complaint in told, told
+        assert told.endswith("code 1\n")
+        assert told.replace("\n", "").isprintable()
+        assert "No such file" in laptop.run(f"cat {KNOWN}")
+    program.write_text(f"#!/bin/sh\necho 'a banner of the shell'\necho '{line}'\n")
+    assert laptop.run(f"doorward keys pin web1 > /dev/null; cat {KNOWN}") == f"web1 {line}\n"
+    program.write_text(launcher)

@@ -138,6 +138,9 @@ def test_a_user_of_the_host_shows_its_public_key_and_cannot_read_the_pair(pair: 
     assert "doorward1" not in host.run(f"{nobody} /run/as/doorwardd keys show"), "no key that the host does not have"
     host.run("mv /root/host.key /etc/doorward/ && echo 'doorward1 x' > /etc/doorward/host.key.pub")
     assert "host.key.pub: is no public key" in host.run(f"{nobody} /run/as/doorwardd keys show")
+    told = host.run("doorwardd keys show")
+    assert line in told
+    assert "host.key.pub is not the public half of /etc/doorward/host.key: `doorwardd keys show > " in told
 
 
 def test_what_a_host_says_in_place_of_a_key_is_refused_and_shown_as_text(pair: tuple[Machine, Machine]) -> None:

@@ -100,7 +100,8 @@ def _public(path: Path) -> tuple[PublicKey, str | None]:
         return _read_public(beside)
     pair = doorward.whole(path, private_key.parse(str(path), reader.content(path, secret=True)))
     if os.access(beside, os.F_OK) and beside.read_bytes().split()[:2] != str(pair.public).encode().split():
-        print(f"doorwardd: {beside} is not the public half of {path}: remove it", file=sys.stderr)  # noqa: T201  a warning
+        told = f"{beside} is not the public half of {path}: `doorwardd keys show > {beside}` writes it"
+        print(f"doorwardd: {told}", file=sys.stderr)  # noqa: T201  a warning
     return pair.public, pair.comment
 
 

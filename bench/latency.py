@@ -1,8 +1,10 @@
 """Knock to open: one packet, then probes every 0.2 ms until a guarded UDP echo answers.
 
-doorwardd and Debian's fwknopd, default and UDP-server mode, on the same work in one run, turn by turn. Every knock
-comes from a source that never had a grant. The daemons have one core, whoever knocks and the echo the other, as in
-scale.py and flood.py. One JSON object a system, then the ratios of the medians.
+doorwardd and Debian's fwknopd, default and UDP-server mode, on the same work in one run, turn by turn; doorwardd with
+fwknop's format, and with public keys behind each of its gates (flood.py says what they are). Every knock comes from a
+source that never had a grant. The daemons have one core, whoever knocks and the echo the other, as in scale.py and
+flood.py. One JSON object a system, then how many times longer fwknopd's median is than each of doorwardd's; on standard
+error the same as a table.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import json
 import select
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,16 +23,18 @@ from typing import TYPE_CHECKING
 import peers
 
 if TYPE_CHECKING:
-    from doorward.values import SymmetricKeys
+    from collections.abc import Callable
+
     from system.netns import Namespace
 
+SYSTEMS = (*peers.PEERS, *peers.GATED)
 PROBE_SECONDS = 0.0002
 PATIENCE_SECONDS = 3.0
 
 
-def knock_to_open(client: Namespace, host: Namespace, source: str, keys: SymmetricKeys = peers.KEYS) -> float | None:
-    """Return the milliseconds from the knock to the first answer of the echo, or None when none came."""
-    payload = peers.knock(source, keys)
+def knock_to_open(client: Namespace, host: Namespace, source: str, made: Callable[[str], bytes]) -> float | None:
+    """Return the milliseconds from the knock that `made` makes to the echo's first answer, or None when none came."""
+    payload = made(source)
     with (
         peers.open_socket(client, source, (host.ipv4, peers.KNOCK_PORT)) as door,
         peers.open_socket(client, source, (host.ipv4, peers.ECHO_PORT)) as probe,
@@ -73,8 +78,8 @@ def report(system: str, times: list[float | None]) -> dict[str, object]:
 
 def measure(count: int) -> dict[str, list[float | None]]:
     """Return the times of every peer, `count` knocks each, turn by turn."""
-    labels = [peer.name[-12:] for peer in peers.PEERS]
-    times: dict[str, list[float | None]] = {peer.name: [] for peer in peers.PEERS}
+    labels = [peer.name[-12:] for peer in SYSTEMS]
+    times: dict[str, list[float | None]] = {peer.name: [] for peer in SYSTEMS}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         client, *hosts = stack.enter_context(peers.network("client", *labels))
@@ -82,16 +87,28 @@ def measure(count: int) -> dict[str, list[float | None]]:
         peers.routes(*hosts)
         daemons = [
             stack.enter_context(peers.running(peer, host, folder / peer.name))
-            for peer, host in zip(peers.PEERS, hosts, strict=True)
+            for peer, host in zip(SYSTEMS, hosts, strict=True)
         ]
-        for host in hosts:
-            peers.await_ready(client, host, first)
+        for peer, host in zip(SYSTEMS, hosts, strict=True):
+            peers.await_ready(client, host, first, made=peer.knock)
         for daemon in daemons:
             peers.pin(daemon, peers.DAEMON_CORE)
         for source in sources:
-            for peer, host in zip(peers.PEERS, hosts, strict=True):
-                times[peer.name].append(knock_to_open(client, host, source))
+            for peer, host in zip(SYSTEMS, hosts, strict=True):
+                times[peer.name].append(knock_to_open(client, host, source, peer.knock))
     return times
+
+
+def ratios(lines: list[dict[str, object]]) -> dict[str, float]:
+    """Return how many times longer fwknopd's medians are than doorwardd's."""
+    medians = {str(line["system"]): float(str(line["p50_ms"])) for line in lines if "p50_ms" in line}
+    ours = [name for name in medians if name.startswith("doorwardd")]
+    return {
+        f"{theirs}/{name}": round(medians[theirs] / medians[name], 1)
+        for name in ours
+        for theirs in medians
+        if theirs not in ours
+    }
 
 
 def main() -> None:
@@ -103,10 +120,8 @@ def main() -> None:
     lines = [report(system, times) for system, times in measure(count).items()]
     for line in lines:
         print(json.dumps(line))
-    medians = {str(line["system"]): line.get("p50_ms") for line in lines}
-    ours = medians.pop("doorwardd")
-    ratios = {f"{name}/doorwardd": round(m / ours, 1) for name, m in medians.items() if m and ours}  # type: ignore[operator]
-    print(json.dumps({"ratio_of_medians": ratios}))
+    print(json.dumps({"ratio_of_medians": ratios(lines)}), flush=True)
+    print(peers.table(lines), file=sys.stderr)
 
 
 if __name__ == "__main__":

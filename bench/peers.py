@@ -33,7 +33,7 @@ from doorward.wire.fwknop import Message, MessageType  # noqa: E402
 from system import netns  # noqa: E402  the paths come first
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from system.netns import Namespace
 
@@ -78,24 +78,34 @@ class Peer:
         """Return a fresh packet that asks for the echo service for `source`."""
         return tagged_knock(source) if self.public_keys else knock(source)
 
+    def garbage(self) -> bytes:
+        """Return a packet of a stranger, as long as a knock."""
+        return os.urandom(message.PACKET) if self.public_keys else shaped()
+
     @property
     def access(self) -> str:
         """The stanza for these packets."""
         return client_stanza() if self.public_keys else stanza()
 
 
-def client_stanza(window: int = WINDOW_SECONDS) -> str:
-    """Return the text of the stanza for CLIENT_KEY, as stanza() has it for symmetric keys."""
-    client = public.public_key(CLIENT_KEY)
+def client_stanza(window: int = WINDOW_SECONDS, private: Secret = CLIENT_KEY) -> str:
+    """Return the text of the stanza for one client, as stanza() has it for symmetric keys."""
+    client = public.public_key(private)
     return f"SOURCE ANY\nCLIENT {client} bench\nOPEN_PORTS udp/{ECHO_PORT}\nFW_ACCESS_TIMEOUT {window}\n"
 
 
-def tagged_knock(source: str) -> bytes:
+def tagged_knock(source: str, pair: public.Pair = PAIR) -> bytes:
     """Return a fresh packet of the format doorward 1 that asks for the echo service for `source`."""
     now = time.time_ns() // 1_000_000
     echo = message.ranges((Service(Protocol.UDP, ECHO_PORT),))
     asked = message.Message(message.Kind.ACCESS, now, ipaddress.ip_address(source), echo)
-    return PAIR.seal(message.serialize(asked), message.epoch_of(now), os.urandom(public.NONCE_BYTES))
+    return pair.seal(message.serialize(asked), message.epoch_of(now), os.urandom(public.NONCE_BYTES))
+
+
+def right_tag(pair: public.Pair) -> bytes:
+    """Return a packet with the present tag of a pair, and random bytes."""
+    tag = pair.tag(message.epoch_of(time.time_ns() // 1_000_000))
+    return tag + os.urandom(message.PACKET - len(tag))
 
 
 def stanza(keys: SymmetricKeys = KEYS, window: int = WINDOW_SECONDS) -> str:
@@ -223,27 +233,28 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def await_ready(  # noqa: PLR0913, PLR0917  who knocks where, and how
+def await_ready(  # noqa: PLR0913  who knocks where, how and for how long
     client: Namespace,
     host: Namespace,
     source: str,
-    keys: SymmetricKeys = KEYS,
+    *,
+    made: Callable[[str], bytes] = knock,
     interval: float = 0.05,
-    made: Callable[[str], bytes] | None = None,
+    patience: float = READY_SECONDS,
 ) -> None:
     """Knock every `interval` seconds until the echo answers `source`; the only word of readiness all peers share.
 
-    `made` makes the knocks where they are not of fwknop's format.
+    `made` makes the knocks.
     """
     with (
         open_socket(client, source, (host.ipv4, KNOCK_PORT)) as door,
         open_socket(client, source, (host.ipv4, ECHO_PORT)) as probe,
     ):
         start = next_knock = time.monotonic()
-        while (now := time.monotonic()) < start + READY_SECONDS:
+        while (now := time.monotonic()) < start + patience:
             if now >= next_knock:
                 with contextlib.suppress(ConnectionRefusedError):
-                    door.send(knock(source, keys) if made is None else made(source))
+                    door.send(made(source))
                 next_knock = now + interval
             with contextlib.suppress(ConnectionRefusedError):  # the echo service itself is not there yet
                 probe.send(b"?")
@@ -251,8 +262,16 @@ def await_ready(  # noqa: PLR0913, PLR0917  who knocks where, and how
                 with contextlib.suppress(ConnectionRefusedError):
                     probe.recv(64)
                     return
-    message = f"nobody in {host.name} opened within {READY_SECONDS} s"
+    message = f"nobody in {host.name} opened within {patience} s"
     raise SystemExit(message)
+
+
+def table(lines: Sequence[Mapping[str, object]]) -> str:
+    """Return result lines as a table: a row a line, a column for each name that one of them has."""
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    rows = [names, *([str(line.get(name, "")) for name in names] for line in lines)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
 
 def family(pid: int) -> list[int]:

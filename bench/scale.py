@@ -1,109 +1,193 @@
-"""What many stanzas and many live grants cost: doorwardd and Debian's fwknopd in both modes, the same work in one run.
+"""What many clients and many live grants cost: doorwardd with both formats and Debian's fwknopd, in one run, by turns.
 
-One JSON object a line. With 1, 10, 100 and 1 000 stanzas, all of them for any source and each with keys of its own:
-CPU time of the daemon for a packet that fits none (`bad_us`) and for a knock with the last stanza's keys (`good_us`,
-the firewall's part and reaped children included), and knock to open. With 0, 100 and 10 000 live grants: knock to
-open, and the round trip of a new flow to the guarded echo from a source whose grant came last (`round_trip_us`).
+One JSON object a line, and on standard error the same as tables. With 10, 100, 1 000 and 10 000 stanzas, each of them
+for any source and with one client's keys, all daemons run at a time, and what they take is measured in turn. Medians:
 
-The grants are put where the daemon puts them, by the packet filter's own tools: knocking 10 000 times would take
-fwknopd, which starts several processes for each, longer than a grant lives.
+    start_s       from the start of the process to the first door that opens
+    pss_mib       memory then, of all processes, shared pages by their share; private_mib is what no other process has
+    good_us       CPU time of the daemon for a knock with the last stanza's keys, with the firewall's part and the
+                  children that it has reaped (these in clock ticks: 1 250 µs a knock)
+    bad_us        for a stranger's packet, as long as a knock
+    right_tag_us  for one with the present tag of the last client and random bytes, in the format doorward 1
+    epoch_ms      for the change to the next epoch, with the most clients: new tags, and the kernel is told
+    p50_ms        from knock to open
+
+With 0, 100 and 10 000 live grants: knock to open, and the round trip of a new flow to the guarded echo from a source
+whose grant came last (`round_trip_us`). These grants are put where the daemon puts them, by the packet filter's own
+tools: knocking 10 000 times would take fwknopd, which starts several processes for each, longer than a grant lives.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import json
 import select
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import latency
 import peers
 
+from doorward.crypto import doorward as public
 from doorward.values import Secret, SymmetricKeys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from system.netns import Namespace
 
-STANZAS = (1, 10, 100, 1_000)
+SYSTEMS = (*peers.PEERS, *peers.GATED)
+STANZAS = (10, 100, 1_000, 10_000)
 GRANTS = (0, 100, 10_000)
-BAD_PACKETS = {1: 1_000, 10: 1_000, 100: 300, 1_000: 100}  # by the number of stanzas
+ROUNDS = 5  # each daemon in turn; the figures are medians over them
+GOOD_KNOCKS = 8  # a round
+BAD_PACKETS = {10: 400, 100: 200, 1_000: 50, 10_000: 4}  # a round, by the number of stanzas, where each costs an HMAC
+TAGGED_PACKETS = 400  # a round, in the format doorward 1
 BURST, BURST_INTERVAL = 50, 0.1  # packets that fit every daemon's receive buffer; seconds
-GOOD_KNOCKS = 20
 ROUND_TRIPS = 300
 IDLE_SECONDS = 1.0
 WINDOW_SECONDS = 300
+START_SECONDS = 120.0  # for the most stanzas
+KNOCK_INTERVAL = 0.2  # seconds, where the first knocks may wait in a queue, each for many HMACs
+EPOCH_SECONDS, EPOCH_MARGIN = 64, 1.5  # of the format doorward 1; its change is over by then
 
 
 def keys(number: int) -> SymmetricKeys:
-    """Return the keys of one stanza."""
+    """Return the keys of one stanza of fwknop's format."""
     key, hmac_key = (Secret(hashlib.sha256(f"{kind}{number}".encode()).digest()) for kind in ("key", "hmac"))
     return SymmetricKeys(key, hmac_key)
 
 
-@dataclass(frozen=True)
-class Bench:
-    """One running daemon and who knocks at it."""
+def private_key(number: int) -> Secret:
+    """Return the private key of the client in one stanza of the format doorward 1."""
+    return Secret(hashlib.sha256(f"client{number}".encode()).digest())
 
+
+@functools.cache
+def access(count: int, *, public_keys: bool) -> str:
+    """Return the text of so many stanzas."""
+    if public_keys:
+        return "".join(peers.client_stanza(WINDOW_SECONDS, private_key(number)) for number in range(count))
+    return "".join(peers.stanza(keys(number), WINDOW_SECONDS) for number in range(count))
+
+
+@dataclass
+class Bench:
+    """One running daemon and who knocks at it: the client of the last stanza, from sources without a grant."""
+
+    peer: peers.Peer
     client: Namespace
     host: Namespace
-    daemon: int
-    sources: list[str]
-    keys: SymmetricKeys
+    sources: Iterator[str]
+    stanzas: int
+    daemon: int = 0
+    idle: float = 0.0  # CPU seconds a second
+    figures: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    knocks: int = 0
 
-    def idle(self) -> float:
-        """Return the CPU seconds a second that the daemon takes when nothing comes, once it has done what came."""
-        time.sleep(IDLE_SECONDS)
-        return self._spent(lambda: time.sleep(IDLE_SECONDS), 0.0, peers.own_cpu_seconds) / IDLE_SECONDS
+    @functools.cached_property
+    def pair(self) -> public.Pair:
+        """What the last client and the host share."""
+        return public.Pair.of_client(private_key(self.stanzas - 1), public.public_key(peers.HOST_KEY))
 
-    def bad(self, count: int, idle: float) -> float:
-        """Return the CPU seconds for one of `count` packets that fit no stanza.
+    @property
+    def knock(self) -> Callable[[str], bytes]:
+        """What makes a fresh packet for a source."""
+        if self.peer.public_keys:
+            return partial(peers.tagged_knock, pair=self.pair)
+        return partial(peers.knock, keys=keys(self.stanzas - 1))
+
+    @contextlib.contextmanager
+    def running(self, folder: Path) -> Iterator[None]:
+        """Start the daemon, on a core of its own, and wait until it opens."""
+        with peers.running(
+            self.peer, self.host, folder, access(self.stanzas, public_keys=self.peer.public_keys)
+        ) as pid:
+            start = time.perf_counter()
+            peers.pin(pid, peers.DAEMON_CORE)
+            self.daemon = pid
+            self._await(KNOCK_INTERVAL)
+            self.figures["start_s"].append(time.perf_counter() - start)
+            for name in ("pss_mib", "private_mib"):
+                self.figures[name].append(peers.memory_mib(pid)[name])
+            yield
+
+    def round(self) -> None:
+        """Measure a good knock and each kind of bad packet once more."""
+        alone = self._spent(lambda: self._send([]), peers.own_cpu_seconds)
+        self._bad("bad_us", self.peer.garbage, alone)
+        if self.peer.public_keys:
+            self._bad("right_tag_us", lambda: peers.right_tag(self.pair), alone)
+        self.good()
+
+    def _bad(self, name: str, made: Callable[[], bytes], alone: float) -> None:
+        """Measure one bad packet; the knock behind them takes `alone` seconds.
 
         Left out are the processes that fwknopd starts from time to time to look for expired rules: in UDP-server mode
         another 60 µs for each packet, but measured in clock ticks only.
         """
-        garbage = [peers.shaped() for _ in range(count)]
-        return self._spent(lambda: self._send(garbage), idle, peers.own_cpu_seconds) / count
+        count = TAGGED_PACKETS if self.peer.public_keys else BAD_PACKETS.get(self.stanzas, BAD_PACKETS[100])
+        garbage = [made() for _ in range(count)]
+        spent = self._spent(lambda: self._send(garbage), peers.own_cpu_seconds)
+        self.figures[name].append(max(0.0, spent - alone) / count * 1e6)
 
-    def good(self, idle: float) -> tuple[float, list[float]]:
-        """Return the CPU seconds for a knock, and the milliseconds from knock to open of those that opened."""
+    def good(self) -> None:
+        """Measure GOOD_KNOCKS, and how long each took to open."""
+        sources = [next(self.sources) for _ in range(GOOD_KNOCKS)]
         times: list[float | None] = []
-        sources = self.sources[2:]
 
         def work() -> None:
-            times.extend(latency.knock_to_open(self.client, self.host, source, self.keys) for source in sources)
+            times.extend(latency.knock_to_open(self.client, self.host, source, self.knock) for source in sources)
 
-        spent = self._spent(work, idle, peers.cpu_seconds) / len(sources)
-        return spent, [value for value in times if value is not None]
+        spent = self._spent(work, peers.cpu_seconds)
+        self.knocks += len(sources)
+        self.figures["good_us"].append(spent / len(sources) * 1e6)
+        self.figures["ms"] += [value for value in times if value is not None]
 
-    def round_trips(self) -> list[float]:
-        """Return the microseconds of round trips to the echo, each a flow of its own."""
-        return [_round_trip(self.client, self.host, self.sources[-1]) for _ in range(ROUND_TRIPS)]
+    def round_trips(self) -> None:
+        """Measure round trips to the echo, each a flow of its own."""
+        source = next(self.sources)
+        latency.knock_to_open(self.client, self.host, source, self.knock)
+        self.figures["round_trip_us"] += [_round_trip(self.client, self.host, source) for _ in range(ROUND_TRIPS)]
 
-    def _spent(self, work: Callable[[], None], idle: float, read: Callable[[int], float]) -> float:
+    def result(self, **what: object) -> dict[str, object]:
+        """Return the result line: the medians, behind what was measured."""
+        figures = {name: round(statistics.median(found), 2) for name, found in self.figures.items() if name != "ms"}
+        times = self.figures["ms"]
+        opened = {"knocks": self.knocks, "granted": len(times), "p50_ms": round(statistics.median(times or [0]), 3)}
+        return {"system": self.peer.name, **what, **figures, **opened}
+
+    def _spent(self, work: Callable[[], None], read: Callable[[int], float]) -> float:
         """Return the CPU seconds that the daemon took for some work beyond what it takes when idle."""
         start, before = time.perf_counter(), read(self.daemon)
         work()
         spent, took = read(self.daemon) - before, time.perf_counter() - start
-        return max(0.0, spent - idle * took)
+        return max(0.0, spent - self.idle * took)
 
     def _send(self, garbage: list[bytes]) -> None:
         """Send in bursts, and wait until a knock that came behind them has opened: all of them have been read."""
-        with peers.open_socket(self.client, self.sources[1], (self.host.ipv4, peers.KNOCK_PORT)) as door:
+        with peers.open_socket(self.client, next(self.sources), (self.host.ipv4, peers.KNOCK_PORT)) as door:
             for number, packet in enumerate(garbage):
                 with contextlib.suppress(ConnectionRefusedError):
                     door.send(packet)
                 if number % BURST == BURST - 1:
                     time.sleep(BURST_INTERVAL)
-        peers.await_ready(self.client, self.host, self.sources[1], self.keys, interval=peers.READY_SECONDS)
+        self._await(START_SECONDS)
+
+    def _await(self, interval: float) -> None:
+        """Wait until a knock opens; the next one comes after `interval` seconds."""
+        source = next(self.sources)
+        peers.await_ready(self.client, self.host, source, made=self.knock, interval=interval, patience=START_SECONDS)
 
 
 def _round_trip(client: Namespace, host: Namespace, source: str) -> float:
@@ -117,64 +201,79 @@ def _round_trip(client: Namespace, host: Namespace, source: str) -> float:
         return (time.perf_counter() - start) * 1e6
 
 
+def measure_idle(benches: list[Bench]) -> None:
+    """Note what each daemon takes when nothing comes, once all have done what came."""
+    time.sleep(IDLE_SECONDS)
+    before = [peers.own_cpu_seconds(each.daemon) for each in benches]
+    time.sleep(IDLE_SECONDS)
+    for each, earlier in zip(benches, before, strict=True):
+        each.idle = (peers.own_cpu_seconds(each.daemon) - earlier) / IDLE_SECONDS
+
+
+def measure_epoch(benches: list[Bench]) -> None:
+    """Wait for the change to the next epoch, and note what it takes."""
+    tagged = [each for each in benches if each.peer.public_keys]
+    if not tagged:
+        return
+    time.sleep(max(0.0, EPOCH_SECONDS - time.time() % EPOCH_SECONDS - EPOCH_MARGIN))
+    before, start = [peers.own_cpu_seconds(each.daemon) for each in tagged], time.perf_counter()
+    time.sleep(EPOCH_SECONDS - time.time() % EPOCH_SECONDS + EPOCH_MARGIN)
+    took = time.perf_counter() - start
+    for each, earlier in zip(tagged, before, strict=True):
+        spent = peers.own_cpu_seconds(each.daemon) - earlier - each.idle * took
+        each.figures["epoch_ms"].append(spent * 1000)
+
+
 @contextlib.contextmanager
-def bench(peer: peers.Peer, stanzas: int) -> Iterator[Bench]:
-    """Yield a daemon with so many stanzas, on a network of its own, so that nothing of the one before is left."""
+def all_running(chosen: tuple[peers.Peer, ...], stanzas: int, knocks: int) -> Iterator[list[Bench]]:
+    """Yield all daemons with so many stanzas, on a network of their own: nothing of those before is left.
+
+    Each has sources for so many knocks.
+    """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        client, host = stack.enter_context(peers.network("client", peer.name[-12:]))
-        peers.routes(host)
-        sources = peers.add_sources(client, 2 + GOOD_KNOCKS)
-        access = "".join(peers.stanza(keys(number), WINDOW_SECONDS) for number in range(stanzas))
-        daemon = stack.enter_context(peers.running(peer, host, folder, access))
-        peers.await_ready(client, host, sources[0], keys(stanzas - 1))
-        peers.pin(daemon, peers.DAEMON_CORE)
-        yield Bench(client, host, daemon, sources, keys(stanzas - 1))
+        client, *hosts = stack.enter_context(peers.network("client", *(peer.name[-12:] for peer in chosen)))
+        peers.routes(*hosts)
+        sources = peers.add_sources(client, knocks)
+        benches = [Bench(peer, client, host, iter(sources), stanzas) for peer, host in zip(chosen, hosts, strict=True)]
+        for each in benches:
+            stack.enter_context(each.running(folder / each.peer.name))
+        measure_idle(benches)
+        yield benches
 
 
-def with_stanzas(peer: peers.Peer, count: int) -> dict[str, object]:
-    """Return the result line of one daemon with `count` stanzas."""
-    with bench(peer, count) as made:
-        idle = made.idle()
-        bad = made.bad(BAD_PACKETS.get(count, 100), idle)
-        good, times = made.good(idle)
-    return {
-        "system": peer.name,
-        "stanzas": count,
-        "bad_us": round(bad * 1e6, 1),
-        "good_us": round(good * 1e6, 1),
-        **_opened(times),
-    }
+def with_stanzas(chosen: tuple[peers.Peer, ...], count: int, *, most: bool) -> list[dict[str, object]]:
+    """Return the result lines of all daemons with `count` stanzas; the change of epochs is waited for with the most."""
+    with all_running(chosen, count, 1 + ROUNDS * (6 + GOOD_KNOCKS)) as benches:
+        if most:
+            measure_epoch(benches)
+        for _ in range(ROUNDS):
+            for each in benches:
+                each.round()
+        return [each.result(stanzas=count) for each in benches]
 
 
-def with_grants(peer: peers.Peer, count: int) -> dict[str, object]:
-    """Return the result line of one daemon with `count` live grants."""
-    with bench(peer, 1) as made:
-        _fill(peer, made.host, count)
-        good, times = made.good(made.idle())
-        trips = made.round_trips()
-    return {
-        "system": peer.name,
-        "grants": count,
-        "good_us": round(good * 1e6, 1),
-        **_opened(times),
-        "round_trip_us": round(statistics.median(trips), 1),
-    }
+def with_grants(chosen: tuple[peers.Peer, ...], count: int) -> list[dict[str, object]]:
+    """Return the result lines of all daemons with `count` live grants and one stanza."""
+    with all_running(chosen, 1, 2 + ROUNDS * GOOD_KNOCKS) as benches:
+        for each in benches:
+            _fill(each, count)
+        for _ in range(ROUNDS):
+            for each in benches:
+                each.good()
+        for each in benches:
+            each.round_trips()
+        return [each.result(grants=count) for each in benches]
 
 
-def _opened(times: list[float]) -> dict[str, object]:
-    median = round(statistics.median(times), 3) if times else None
-    return {"knocks": GOOD_KNOCKS, "granted": len(times), "p50_ms": median}
-
-
-def _fill(peer: peers.Peer, host: Namespace, count: int) -> None:
+def _fill(bench: Bench, count: int) -> None:
     """Let so many other addresses in."""
     addresses = [f"10.79.{number // 250}.{1 + number % 250}" for number in range(count)]
     if not addresses:
         return
-    if peer.name == "doorwardd":
+    if bench.peer.name.startswith("doorwardd"):
         elements = ", ".join(f"{address} . 17 . {peers.ECHO_PORT} timeout {WINDOW_SECONDS}s" for address in addresses)
-        host.nft(f"add element inet doorward open4 {{ {elements} }}\n")
+        bench.host.nft(f"add element inet doorward open4 {{ {elements} }}\n")
         return
     end = int(time.time()) + WINDOW_SECONDS
     rules = "".join(
@@ -182,7 +281,7 @@ def _fill(peer: peers.Peer, host: Namespace, count: int) -> None:
         f' -m comment --comment "_exp_{end}" -j ACCEPT\n'
         for address in addresses
     )
-    host.run("iptables-restore", "--noflush", input=f"*filter\n{rules}COMMIT\n")
+    bench.host.run("iptables-restore", "--noflush", input=f"*filter\n{rules}COMMIT\n")
 
 
 def _numbers(text: str) -> list[int]:
@@ -192,15 +291,25 @@ def _numbers(text: str) -> list[int]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", default="all", help=f"of {', '.join(peer.name for peer in peers.PEERS)}")
+    parser.add_argument("--systems", default="all", help=f"of {', '.join(peer.name for peer in SYSTEMS)}")
     parser.add_argument("--stanzas", type=_numbers, default=list(STANZAS))
     parser.add_argument("--grants", type=_numbers, default=list(GRANTS))
     options = parser.parse_args()
-    peers.begin(peers.WORLD_CORE)  # with all that is started from here; only the daemon is moved
-    for measure, counts in ((with_stanzas, options.stanzas), (with_grants, options.grants)):
-        for count in counts:
-            for peer in peers.chosen(options.systems):
-                print(json.dumps(measure(peer, count)), flush=True)
+    chosen = peers.chosen(options.systems, SYSTEMS)
+    peers.begin(peers.WORLD_CORE)  # with all that is started from here; only the daemons are moved
+    report(with_stanzas(chosen, count, most=count == max(options.stanzas)) for count in options.stanzas)
+    of_fwknop = tuple(one for one in chosen if not one.public_keys)
+    report(with_grants(of_fwknop, count) for count in options.grants if of_fwknop)
+
+
+def report(results: Iterable[list[dict[str, object]]]) -> None:
+    """Print the lines as they come, and at the end a table of them."""
+    lines: list[dict[str, object]] = []
+    for found in results:
+        print("\n".join(map(json.dumps, found)), flush=True)
+        lines += found
+    if lines:
+        print(peers.table(sorted(lines, key=lambda line: str(line["system"]))), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ class Gate:
         `execute` hands an execution over and raises HelperError where nobody takes it. Without an `unsealer` OpenPGP
         packets are not looked at. Those that anybody can make are kept in this process alone: one made up to `begun`
         (Unix seconds), when it started, may have been seen by an earlier process. `host_key` is the host's private key
-        for stanzas with clients, which nobody can be without it; `pairs` are another gate's, which cost 0.1 ms each.
+        for stanzas with clients, which nobody can be without it; `pairs` are another gate's, which cost 0.05 ms each.
         """
         self._ways = tuple(_ways(stanzas))
         self._unsealer = unsealer

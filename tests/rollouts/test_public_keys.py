@@ -1,7 +1,11 @@
-"""Hidden hosts move from symmetric keys to public ones: interrupted, resumed, and then the old keys open nothing."""
+"""Hidden hosts move from symmetric keys to public ones, and from one pre-shared key to another.
+
+Interrupted, resumed, and then the old keys open nothing.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sys
@@ -47,10 +51,21 @@ def stanzas(trial: Trial) -> list[str]:
     return [word if ":" in word else f"fwknop:{word}" for word in words]
 
 
+def psks(trial: Trial) -> list[str]:
+    """The pre-shared keys in the host's access.conf, in its order."""
+    return trial.console("sed", "-n", "s/^PSK_BASE64  *//p", "/etc/doorward/access.conf").split()
+
+
+def with_psks(present: str, previous: str = "") -> tuple[str, ...]:
+    """The options of a run whose controller has these pre-shared keys."""
+    told = {"doorward_psk": present, "doorward_previous_psk": previous}
+    return ("-e", json.dumps(told), *AT_ONCE)
+
+
 def knock(trial: Trial, rc_file: Path) -> str:
     """Knock with a client's file, and return the host's verdict."""
     before = verdicts(trial)
-    run(sys.executable, "-m", "doorward", "knock", "--rc-file", str(rc_file), "-n", trial.host.name, "--no-save-args")
+    send(trial, rc_file)
     found: list[str] = []
     for _look in range(50):
         found = verdicts(trial)[len(before) :]
@@ -58,6 +73,11 @@ def knock(trial: Trial, rc_file: Path) -> str:
             break
     assert len(found) == 1, found
     return found[0]
+
+
+def send(trial: Trial, rc_file: Path) -> None:
+    """Knock with a client's file."""
+    run(sys.executable, "-m", "doorward", "knock", "--rc-file", str(rc_file), "-n", trial.host.name, "--no-save-args")
 
 
 def verdicts(trial: Trial) -> list[str]:
@@ -162,3 +182,77 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
         assert f'doorward_host_key: "{public[trial.host.name]}"' in collected
         known = [STATE / folder / trial.host.name for folder in ("host_vars", "keys")]  # others have theirs beside
         assert secrets_of(trial, (*known, controller.home)) == []
+
+
+def test_a_pre_shared_key_changes_on_hidden_hosts_and_nobody_is_locked_out(
+    trials: dict[str, Trial], controller: Controller, visit: str, tmp_path: Path
+) -> None:
+    moving, (one, two) = list(trials.values()), (base64.b64encode(letter * 32).decode() for letter in (b"1", b"2"))
+    inventory, own = STATE / "host_vars", STATE / "client.key"
+
+    def accepted() -> list[list[str]]:
+        """Format, and pre-shared key if any, of all of the controller's stanzas on each host."""
+        return [
+            [*(each for each in stanzas(trial) if not each.endswith("neighbour")), *psks(trial)] for trial in moving
+        ]
+
+    def comes_in(number: int, *options: str) -> None:
+        """Run a playbook over connections of its own, so that it knocks."""
+        before = [trial.granted() for trial in moving]
+        replace(controller, home=controller.home / f"p{number}").playbook(visit, *options).check()
+        assert [trial.granted() - earlier for trial, earlier in zip(moving, before, strict=True)] == [1, 1]
+
+    stanza = "doorward1:controller"
+    assert accepted() == [[stanza]] * 2, "as they were rolled out"
+    for trial in moving:
+        trial.wait_until_closed()
+    assert not any(hosts.reachable(trial.host) for trial in moving), "hidden all the time"
+
+    # The first one: what is interrupted goes on, with a connection of the old kind until the inventory says otherwise.
+    begun = replace(controller, collections=interrupted(tmp_path, "move.yml", "Ask what connections knock with now"))
+    assert begun.playbook("doorward.spa.rollout", *with_psks(one)).output.count("interrupted") >= 2
+    assert accepted() == [[stanza, stanza, one]] * 2
+    comes_in(1, *with_psks(one))
+    controller.playbook("doorward.spa.rollout", *with_psks(one)).check()
+    assert accepted() == [[stanza, one]] * 2
+    comes_in(2, *with_psks(one))
+
+    # Without the old one nothing is begun: the connection says what is missing.
+    lost = replace(controller, home=controller.home / "lost").playbook("doorward.spa.rollout", *with_psks(two))
+    assert lost.code != 0
+    assert "neither doorward_psk nor doorward_previous_psk" in " ".join(lost.output.split()), lost.output[-3000:]
+    assert accepted() == [[stanza, one]] * 2
+
+    # Where connections go on with the old one, it stays.
+    line = {trial.host.name: trial.console("doorwardd", "keys", "show").strip() for trial in moving}
+    fixed = f"HOST_KEY: {{{{ doorward_host_key }}}}\nCLIENT_KEY_FILE: {own}\nPSK_BASE64: {one}\n"
+    options = (*with_psks(two, one), "-e", json.dumps({"ansible_spa_key": fixed}))
+    ended = controller.playbook("doorward.spa.rollout", *options)
+    assert " ".join(ended.output.split()).count("connections do not use it") >= 2, ended.output[-3000:]
+    assert accepted() == [[stanza, stanza, two, one]] * 2
+    comes_in(3, *with_psks(two, one))
+
+    # Interrupted once it is proven: the inventory has the new one, and both are accepted.
+    shown = replace(controller, collections=interrupted(tmp_path, "access.yml", "Drop the stanzas that leave"))
+    assert shown.playbook("doorward.spa.rollout", *with_psks(two, one)).output.count("interrupted") >= 2
+    assert accepted() == [[stanza, stanza, two, one]] * 2
+    comes_in(4, *with_psks(two))
+    controller.playbook("doorward.spa.rollout", *with_psks(two)).check()
+    assert accepted() == [[stanza, two]] * 2
+
+    # The old one opens nothing, in the same run in which the new one does; neither is in the inventory.
+    for trial in moving:
+        trial.close()
+    for psk, opens in ((one, False), (two, True)):
+        lines = {name: f"HOST_KEY {key}\nCLIENT_KEY_FILE {own}\nPSK_BASE64 {psk}\n" for name, key in line.items()}
+        rc_file = client_file(tmp_path, moving, lines)
+        for trial in moving:
+            send(trial, rc_file)
+            assert hosts.reachable(trial.host) == opens
+    collected = [(inventory / f"{trial.host.name}/doorward.yml").read_text(encoding="utf-8") for trial in moving]
+    assert all("doorward_known_psk:" in text and one not in text and two not in text for text in collected)
+
+    # And back to none.
+    controller.playbook("doorward.spa.rollout", *with_psks("", two)).check()
+    assert accepted() == [[stanza]] * 2
+    comes_in(5)

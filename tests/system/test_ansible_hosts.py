@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import shutil
@@ -213,6 +214,15 @@ def test_a_host_with_a_pre_shared_key_is_entered_with_it_alone(place: Site, nami
         shown = place.play(hosts, plays, *naming.options, "-e", f"doorward_psk={psk}")
         assert reached(shown) == [ONE, ONE], shown
         assert set(place.verdicts("one")) == {"granted"}
+        new = base64.b64encode(b"n" * 32).decode()
+        digest = hashlib.sha256(f"doorward psk {psk}".encode()).digest()
+        known = {"controller": f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"}
+        told = {"doorward_psk": new, "doorward_known_psk": known, "ansible_timeout": 1}
+        lost = place.play(hosts, plays, *naming.options, "-e", json.dumps(told))
+        assert reached(lost) == []
+        assert "neither doorward_psk nor doorward_previous_psk" in lost, lost
+        shown = place.play(hosts, plays, *naming.options, "-e", json.dumps({**told, "doorward_previous_psk": psk}))
+        assert reached(shown) == [ONE, ONE], shown
 
 
 @pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS)

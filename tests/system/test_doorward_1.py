@@ -134,6 +134,36 @@ def test_both_formats_share_the_port_and_a_removed_client_is_a_stranger_at_once(
         daemon.wait_for("verdict=granted", 3)
 
 
+def test_a_client_with_two_pre_shared_keys_comes_in_by_both_until_one_is_taken_away(ends: Ends) -> None:
+    """How a key is changed: what the old one opened stays, its packets are a stranger's at once."""
+    used_store(ends.folder)
+    stanzas = []
+    for name, letter in (("old", b"1"), ("new", b"2")):
+        line = f"PSK_BASE64 {base64.b64encode(letter * 32).decode()}\n"
+        stanzas.append(ends.access.replace("TIMEOUT 3", "TIMEOUT 60") + line)
+        with (ends.home / ".fwknoprc").open("a") as file:
+            file.write(f"[{name}]\nSPA_SERVER {ends.host.ipv4}\nHOST_KEY {ends.host_line}\n{line}")
+    with doorwardd(ends.host, ends.folder, "".join(reversed(stanzas)), ends.config) as daemon:
+        ends.doorward("knock", "-n", "old")
+        assert " stanza=2 name=alice@laptop " in daemon.wait_for("reason=granted")
+        ends.doorward("knock", "-n", "new")
+        daemon.wait_for("stanza=1 name=alice@laptop")
+        ends.host.nft("flush set inet doorward open4")
+        ends.doorward("knock", "-n", "old")
+        daemon.wait_for("reason=granted", 3)
+        write(ends.folder / "access.conf", stanzas[1])
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("the configuration was read again")
+        assert is_open(ends.client, ends.host.ipv4), "it is the same client"
+        ends.host.nft("flush set inet doorward open4")
+        ends.doorward("knock", "-n", "old")
+        ends.doorward("knock", "-n", "web1")  # without any
+        assert not is_open(ends.client, ends.host.ipv4, within=0.5)
+        ends.doorward("knock", "-n", "new")
+        daemon.wait_for("reason=granted", 4)
+        assert is_open(ends.client, ends.host.ipv4)
+
+
 def test_the_first_client_comes_with_a_reload(ends: Ends) -> None:
     """The listener has given up its power by then: the key is handed over, and computed with behind the filter."""
     used_store(ends.folder)

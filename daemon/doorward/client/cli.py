@@ -23,6 +23,7 @@ from doorward.client.options import (
     LEARN,
     MOSH,
     OTP,
+    PIN,
     SHOW,
     SSH_CONFIG,
     STATUS,
@@ -62,7 +63,7 @@ _SUMMARIES: Final = {
     "doctor": "find out why a host does not open",
     "learn": "remember the address at which a host sees this machine",
     "import": "take the keys that `doorward init` made on a host",
-    "keys": "make keys, show the public one and its fingerprint",
+    "keys": "make keys, show the public one and its fingerprint, keep a host's",
     "ssh-config": "print the lines that make every ssh knock",
     "forward": "a port of this machine that leads to a hidden service",
     "mosh": "knock for mosh and start it",
@@ -270,6 +271,12 @@ def _fingerprint(said: SimpleNamespace, outside: Outside) -> None:
         outside.say(fingerprint.of_line(pair.public, pair.comment))
 
 
+def _pin(said: SimpleNamespace, outside: Outside) -> None:
+    from doorward.client import pin  # noqa: PLC0415  each command loads only what it needs
+
+    pin.run(said, outside)
+
+
 def _otp(said: SimpleNamespace, outside: Outside) -> None:
     from doorward.client import one_time_secret  # noqa: PLC0415  each command loads only what it needs
 
@@ -318,6 +325,7 @@ _RUN: Final[dict[str, Callable[[SimpleNamespace, Outside], int | None]]] = {
     GENERATE.name: _generate,
     SHOW.name: _show,
     FINGERPRINT.name: _fingerprint,
+    PIN.name: _pin,
     OTP.name: _otp,
     SSH_CONFIG.name: _ssh_config,
     FORWARD.name: _forward,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from doorward import __version__
 from doorward.client import getopt, keys, last_command, section_file
 from doorward.client.knock import knock
+from doorward.client.known_hosts import with_pinned_key
 from doorward.client.profile import Profile
 from doorward.client.request import ENCRYPTION, HMAC, PASSPHRASE, Saved, client_file, saved_profile
 from doorward.crypto.keys import weakness as weakness_of
@@ -140,6 +141,8 @@ def _profile(arguments: SimpleNamespace, outside: Outside, file: ClientFile | No
     elif arguments.section is not None:
         _rc_path(arguments, outside)
     said = said.over(saved.profile)
+    if _reads_file(arguments) and not arguments.ask_key:
+        said = with_pinned_key(said, None, outside.environ)
     if arguments.ask_key:
         said = said._replace(key=None, key_file=None, key_command=None, gpg_password=None)
         saved = saved._replace(asked=saved.asked | {ENCRYPTION, PASSPHRASE})

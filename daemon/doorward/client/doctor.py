@@ -21,6 +21,7 @@ from doorward.client import clock, nat, proxy, reasons, ssh_settings
 from doorward.client.address import from_here, own_address, resolve
 from doorward.client.connect import NotConnectedError, Route, connect
 from doorward.client.getopt import UsageError
+from doorward.client.known_hosts import with_pinned_key
 from doorward.client.options import CONNECT, DOCTOR
 from doorward.client.packet import PublicKeys, build
 from doorward.client.profile import Profile
@@ -180,11 +181,12 @@ class Examination:
         outside = self._outside._replace(err=warnings)
         try:
             self.saved = saved_profile(outside, self._said.rc_file, self._said.section, self.host, self.service)
+            own = Profile.of(self._said).over(self.saved.profile)
+            self.profile = with_pinned_key(own, self.host, outside.environ)
         except ConfigError as error:
             yield from (Finding(NO, "file", str(each)) for each in error.problems)
-            self._lacks = "the client's file has mistakes"
+            self._lacks = "a file of this user has mistakes"
             return
-        self.profile = Profile.of(self._said).over(self.saved.profile)
         path = self.saved.path
         yield from (Finding(NO, "file", each, f"chmod 600 {shlex.quote(str(path))}") for each in warnings.told)
         if self.saved.sections and not warnings.told:

@@ -28,6 +28,7 @@ from doorward import status_file
 from doorward.client import nat
 from doorward.client.address import fits
 from doorward.client.connect import KNOCK_EVERY, PATIENCE
+from doorward.client.known_hosts import with_pinned_key
 from doorward.client.options import TIMEOUT_DEFAULT
 from doorward.client.packet import build, parts
 from doorward.client.profile import Carrier, Hop, HostPort, Profile, SourceRule
@@ -279,7 +280,7 @@ def _request(said: SimpleNamespace, outside: Outside) -> Request | None:
     """The request for the hidden host; None where there is no key."""
     service = Service(Protocol.TCP, said.dial_port)
     saved = saved_profile(outside, said.rc_file, said.section, said.host, service)
-    profile = Profile.of(said).over(saved.profile)
+    profile = with_pinned_key(Profile.of(said).over(saved.profile), said.host, outside.environ)
     if not profile.can_seal:
         return None
     refuse_carriers(profile)
@@ -412,7 +413,7 @@ def _is_ours_to_knock(hop: Hop, said: SimpleNamespace, outside: Outside) -> bool
     """Whether there is a key for a jump host, and ssh's own files know no other way to it."""
     port = hop.port or _SSH_PORT
     saved = saved_profile(outside, said.rc_file, None, hop.host, Service(Protocol.TCP, port))
-    if not saved.profile.can_seal:
+    if not with_pinned_key(saved.profile, hop.host, outside.environ).can_seal:
         return False
     words = [*_ssh(said), "-G", *_flag("-p", hop.port), *_flag("-l", hop.user), hop.host]
     shown = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout  # noqa: S603  no shell; a checked word

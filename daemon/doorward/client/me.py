@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward import __version__, portable
-from doorward.client import fwknoprc, seen
+from doorward.client import fwknoprc, known_hosts, seen
 from doorward.client.address import Endpoint, own_address
 from doorward.client.keys import key_file
 from doorward.client.request import PORT, user_name
@@ -35,7 +35,7 @@ def report(said: SimpleNamespace, outside: Outside) -> int:
     """Say it, and return the exit code: 0 where all is well, 1 where something is not, 4 on a host.
 
     Raises:
-        ConfigError: the file of sections cannot be read.
+        ConfigError: the file of sections, or that of known hosts, cannot be read.
     """
     path: Path = said.rc_file or outside.home / ".fwknoprc"
     known = None if said.rc_file is None and not path.exists() else fwknoprc.load(path)
@@ -46,6 +46,7 @@ def report(said: SimpleNamespace, outside: Outside) -> int:
         "user": user_name(outside.environ, portable.login()),
         "file": str(path),
         "keys": keys,
+        "pinned": [",".join(each.names) for each in known_hosts.load(known_hosts.path(outside.environ))],
         "seen": learned,
         "clock": is_synchronised(),
         "is_host": any(file.exists() for file in HOSTS_FILES),
@@ -128,7 +129,7 @@ def _is_here(entry: seen.Seen) -> bool | None:
 
 def _doubts(found: dict[str, Any], path: Path, outside: Outside) -> Iterator[str]:
     """What is not well, one sentence each."""
-    if not found["keys"]:
+    if not found["keys"] and not found["pinned"]:
         yield f"there is no key in {path}: `doorward import -` takes the line of `doorward init`"
     for each in found["keys"]:
         yield from each.get("mistakes", ())
@@ -144,6 +145,7 @@ def _text(found: dict[str, Any], doubts: list[str]) -> str:
         [
             f"doorward {found['version']}: user {found['user']}",
             *(_key_text(each) for each in found["keys"] if "mistakes" not in each),
+            *(f"{each}: knocked at with the key that `doorward keys pin` keeps" for each in found["pinned"]),
             *(_seen_text(each) for each in found["seen"] if "complaint" not in each),
             f"clock: {_CLOCK[found['clock']]}",
             *(f"NOT WELL: {each}" for each in doubts),

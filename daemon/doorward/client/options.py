@@ -549,6 +549,30 @@ Print a public key's fingerprint, to be read over a phone: of this machine's key
 The other side's `doorwardd keys fingerprint` and `doorwardd check --report` print the same.
 """,
 )
+PIN: Final = Command(
+    "doorward keys pin",
+    {
+        "options": (
+            Row("-F --ssh-config=FILE", "read FILE, not ~/.ssh/config", profile.path),
+            Row("--force", "replace another key that this host has in the file"),
+            _HELP,
+        )
+    },
+    (Row("HOST", "", profile.destination, "destination"),),
+    "[options] [USER@]HOST",
+    """\
+Fetch a host's public key over ssh, show its fingerprint, and keep it in ~/.config/doorward/known_hosts: knocks at this
+host then need no HOST_KEY in ~/.fwknoprc. One that is there counts instead. The user needs no root on the host.
+The key is as good as ssh's own check of the host, so ssh must know the host already.
+""",
+    """\
+examples:
+  doorward keys pin web1                        the name behind ssh; ssh_config says what it stands for
+
+A host that shows another key than before is refused, with the line that has the old one.
+exit codes: 0 done, 1 nothing was changed (the reason is on standard error), 2 usage, 3 mistake in a file
+""",
+)
 OTP: Final = Command(
     "doorward keys otp",
     {"options": (Row("--comment=NAME", "the name that the app shows (USER@MACHINE)", check_name), _HELP)},
@@ -562,7 +586,7 @@ examples:
   doorward knock -n web1 --otp 492039           ONE_TIME_CODE ask in ~/.fwknoprc asks for the code
 """,
 )
-KEYS: Final = {"generate": GENERATE, "show": SHOW, "fingerprint": FINGERPRINT, "otp": OTP}
+KEYS: Final = {"generate": GENERATE, "show": SHOW, "fingerprint": FINGERPRINT, "pin": PIN, "otp": OTP}
 COMMANDS: Final = {
     "knock": KNOCK,
     "connect": CONNECT,

@@ -10,6 +10,7 @@ from doorward.client import fdpass, nat, seen
 from doorward.client.address import from_here, own_address, resolve
 from doorward.client.connect import NotConnectedError, Route, connect
 from doorward.client.knock import Way, sources, spa_port
+from doorward.client.known_hosts import with_pinned_key
 from doorward.client.options import TIMEOUT_DEFAULT
 from doorward.client.packet import PublicKeys, build, parts
 from doorward.client.profile import Profile, SourceRule
@@ -88,7 +89,7 @@ def connected(said: SimpleNamespace, outside: Outside) -> socket.socket:
     deadline = outside.monotonic() + seconds
     service = Service(Protocol.TCP, said.dial_port)
     saved = saved_profile(outside, said.rc_file, said.section, said.host, service)
-    profile = Profile.of(said).over(saved.profile)
+    profile = with_pinned_key(Profile.of(said).over(saved.profile), said.host, outside.environ)
     services = profile.access or (service,)
     wanted = nat.request(profile, services, outside.random_bytes) if profile.can_seal else nat.NatRequest(services)
     port = wanted.services[0].port if profile.nat_port or wanted.random_port else said.dial_port

@@ -6,6 +6,7 @@ Source: RFC 7748, RFC 8439.
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,12 @@ def public(private: bytes) -> bytes:
 
 def exchange(private: bytes, other: PublicKey) -> bytes:
     """The secret that two keys share. PublicKey has refused what makes it zero."""
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(other.raw))
+    return _private_key(private).exchange(X25519PublicKey.from_public_bytes(other.raw))
+
+
+@functools.lru_cache(maxsize=1)  # the host's, for all its clients: ten times as dear as an exchange in old versions
+def _private_key(private: bytes) -> X25519PrivateKey:
+    return X25519PrivateKey.from_private_bytes(private)
 
 
 def encrypt(key: bytes, nonce: bytes, plaintext: bytes, data: bytes) -> bytes:
@@ -39,9 +45,14 @@ def encrypt(key: bytes, nonce: bytes, plaintext: bytes, data: bytes) -> bytes:
     return ChaCha20Poly1305(key).encrypt(nonce, plaintext, data)
 
 
-def decrypt(key: bytes, nonce: bytes, sealed: bytes, data: bytes) -> bytes | None:
+def box(key: bytes) -> ChaCha20Poly1305:
+    """What opens packets of one key; to set it up costs as much as to open one, or more."""
+    return ChaCha20Poly1305(key)
+
+
+def decrypt(opening: ChaCha20Poly1305, nonce: bytes, sealed: bytes, data: bytes) -> bytes | None:
     """The plaintext; None where it was not made with this key, this nonce and this data."""
     try:
-        return ChaCha20Poly1305(key).decrypt(nonce, sealed, data)
+        return opening.decrypt(nonce, sealed, data)
     except (InvalidTag, ValueError):  # ValueError: too short for a nonce
         return None

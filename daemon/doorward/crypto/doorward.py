@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
     from doorward.config.private_key import KeyPair
 
 T = TypeVar("T")
@@ -64,7 +66,7 @@ def whole(file: Path, pair: KeyPair) -> KeyPair:
 class Pair:
     """What one client and one host share: the same value on both sides."""
 
-    __slots__ = ("_prk", "_seal_info", "_tag_key")
+    __slots__ = ("_box", "_prk", "_seal_info", "_tag_key")
 
     def __init__(self, prk: bytes, client: PublicKey, host: PublicKey) -> None:
         """Derive the keys. The order of client and host separates the two directions of two machines that are both."""
@@ -72,6 +74,7 @@ class Pair:
         self._prk = Secret(prk)
         self._tag_key = Secret(_expand(prk, b"tag" + ends))
         self._seal_info = b"seal" + ends
+        self._box: tuple[int, ChaCha20Poly1305] | None = None  # of the epoch that was unsealed last
 
     @classmethod
     def of_client(cls, private: Secret, host: PublicKey, psk: Secret | None = None) -> Pair:
@@ -120,7 +123,9 @@ class Pair:
         """
         from doorward.crypto import curve  # noqa: PLC0415  as above; a host has loaded it
 
-        plaintext = curve.decrypt(self._key(epoch), packet[TAG_BYTES:_HEAD], packet[_HEAD:], packet[:TAG_BYTES])
+        if self._box is None or self._box[0] != epoch:  # a flood with one live tag sets it up once
+            self._box = epoch, curve.box(self._key(epoch))
+        plaintext = curve.decrypt(self._box[1], packet[TAG_BYTES:_HEAD], packet[_HEAD:], packet[:TAG_BYTES])
         if plaintext is None:
             msg = "the packet was not made with the key that its tag names"
             raise AuthenticationError(msg)

@@ -209,3 +209,19 @@ def test_on_a_host_it_is_never_taken_for_the_hosts_status(
     assert "this machine is a host too" in capsys.readouterr().err
     assert console.main(["status", "-c", "/etc/doorward/doorwardd.conf"]) == 4
     assert "must be run as root" in capsys.readouterr().err
+
+
+def test_hosts_with_a_pinned_key_are_named(run: Callable[..., tuple[int, str]], home: Path) -> None:
+    (home / ".fwknoprc").write_text("")
+    (home / ".fwknoprc").chmod(0o600)
+    assert "NOT WELL: there is no key in" in run()[1]
+    (home / ".config/doorward").mkdir(parents=True)
+    known = home / ".config/doorward/known_hosts"
+    known.write_text("web1,192.0.2.7 doorward1 UEC0E7nbycvVrA3gSruId/CeTc9X5BXqP39r2s1edXE=\n")
+    code, said = run()
+    assert code == 0, said
+    assert "web1,192.0.2.7: knocked at with the key that `doorward keys pin` keeps" in said
+    assert json.loads(run("--json")[1])["pinned"] == ["web1,192.0.2.7"]
+    known.write_text("web1\n")
+    code, said = run()
+    assert (code, f"{known}:1: the line is not NAME doorward1 BASE64" in said) == (3, True), said

@@ -287,7 +287,7 @@ def test_a_pair_is_made_shown_and_named(home: Path, capsys: pytest.CaptureFixtur
         (["keys", "generate", "--public", "--output", "/dev/null/x"], 1, "/dev/null: cannot be made"),
         (["keys", "show"], 3, "client.key: is not there: `doorward keys generate --public` makes it"),
         (["keys", "fingerprint", "doorward1", "x"], 1, "the public key is not base64, or was cut"),
-        (["keys", "make"], 2, "a command is required: generate, show, fingerprint, otp"),
+        (["keys", "make"], 2, "a command is required: generate, show, fingerprint, pin, otp"),
         (["keys", "otp", "--comment", "a b"], 2, "is no name"),
         (["--host-key", str(HOST_KEY), "-D", "127.0.0.1", "--otp", "12345"], 2, "--otp: is no one-time code"),
         (["--host-key", str(HOST_KEY), "-D", "127.0.0.1", "-P", "tcp"], 1, "goes over UDP, not over tcp"),
@@ -317,6 +317,29 @@ def test_a_pair_that_others_can_read_or_that_is_none_is_refused(tmp_path: Path) 
         identity.load(file)
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         identity.load(tmp_path)
+
+
+def test_a_knock_uses_the_pinned_key_of_its_host_where_no_file_has_another(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["keys", "generate", "--public"]) == 0
+    own = identity.load(home / ".config/doorward/client.key")
+    (home / ".config/doorward/known_hosts").write_text(f"127.0.0.1 {HOST_KEY} web1\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+        door.bind(("127.0.0.1", 0))
+        door.settimeout(10)
+        words = ["-D", "127.0.0.1", "-p", str(door.getsockname()[1]), "-a", "192.0.2.7", "-A", "tcp/22"]
+        assert cli.main(words) == 0
+        tagged = door.recv(2048)
+        pair = Pair.of_host(HOST, HOST_KEY, own.public)
+        assert tagged[:8] in {pair.tag(epoch_of(int(time.time() * 1000)) + shift) for shift in (-1, 0)}
+        (home / ".fwknoprc").write_text(f"KEY_BASE64 {BASE64_PSK}\nHMAC_KEY x\n")
+        (home / ".fwknoprc").chmod(0o600)
+        assert cli.main(words) == 0
+        assert len(door.recv(2048)) != len(tagged), "of fwknop's format"
+    capsys.readouterr()
+    assert cli.main(["--no-rc-file", *words, "--fd", "1000"]) == 1
+    assert "descriptor 1000 cannot be read" in capsys.readouterr().err, "it asks for a key"
 
 
 def test_a_knock_goes_out_saved_as_a_line_and_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,21 +20,28 @@ pytestmark = pytest.mark.ansible
 TEMPLATE = COLLECTION / "roles/daemon/templates/access.conf.j2"
 ALICE = "doorward1 " + base64.b64encode(b"a" * 32).decode()
 OWN = "doorward1 " + base64.b64encode(b"o" * 32).decode()
-PSK, HERS = (base64.b64encode(letter * 32).decode() for letter in (b"p", b"q"))
+PSK, HERS, OLD, HER_OLD = (base64.b64encode(letter * 32).decode() for letter in (b"p", b"q", b"r", b"s"))
 CLIENTS = [
     {"name": "controller"},
-    {"name": "alice", "public_key": f"{ALICE} x", "psk": HERS, "services": ["tcp/5432"], "window": 60},
+    {
+        "name": "alice",
+        "public_key": f"{ALICE} x",
+        "psk": HERS,
+        "previous_psk": HER_OLD,
+        "services": ["tcp/5432"],
+        "window": 60,
+    },
     {"name": "build", "format": "fwknop", "sources": ["192.0.2.0/24"], "expires": "12/31/2030"},
 ]
 STANZAS = [
-    {"client": 0, "name": "controller", "format": "doorward1", "public_key": OWN, "is_own": True},
-    {"client": 0, "name": "controller", "format": "fwknop", "public_key": "", "is_own": True},
-    {"client": 1, "name": "alice", "format": "doorward1", "public_key": ALICE, "is_own": False},
-    {"client": 2, "name": "build", "format": "fwknop", "public_key": "", "is_own": False},
+    {"client": 0, "name": "controller", "format": "doorward1", "public_key": OWN, "is_own": True, "psk": "present"},
+    {"client": 0, "name": "controller", "format": "fwknop", "public_key": "", "is_own": True, "psk": "present"},
+    {"client": 1, "name": "alice", "format": "doorward1", "public_key": ALICE, "is_own": False, "psk": "present"},
+    {"client": 2, "name": "build", "format": "fwknop", "public_key": "", "is_own": False, "psk": "present"},
 ]
 
 
-def rendered(folder: Path, *, redacted: str, psk: str = PSK) -> str:
+def rendered(folder: Path, *, redacted: str, psk: str = PSK, stanzas: list[dict[str, object]] = STANZAS) -> str:
     """The file as the role writes it."""
     clients = [{"name": "controller", "format": "fwknop"}, {"name": "build", "format": "fwknop"}]
     made = module(folder, "doorward.spa.key", host="localhost", clients=clients, folder="~/keys")
@@ -45,9 +52,10 @@ def rendered(folder: Path, *, redacted: str, psk: str = PSK) -> str:
         "doorward_window": "30",
         "doorward_require_source": "yes",
         "doorward_psk": psk,
+        "doorward_previous_psk": OLD,
         "doorward_keys_dir": "~/keys",
         "daemon_redacted": redacted,
-        "daemon_stanzas": STANZAS,
+        "daemon_stanzas": stanzas,
         "keys_made": {"fingerprints": made["fingerprints"]},
     }
     words = ["-c", "local", "-m", "debug", "-a", f"msg={{{{ lookup('template', '{TEMPLATE}') }}}}"]
@@ -74,6 +82,10 @@ def test_the_daemon_reads_one_stanza_for_each_client_and_format(tmp_path: Path) 
     assert [str(each.clients[0].key) for each in found if each.clients] == [OWN, ALICE]
     assert [each.fw_access_timeout for each in found] == [30, 30, 60, 30]
     assert all(each.require_source_address for each in found)
+    moving = [{**each, "psk": psk} for each in STANZAS for psk in ("present", "previous", "none")]
+    found = read(rendered(tmp_path, redacted="false", stanzas=moving)).stanzas
+    psks = [base64.b64encode(each.psk.reveal()).decode() if each.psk else "" for each in found if each.clients]
+    assert psks == [PSK, OLD, "", HERS, HER_OLD, ""]
     without = read(rendered(tmp_path, redacted="false", psk="")).stanzas
     assert [each.psk is None for each in without] == [True, True, False, True]
 
@@ -82,6 +94,7 @@ def test_the_daemon_reads_one_stanza_for_each_client_and_format(tmp_path: Path) 
 def test_what_is_shown_has_public_keys_and_fingerprints_only(tmp_path: Path, redacted: str) -> None:
     text, whole = rendered(tmp_path, redacted=redacted), rendered(tmp_path, redacted="no")
     assert all(secret in whole for secret in (PSK, HERS, "HMAC_KEY_BASE64"))
+    assert not [secret for secret in (OLD, HER_OLD) if secret in whole], "no stanza has them"
     assert not [secret for secret in (PSK, HERS, "KEY_BASE64") if secret in text]
     assert f"{ALICE} alice" in text
     assert text.count("# with a pre-shared key") == text.count("# key SHA256:") == 2

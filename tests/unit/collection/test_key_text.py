@@ -96,6 +96,20 @@ def test_a_text_of_the_format_doorward_1_becomes_a_stanza_without_a_secret_key()
     assert key_text.stanza(f"HOST_KEY {PUBLIC}") == f"[default]\nHOST_KEY {PUBLIC}\n"
     assert f"PSK_BASE64 {PSK}\n" in key_text.stanza(key_text.of_public(PUBLIC, psk=PSK))
     assert key_text.choose(key_text.of_hosts({"a": text, "b": GOOD}), "a") == (text, "")
+    assert key_text.psk(key_text.of_public(PUBLIC, psk=PSK)) == PSK
+    assert key_text.psk(text) == key_text.psk(GOOD) == key_text.psk("") == ""
+
+
+def test_a_mark_names_the_pre_shared_key_that_a_host_knows() -> None:
+    mark, other = key_text.psk_mark(PSK), key_text.psk_mark(PSK[::-1])
+    assert mark != other
+    assert PSK not in mark
+    assert key_text.psk_mark("") == key_text.NO_PSK
+    known = [key_text.known_psk(each, PSK, PSK[::-1]) for each in (mark, other, key_text.NO_PSK, "")]
+    assert known == [PSK, PSK[::-1], "", PSK]
+    with pytest.raises(ValueError, match="neither doorward_psk nor doorward_previous_psk") as caught:
+        key_text.known_psk(other, PSK, "")
+    assert PSK not in str(caught.value)
 
 
 @pytest.mark.parametrize(

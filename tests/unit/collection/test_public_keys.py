@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unit.collection_plugins import ansible, module
+from unit.collection_plugins import ansible, module, plugin
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.ansible
+key_text = plugin("plugin_utils._key_text")
 
 HOST = "doorward1 " + "A" * 42 + "E="
-PSK = "A" * 42 + "E="
+PSK, OLD_PSK = "A" * 42 + "E=", "B" * 42 + "E="
 
 
 def make(folder: Path, *options: str, check: bool = True, **arguments: object) -> dict[str, Any]:
@@ -124,6 +125,47 @@ def test_a_pre_shared_key_comes_from_a_vault(tmp_path: Path) -> None:
     assert "PSK_BASE64" not in look_up(tmp_path, *vault, doorward_host_key=HOST)
 
 
+def test_connections_use_the_pre_shared_key_that_the_host_knows(tmp_path: Path) -> None:
+    old, new = (key_text.psk_mark(psk) for psk in (OLD_PSK, PSK))
+    make(tmp_path)
+
+    def used(mark: str, **told: str) -> str:
+        """What a connection says that it uses."""
+        known = {"doorward_known_psk": {"controller": mark, "other": old}} if mark else {}
+        text = look_up(tmp_path, doorward_host_key=HOST, **known, **told)
+        return str(re.sub(r"\A# host: localhost\nHOST_KEY.*\nCLIENT_KEY_FILE.*\n", "", text)).strip()
+
+    both = {"doorward_psk": PSK, "doorward_previous_psk": OLD_PSK}
+    assert used("", **both) == used(new, **both) == f"PSK_BASE64: {PSK}"
+    assert used(old, **both) == f"PSK_BASE64: {OLD_PSK}"
+    assert used("none", **both) == used("none") == used("") == ""
+    assert used(old, doorward_previous_psk=OLD_PSK) == f"PSK_BASE64: {OLD_PSK}"
+    told = used(old, doorward_psk=PSK)
+    assert "no key: localhost knows a pre-shared key of this controller that is neither doorward_psk nor" in told
+    assert PSK not in told
+
+
+def test_a_host_moves_to_a_pre_shared_key_as_long_as_it_knows_the_old_one(tmp_path: Path) -> None:
+    old, new = (key_text.psk_mark(psk) for psk in (OLD_PSK, PSK))
+
+    def planned(mark: str, **told: str) -> list[tuple[str, bool]]:
+        made = make(tmp_path, check=True, host_key=HOST, known_psk=mark, **told)
+        assert made["psk_mark"] == (new if "psk" in told else "none")
+        assert not [psk for psk in (PSK, OLD_PSK) if psk in str(made)]
+        assert made["moving"] == (len(made["stanzas"]) > 1)
+        return [(each["psk"], each["leaves"]) for each in made["stanzas"]]
+
+    both = {"psk": PSK, "previous_psk": OLD_PSK}
+    assert planned(old, **both) == [("present", False), ("previous", True)]
+    assert planned("none", psk=PSK) == [("present", False), ("none", True)]
+    assert planned(old, previous_psk=OLD_PSK) == [("present", False), ("previous", True)]
+    assert planned(new, **both) == planned("", **both) == planned("none") == [("present", False)]
+    refused = make(tmp_path, check=False, host_key=HOST, known_psk=old, psk=PSK)
+    assert "that is neither doorward_psk nor doorward_previous_psk" in refused["msg"]
+    assert "Nothing was changed" in refused["msg"]
+    assert make(tmp_path, known_psk=old, psk=PSK)["stanzas"][0]["psk"] == "present", "it does not knock yet"
+
+
 @pytest.mark.parametrize("spelled", [list, " ".join])
 def test_a_pair_that_a_program_prints_is_asked_for_once_a_run(tmp_path: Path, spelled: Any) -> None:
     made = make(tmp_path)
@@ -188,6 +230,32 @@ def test_a_hosts_public_key_goes_into_the_inventory_once_and_out_again(tmp_path:
     assert "doorward_knock_format: fwknop" in file.read_text(encoding="utf-8")
     assert [collect(tmp_path, state="absent")["changed"] for _ in range(2)] == [True, False]
     assert not file.parent.exists()
+
+
+def test_marks_of_pre_shared_keys_are_kept_for_each_controller(tmp_path: Path) -> None:
+    file, one, other = tmp_path / "host_vars/web/doorward.yml", key_text.psk_mark(PSK), key_text.psk_mark(OLD_PSK)
+    assert "doorward_known_psk" not in (collect(tmp_path), file.read_text(encoding="utf-8"))[1]
+    assert collect(tmp_path, psk_mark=one)["changed"]
+    assert collect(tmp_path, psk_mark="none", controller="second")["changed"]
+    assert not collect(tmp_path, psk_mark=one)["changed"]
+    (tmp_path / "hosts").write_text("web\n", encoding="utf-8")
+
+    def known() -> dict[str, str]:
+        shown = ansible(tmp_path, "ansible", "-i", "hosts", "web", "-m", "debug", "-a", "var=doorward_known_psk")
+        found: dict[str, str] = json.loads(shown[shown.index("=> {") + 3 :])["doorward_known_psk"]
+        return found
+
+    assert known() == {"controller": one, "second": "none"}
+    collect(tmp_path, psk_mark=other)
+    assert OLD_PSK not in file.read_text(encoding="utf-8")
+    assert known() == {"controller": other, "second": "none"}
+    collect(tmp_path, psk_mark="")  # moved to fwknop's format
+    assert known() == {"second": "none"}
+    for text in ('doorward_known_psk: {"a: b": none, second: "{{ x }}", third: 3}', "doorward_known_psk: {", "- x"):
+        file.write_text(text, encoding="utf-8")
+        collect(tmp_path, psk_mark=one)
+        assert known() == {"controller": one}
+        assert "{{" not in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

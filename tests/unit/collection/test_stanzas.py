@@ -61,6 +61,56 @@ def test_the_stanza_that_connections_knock_by_stays_until_the_other_is_proven(
 
 
 @pytest.mark.parametrize(
+    ("wanted", "now", "psk_now", "expected"),
+    [
+        ("doorward1", "doorward1", "present", [("doorward1", "present", False)]),
+        (
+            "doorward1",
+            "doorward1",
+            "previous",
+            [("doorward1", "present", False), ("doorward1", "previous", True)],
+        ),
+        ("doorward1", "doorward1", "none", [("doorward1", "present", False), ("doorward1", "none", True)]),
+        ("fwknop", "doorward1", "previous", [("fwknop", "present", False), ("doorward1", "previous", True)]),
+        ("doorward1", "fwknop", "present", [("doorward1", "present", False), ("fwknop", "present", True)]),
+        (
+            "both",
+            "doorward1",
+            "none",
+            [("doorward1", "present", False), ("fwknop", "present", False), ("doorward1", "none", True)],
+        ),
+    ],
+)
+def test_the_pre_shared_key_that_connections_use_is_accepted_until_the_new_one_is_proven(
+    wanted: str, now: str, psk_now: str, expected: list[tuple[str, str, bool]]
+) -> None:
+    entries = [stanzas.client({**CONTROLLER, "format": wanted}, "doorward1")]
+    found = stanzas.planned(entries, "controller", now, psk_now)
+    assert [(each.format, each.psk, each.leaves) for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, ["present"]),
+        ({"psk": "x"}, ["present"]),
+        ({"psk": "x", "previous_psk": "y"}, ["present", "previous"]),
+        ({"psk": "x", "previous_psk": "x"}, ["present"]),
+        ({"psk": "x", "previous_psk": "none"}, ["present", "none"]),
+        ({"previous_psk": "y"}, ["present", "previous"]),
+        ({"previous_psk": "none"}, ["present"]),
+        ({"psk": "x", "previous_psk": "y", "format": "both"}, ["present", "present", "previous"]),
+    ],
+)
+def test_a_client_is_known_by_its_previous_pre_shared_key_as_long_as_the_inventory_has_it(
+    told: dict[str, str], expected: list[str]
+) -> None:
+    found = stanzas.planned([stanzas.client({**ALICE, **told}, "doorward1")], "controller", "")
+    assert [each.psk for each in found] == expected
+    assert not [each for each in found if each.leaves]
+
+
+@pytest.mark.parametrize(
     ("entry", "problem"),
     [
         ("alice", "alice has no public_key in doorward_clients: .* or mark it format: fwknop"),
@@ -72,6 +122,7 @@ def test_the_stanza_that_connections_knock_by_stays_until_the_other_is_proven(
         ({"name": "alice", "public_key": f"{PUBLIC} a b"}, "is no public key"),
         ({"name": "alice", "public_key": PUBLIC.replace("E=", "F=")}, "is not base64, or was cut"),
         ({"name": "controller", "psk": "x"}, "controller is this controller, whose pre-shared key is doorward_psk"),
+        ({"name": "controller", "previous_psk": "x"}, "controller is this controller, whose pre-shared key is"),
     ],
 )
 def test_a_client_that_no_stanza_can_be_made_of_is_named(entry: Any, problem: str) -> None:

@@ -55,6 +55,16 @@ def test_a_packet_of_another_pair_or_epoch_is_not_read(reader: Pair, epoch: int)
         reader.unseal(packet, epoch)
 
 
+def test_packets_of_several_epochs_in_turn_are_each_read_in_their_own_alone() -> None:
+    client, host = sides()
+    for epoch in (EPOCH, EPOCH + 1, EPOCH, EPOCH - 1, EPOCH - 1, EPOCH + 1):
+        packet = client.seal(PLAINTEXT, epoch, NONCE)
+        for other in {EPOCH - 1, EPOCH, EPOCH + 1} - {epoch}:
+            with pytest.raises(AuthenticationError):
+                host.unseal(packet, other)
+        assert host.unseal(packet, epoch) == PLAINTEXT
+
+
 def test_no_flipped_bit_and_no_other_length_is_read() -> None:
     client, host = sides()
     packet = client.seal(PLAINTEXT, EPOCH, NONCE)

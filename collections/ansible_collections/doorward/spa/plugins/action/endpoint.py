@@ -35,4 +35,5 @@ class ActionModule(LocalAction):
             "spa_host": option("spa_host") or host,
             "spa_port": option("spa_port") or _SPA_PORT,
             "host_key": connection.spa_host_key() if is_ours else "",
+            "psk_mark": connection.spa_psk_mark() if is_ours else "",
         }

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from ansible.errors import AnsibleActionFail
+import yaml
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible_collections.doorward.spa.plugins.plugin_utils import _archive, _key_store, _key_text
 from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
@@ -15,6 +17,8 @@ _OPTIONS = {
     "host": {"type": "str", "required": True},
     "public_key": {"type": "str"},
     "folder": {"type": "path", "required": True},
+    "controller": {"type": "str", "default": "controller"},
+    "psk_mark": {"type": "str", "default": ""},
     "knock_format": {"type": "str", "choices": ["doorward1", "fwknop"], "default": "doorward1"},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
@@ -23,6 +27,8 @@ _TEXT = """---
 # Written by the role doorward.spa.keys: the public half of the host's key pair, which is no secret. Commit it.
 doorward_host_key: "{key}"
 """
+_KNOWN = "doorward_known_psk: # hashes of the pre-shared keys that the host knows, by controllers\n"
+_MARK = re.compile(r"none|SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 _FWKNOP = "doorward_knock_format: fwknop # in which this host knows the controller\n"
 _TO_COME = "made on the host by the roll-out"
 _SHADOWED = ("", ".yml", ".yaml", ".json")
@@ -35,14 +41,14 @@ class ActionModule(LocalAction):
         """Write or remove the one file; nothing is connected."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
-        _key_store.path("/", options["host"], "any")  # the name could leave the folder
+        _key_store.path("/", options["host"], options["controller"])  # the name could leave the folder
         folder = Path(options["folder"]).expanduser()
         if not folder.is_absolute():
             msg = "the inventory is in no folder: set doorward_host_vars to the host_vars folder that ansible reads"
             raise AnsibleActionFail(msg)
         file = folder / options["host"] / _FILE
         before = file.read_text(encoding="utf-8") if file.exists() else ""
-        after = self._text(options)
+        after = self._text(options, before)
         if after and not before:
             _refuse_to_shadow(file.parent)
         if before != after and not self._task.check_mode:
@@ -50,11 +56,13 @@ class ActionModule(LocalAction):
         shown = {"before": before, "after": after, "before_header": str(file), "after_header": str(file)}
         return {"changed": before != after, "path": str(file), "diff": shown}
 
-    def _text(self, options: dict) -> str:
+    def _text(self, options: dict, before: str) -> str:
         """Return what the file is to have. The key came from the host, and a line of YAML could be a template."""
         if options["state"] == "absent":
             return ""
-        more = _FWKNOP if options["knock_format"] == "fwknop" else ""
+        marks = _marks(before) | {options["controller"]: options["psk_mark"]}
+        known = "".join(f'  "{name}": "{mark}"\n' for name, mark in sorted(marks.items()) if _MARK.fullmatch(mark))
+        more = (_KNOWN + known if known else "") + (_FWKNOP if options["knock_format"] == "fwknop" else "")
         if self._task.check_mode and not options["public_key"]:
             return _TEXT.format(key=_TO_COME) + more
         try:
@@ -62,6 +70,17 @@ class ActionModule(LocalAction):
         except _key_text.KeyTextError as error:
             msg = f"{options['host']}: {error}"
             raise AnsibleActionFail(msg) from error
+
+
+def _marks(text: str) -> dict[str, str]:
+    """Return the marks of all controllers in a text of the file; none where it is damaged, and is made again."""
+    try:
+        found = yaml.safe_load(text)["doorward_known_psk"]
+        return {
+            name: mark for name, mark in found.items() if _key_store.path("/", name, "any") and isinstance(mark, str)
+        }
+    except (yaml.YAMLError, AnsibleError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def _refuse_to_shadow(folder: Path) -> None:

@@ -23,6 +23,9 @@ _OPTIONS = {
     "format": {"type": "str", "choices": ["doorward1", "fwknop"], "default": "doorward1"},
     "controller": {"type": "str", "default": "controller"},
     "host_key": {"type": "str", "default": ""},
+    "psk": {"type": "str", "default": "", "no_log": True},
+    "previous_psk": {"type": "str", "default": "", "no_log": True},
+    "known_psk": {"type": "str", "default": ""},
     "private_key_file": {"type": "path", "default": "~/.config/doorward/client.key"},
     "private_key_command": {"type": "raw"},
     "folder": {"type": "path", "default": "~/.config/doorward/keys"},
@@ -62,6 +65,7 @@ class ActionModule(LocalAction):
             "enrolment": mark,
             "stanzas": [stanza._asdict() for stanza in stanzas],
             "moving": any(stanza.leaves for stanza in stanzas),
+            "psk_mark": _key_text.psk_mark(options["psk"].strip()),
         }
 
     def _stanzas(self, clients: Sequence[_stanzas.Client], options: dict) -> list[_stanzas.Stanza]:
@@ -69,7 +73,7 @@ class ActionModule(LocalAction):
         self._made: list[str] = []
         file = _key_store.path(options["folder"], options["host"], options["controller"])
         now = "doorward1" if options["host_key"] else "fwknop" if file.exists() else ""
-        planned = _stanzas.planned(clients, options["controller"], now)
+        planned = _stanzas.planned(clients, options["controller"], now, _psk_now(options))
         own = ""
         if any(stanza.is_own and stanza.format == "doorward1" for stanza in planned):
             own = self._own_public_key(options)
@@ -152,3 +156,18 @@ class ActionModule(LocalAction):
             msg = f"there is no vault secret with the id {vault_id!r}: give one with --vault-id {vault_id}@FILE"
             raise AnsibleActionFail(msg)
         return VaultLib(known).encrypt(text, secret=fitting[0][1], vault_id=vault_id).decode()
+
+
+def _psk_now(options: dict) -> str:
+    """Return which pre-shared key this controller's connections use now.
+
+    Raises:
+        KeyTextError: the host knows none of those that this controller has.
+    """
+    psk, previous = options["psk"].strip(), options["previous_psk"].strip()
+    if not options["host_key"]:
+        return _stanzas.PRESENT
+    known = _key_text.known_psk(options["known_psk"], psk, previous)
+    if known == psk:
+        return _stanzas.PRESENT
+    return _stanzas.PREVIOUS if known else _stanzas.NONE

@@ -254,6 +254,10 @@ class Connection(SSHConnection):
         """Return the public key that a knock of this connection is for; empty where that is not known."""
         return "" if self.get_option("spa_profile") else _key_text.host_key(self._spa_key)
 
+    def spa_psk_mark(self) -> str:
+        """Return the mark of the pre-shared key that a knock of this connection uses; empty where that is not known."""
+        return _key_text.psk_mark(_key_text.psk(self._spa_key)) if self.spa_host_key() else ""
+
     def spa_learn(self, seen: str, host: str = "") -> None:
         """Remember the address at which a host sees this controller; a failure costs no more than a later knock."""
         place = host or self.spa_dialled().host

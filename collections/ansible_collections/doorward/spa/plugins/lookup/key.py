@@ -16,6 +16,8 @@ description:
     C(HOST_KEY) with the name of the file that the controller's own pair is in, and with C(PSK_BASE64) where there is a
     pre-shared key. None of it but the latter is secret. Otherwise it is the two lines of a symmetric key that
     M(doorward.spa.key) made, decrypted where it is vaulted.
+  - The pre-shared key is C(doorward_psk), or C(doorward_previous_psk) for a host that does not know the new one yet
+    (C(doorward_known_psk), which the role has collected).
   - Returns an empty text where there is no key yet, so that a host can be reached as plain ssh for its first roll-out.
   - Without a name the text begins with a line that names the host. For a delegated task a lookup cannot tell hosts of
     one short name apart, and the text has the key of each. P(doorward.spa.ssh#connection) takes its own. For a host
@@ -110,8 +112,7 @@ class LookupModule(LookupBase):
         place = _identity.Place.of(self._option("private_key_file"), self._option("private_key_command"))
         own = _identity.at_hand(place, self._loader)
         if own:
-            psk = str(self._templar.template(variables.get("doorward_psk") or "")).strip()
-            return _key_text.of_public(line, own, psk)
+            return self._with_psk(host, variables, line, own)
         if held := self._held(host, is_told=False):
             return held
         return _key_text.missing(
@@ -119,6 +120,19 @@ class LookupModule(LookupBase):
             "it back from a copy; or make another (doorward keys generate --public) and have its public line put into "
             "doorward_clients by a controller that the host knows"
         )
+
+    def _with_psk(self, host: str, variables: Mapping, line: str, own: str) -> str:
+        """Return the key text of a public key, with the pre-shared key that the host knows, if any."""
+        present, previous = (
+            str(self._templar.template(variables.get(name) or "")).strip()
+            for name in ("doorward_psk", "doorward_previous_psk")
+        )
+        marks = self._templar.template(variables.get("doorward_known_psk") or {})
+        try:
+            psk = _key_text.known_psk(str(marks.get(self._option("client")) or ""), present, previous)
+        except _key_text.KeyTextError as error:
+            return _key_text.missing(f"{host} {error}")
+        return _key_text.of_public(line, own, psk)
 
     def _held(self, host: str, *, is_told: bool = True) -> str:
         """Return the symmetric key of a host; for an enrolled one without its key, the sentence that says so."""

@@ -67,4 +67,8 @@ host_key:
   description: Public key of the host that a knock is for; empty where it is in fwknop's format, or in a file's profile.
   type: str
   returned: success
+psk_mark:
+  description: Hash of the pre-shared key beside it, V(none) without one; empty where there is no O(ignore:host_key).
+  type: str
+  returned: success
 """

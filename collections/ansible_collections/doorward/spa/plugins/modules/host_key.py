@@ -11,8 +11,9 @@ short_description: Keep the public key of a host in the inventory
 version_added: 0.1.0
 author: The doorward authors (!UNKNOWN)
 description:
-  - Writes C(HOST/doorward.yml) in the C(host_vars) folder of the inventory, with the variable C(doorward_host_key). It
-    is the public half of the host's key pair, and no secret. Commit it.
+  - Writes C(HOST/doorward.yml) in the C(host_vars) folder of the inventory, with the variables C(doorward_host_key) and
+    C(doorward_known_psk). They are the public half of the host's key pair, and hashes of the pre-shared keys that it
+    knows of controllers. Neither is secret. Commit them.
   - Runs on the controller and does not connect to the host. The key is checked, since it came from the host and the
     file is read as templates.
 options:
@@ -27,6 +28,16 @@ options:
     description: The C(host_vars) folder that the inventory reads.
     type: path
     required: true
+  controller:
+    description: Name of the client that this controller is.
+    type: str
+    default: controller
+  psk_mark:
+    description:
+      - The mark of this controller's pre-shared key that the host knows, as M(doorward.spa.key) returns it. Empty where
+        the controller is no client of this format. The marks of other controllers stay.
+    type: str
+    default: ""
   knock_format:
     description: The format in which this host knows the controller. V(fwknop) is written beside the key.
     type: str

@@ -15,8 +15,8 @@ description:
     none, in a file of mode 0600, plain or vaulted. The one pair is for all hosts.
   - Makes a symmetric key (AES-256 and HMAC) for each client of fwknop's format, in a file of mode 0600 on the
     controller, plain or vaulted. An existing key is never made again.
-  - Tells which stanzas the host is to have. Where connections still knock in the format that is to be left, its stanza
-    is among them, with C(leaves). It is to stay until a knock in the other format is proven.
+  - Tells which stanzas the host is to have. Where connections still knock in the format, or with the pre-shared key,
+    that is to be left, its stanza is among them, with C(leaves). It is to stay until a knock the other way is proven.
   - Compares the enrolment mark of the host with the one that the controller keeps, and so tells a bare host from one
     that was reinstalled or that another controller enrolled.
   - Runs on the controller and does not connect to the host. Returns fingerprints, never keys.
@@ -45,6 +45,18 @@ options:
     description:
       - The host's public key where the controller's connections knock with it. Empty where they knock with a symmetric
         key, or do not knock yet.
+    type: str
+    default: ""
+  psk:
+    description: The pre-shared key of this controller and the host, empty for none.
+    type: str
+    default: ""
+  previous_psk:
+    description: The one before, which the host may still know.
+    type: str
+    default: ""
+  known_psk:
+    description: The RV(psk_mark) of the one that the host knows, empty where that is O(psk).
     type: str
     default: ""
   private_key_file:
@@ -129,10 +141,17 @@ stanzas:
       description: Whether it is the stanza of this controller.
       type: bool
     leaves:
-      description: Whether it goes once a knock in the other format is proven.
+      description: Whether it goes once a knock in the other format, or with the other pre-shared key, is proven.
       type: bool
+    psk:
+      description: Which pre-shared key it has - the V(present) one, if there is one, the V(previous) one, or V(none).
+      type: str
 moving:
   description: Whether one of the stanzas leaves.
   type: bool
+  returned: success
+psk_mark:
+  description: A hash of O(psk) that tells it from others, V(none) where it is empty.
+  type: str
   returned: success
 """

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 KEY_BYTES = 32  # AES-256
 HMAC_BYTES = 64  # the block of SHA-256: longer keys would be hashed first (RFC 2104, section 2)
 _NAMES = ("KEY_BASE64", "HMAC_KEY_BASE64")
+NO_PSK = "none"
 _BLOCK = re.compile(r"^# (host|no key): (.*)$", re.MULTILINE)
 _LINE = re.compile(r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})", re.ASCII)
 PUBLIC_FORM = r"doorward1 [A-Za-z0-9+/]{43}=(?: [A-Za-z0-9_.@:+%\[\]-]{1,100})?"
@@ -114,6 +115,35 @@ def stanza(text: str, name: str = "default") -> str:
 def of_hosts(texts: Mapping[str, str]) -> str:
     """Return one text with the key text of each host, by the name that its connection knows it by."""
     return "".join(f"# host: {name}\n{text}" for name, text in texts.items() if text)
+
+
+def psk(text: str) -> str:
+    """Return the pre-shared key in a key text; empty where it has none."""
+    return _parse_public(text).get("PSK_BASE64", "") if is_public(text) else ""
+
+
+def psk_mark(psk: str) -> str:
+    """Return the mark that tells a pre-shared key of 32 random bytes from others in an inventory: a hash, no secret."""
+    if not psk:
+        return NO_PSK
+    digest = hashlib.sha256(f"doorward psk {psk}".encode()).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def known_psk(mark: str, psk: str, previous: str) -> str:
+    """Return the pre-shared key that a host knows by the mark that the inventory has of it; `psk` where it has no mark.
+
+    Raises:
+        KeyTextError: it is neither of the two.
+    """
+    known = {NO_PSK: "", psk_mark(previous): previous, psk_mark(psk): psk, "": psk}
+    if mark not in known:
+        msg = (
+            "knows a pre-shared key of this controller that is neither doorward_psk nor doorward_previous_psk: set the "
+            "latter to the key that it knows until it is rolled out"
+        )
+        raise KeyTextError(msg)
+    return known[mark]
 
 
 def missing(sentence: str) -> str:

@@ -12,6 +12,7 @@ from ansible_collections.doorward.spa.plugins.plugin_utils import _key_text
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+PRESENT, PREVIOUS, NONE = "present", "previous", "none"
 _FORMATS = {"doorward1": ("doorward1",), "fwknop": ("fwknop",), "both": ("doorward1", "fwknop")}
 
 
@@ -25,14 +26,16 @@ class Client(NamedTuple):
     name: str
     formats: tuple[str, ...]
     public_key: str = ""
-    has_psk: bool = False
+    psk: str = ""
+    previous_psk: str = ""
 
 
 class Stanza(NamedTuple):
     """One stanza: `client` is the number of its entry in doorward_clients.
 
     It is the controller's own where `is_own`. It `leaves` where it is there for connections that still knock in this
-    format, until a knock in the other one is proven.
+    format, or with this pre-shared key, until a knock in the other way is proven. `psk` says which pre-shared key it
+    has: the present one, if there is one, the previous one, or none.
     """
 
     client: int
@@ -41,6 +44,7 @@ class Stanza(NamedTuple):
     public_key: str = ""
     is_own: bool = False
     leaves: bool = False
+    psk: str = PRESENT
 
 
 def client(entry: str | Mapping, usual: str) -> Client:
@@ -62,14 +66,14 @@ def client(entry: str | Mapping, usual: str) -> Client:
         )
         raise ClientError(msg)
     key = " ".join(_key_text.public(line).split()[:2]) if line else ""
-    return Client(name, _FORMATS[chosen], key, bool(entry.get("psk")))
+    return Client(name, _FORMATS[chosen], key, str(entry.get("psk") or ""), str(entry.get("previous_psk") or ""))
 
 
-def planned(clients: Sequence[Client], controller: str, now: str) -> list[Stanza]:
+def planned(clients: Sequence[Client], controller: str, now: str, psk_now: str = PRESENT) -> list[Stanza]:
     """Return the stanzas of a host, the public key of the controller still missing.
 
-    `now` is the format that this controller's connections knock in, empty where they do not: its stanza stays until a
-    knock in another format is proven.
+    `now` is the format that this controller's connections knock in, empty where they do not, and `psk_now` the
+    pre-shared key that they use: its stanza stays until a knock in another format, or with the present key, is proven.
 
     Raises:
         ClientError: a client that is not this controller has no public key.
@@ -83,12 +87,15 @@ def planned(clients: Sequence[Client], controller: str, now: str) -> list[Stanza
                 "that client, or mark it format: fwknop"
             )
             raise ClientError(msg)
-        if is_own and each.has_psk:
+        if is_own and (each.psk or each.previous_psk):
             msg = f"{each.name} is this controller, whose pre-shared key is doorward_psk, not psk in doorward_clients"
             raise ClientError(msg)
         stanzas += [Stanza(number, each.name, one, each.public_key, is_own) for one in each.formats]
-        if is_own and now and now not in each.formats:
-            stanzas.append(Stanza(number, each.name, now, each.public_key, is_own, leaves=True))
+        if "doorward1" in each.formats and each.previous_psk not in {"", each.psk or NONE}:
+            psk = NONE if each.previous_psk == NONE else PREVIOUS
+            stanzas.append(Stanza(number, each.name, "doorward1", each.public_key, psk=psk))
+        if is_own and now and (now not in each.formats or (now == "doorward1" and psk_now != PRESENT)):
+            stanzas.append(Stanza(number, each.name, now, each.public_key, is_own, leaves=True, psk=psk_now))
     return stanzas
 
 

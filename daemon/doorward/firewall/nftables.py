@@ -409,6 +409,14 @@ class Nftables:
         if opened:
             self._nft.run("".join(element.removed() for element in opened))
 
+    def open_to_all(self, table: Table | None) -> tuple[LiveGrant, ...]:
+        """The services that are open to every address, our own servers' too; `table` is ours."""
+        if table is None or ruleset.ANYONE_SET not in table.sets:
+            return ()
+        return Listing(
+            self._nft.objects(f"list set {ruleset.TABLE} {ruleset.ANYONE_SET}", Output.NUMERIC_PROTO)
+        ).grants()
+
     def grants(self) -> tuple[LiveGrant, ...]:
         """The open grants, by source and service; permanent ones remain infinitely. ANYONE stands for any source."""
         return self._listing().grants()

@@ -14,12 +14,13 @@ from doorward.firewall import closed_by_hand
 from doorward.firewall.kernel_gate import Wanted
 from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Changes, Nftables
-from doorward.firewall.standing import Word
+from doorward.firewall.standing import Word, doubtful
 from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.helper.admission import Admission
 from doorward.helper.gatekeeper import Gatekeeper
 from doorward.helper.keeper import Keeper
 from doorward.helper.limits import Ledger, Limits
+from doorward.helper.metrics_file import MetricsFile, Table
 from doorward.helper.server import Helper
 from doorward.helper.sources import Sources
 from doorward.linux import privileges
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from doorward.config.files import Files
-    from doorward.helper.messages import Tags
+    from doorward.helper.messages import Numbers, Tags
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
-    from doorward.values import Grant, Service
+    from doorward.values import Grant, IPAddress, Service
 
 _REST: Final = 20  # times the duration of a comparison of our table, before the next one
 _TICK: Final = 1.0  # seconds between two checks of the interfaces
@@ -65,6 +66,9 @@ class HelperProcess:
         self._keeper: Keeper | None = None  # of our rule in other firewalls
         self._admission = Admission()
         self._gate: Gatekeeper | None = None
+        self._metrics = MetricsFile(log)
+        self._opened = 0  # grants
+        self._withdrawn: tuple[tuple[float, IPAddress | None], ...] = ()  # what root closed, as the ledger knows it
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
@@ -95,6 +99,8 @@ class HelperProcess:
                 self._gate.look(now)
             if self._keeper is not None:
                 self._keeper.look(now)
+            if self._metrics.is_due(now):
+                self._metrics.write(self._known(now), now)
             if now >= next_tick:
                 self._refusals.tick(now)
                 self._refresh()
@@ -111,6 +117,7 @@ class HelperProcess:
         """Read and return the files; the old configuration stays in force. Raises DoorwardError."""
         self._next = None
         self._next, files = configuration.load(self._options)
+        self._metrics.read(files)
         return files
 
     def adopt(self) -> Sequence[int]:
@@ -137,6 +144,7 @@ class HelperProcess:
         self._let_knocks_in()
         before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
         self._admission.adopt(new.clients)
+        self._metrics.follow(new.settings.metrics_file, new.access)
         self._revoke(before)
         return self._sources.descriptors()
 
@@ -177,6 +185,24 @@ class HelperProcess:
     def refused(self) -> int:
         """How many packets the kernel gate refused since this process started."""
         return 0 if self._gate is None else self._gate.refused
+
+    def take(self, numbers: Numbers) -> None:
+        """Keep what the listener reports for METRICS_FILE; the file is written once the listener has its answer."""
+        self._metrics.take(numbers)
+
+    def _known(self, now: float) -> Table | None:
+        """What METRICS_FILE says of the firewall."""
+        if self._firewall is None:
+            return None
+        self._withdraw()
+        served = frozenset() if self._current is None else self._current.served
+        try:
+            table = self._firewall.table()
+            standing = self._firewall.standing(served, self._firewall.open_to_all(table))
+            kind = "none" if table is None else table.kind
+        except FirewallError as error:
+            standing, kind = doubtful(Word.UNKNOWN, str(error)), ""
+        return Table(standing, kind, self._opened, self._ledger.count(now), self.refused())
 
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
         """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
@@ -288,6 +314,7 @@ class HelperProcess:
         before = self._firewall.intact
         self._firewall.open(grant)
         self._ledger.record(grant, steady)
+        self._opened += 1
         if self._firewall.intact is not before:  # the table was missing, and was made again for this grant
             count = self._reopen(self._firewall)
             self._log.error("firewall: OUR TABLE WAS REMOVED: made again for a knock, with %d live grants", count)
@@ -343,12 +370,19 @@ class HelperProcess:
 
     def _reopen(self, firewall: Nftables) -> int:
         """Open the live grants of the ledger again, and return their number."""
-        if self._current is not None:
-            for moment, source in closed_by_hand.read(self._current.settings.run_folder):
-                self._ledger.withdraw(source, moment)
+        self._withdraw()
         live = self._ledger.live(time.monotonic())
         firewall.reopen(live)
         return len(live)
+
+    def _withdraw(self) -> None:
+        """Forget the grants that root has closed manually."""
+        if self._current is None:
+            return
+        found = tuple(closed_by_hand.read(self._current.settings.run_folder))
+        for moment, source in found if found != self._withdrawn else ():
+            self._ledger.withdraw(source, moment)
+        self._withdrawn = found
 
     def _refresh(self) -> None:
         for change in self._sources.refresh():
@@ -384,6 +418,7 @@ class HelperProcess:
             self._firewall.close()
         if self._gate is not None:
             self._gate.close()
+        self._metrics.close()
 
 
 def _gate_of(chosen: Configuration) -> Wanted | None:

@@ -18,6 +18,7 @@ from doorward.helper.messages import (
     Configuration,
     Configure,
     Done,
+    Numbers,
     Open,
     OpenAudit,
     Refused,
@@ -28,7 +29,7 @@ from doorward.linux import seqpacket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from doorward.helper.messages import Reply, Request
     from doorward.values import Grant
@@ -109,6 +110,11 @@ class RemotePower:
         if not isinstance(reply, RefusedPackets):
             raise _protocol_error(reply)
         return reply.count
+
+    def report(self, numbers: Iterable[Numbers]) -> None:
+        """Have METRICS_FILE written."""
+        for part in numbers:
+            self._do(part)
 
     def _do(self, request: Request) -> None:
         reply, descriptors = self._ask(request)

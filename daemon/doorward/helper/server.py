@@ -17,6 +17,7 @@ from doorward.helper.messages import (
     Configuration,
     Configure,
     Done,
+    Numbers,
     Open,
     OpenAudit,
     Refused,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from doorward.config.files import Files
-    from doorward.helper.messages import Reply
+    from doorward.helper.messages import Reply, Request
     from doorward.values import Grant
 
 
@@ -55,6 +56,9 @@ class Power(Protocol):
     def refused(self) -> int:
         """How many packets the kernel gate refused."""
 
+    def take(self, numbers: Numbers) -> None:
+        """Take what METRICS_FILE says of the listener."""
+
 
 class Helper:
     """Serves one listener until it is gone."""
@@ -73,16 +77,7 @@ class Helper:
         Raises:
             HelperError: the listener is gone, or committed a protocol error; the helper must end.
         """
-        if self._gone.poll(0):
-            msg = "the listener is gone"  # its last requests are dropped
-            raise HelperError(msg)
-        content, descriptors = seqpacket.receive(self._channel)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if descriptors:
-            msg = "a descriptor from the listener"
-            raise HelperError(msg)
-        match REQUESTS.decode(content):
+        match self._received():
             case Open(grant=grant):
                 self._do(lambda: self._power.open(grant))
             case Configure():
@@ -93,8 +88,22 @@ class Helper:
                 self._open_audit()
             case Tags() as tags:
                 self._do(lambda: self._power.let_pass(tags))
+            case Numbers() as numbers:
+                self._do(lambda: self._power.take(numbers))
             case AskRefused():
                 self._reply(RefusedPackets(self._power.refused()))
+
+    def _received(self) -> Request:
+        if self._gone.poll(0):
+            msg = "the listener is gone"  # its last requests are dropped
+            raise HelperError(msg)
+        content, descriptors = seqpacket.receive(self._channel)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if descriptors:
+            msg = "a descriptor from the listener"
+            raise HelperError(msg)
+        return REQUESTS.decode(content)
 
     def _do(self, change: Callable[[], None]) -> None:
         try:

@@ -32,18 +32,21 @@ from doorward.errors import (
 from doorward.gate import Gate
 from doorward.gnupg import messages, remote
 from doorward.gnupg.remote import RemoteUnsealer
+from doorward.helper.messages import Gauges
 from doorward.helper.remote import RemotePower
 from doorward.linux import privileges, seccomp
 from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
+from doorward.listener.numbers import Tally
 from doorward.listener.tags import Tags
 from doorward.processes import configuration
 from doorward.record import fwknop
 from doorward.record import line as record_line
 from doorward.record.audit_file import VERDICT, AuditFile, of_either
 from doorward.record.counters import Counters, Published, counters_beside
+from doorward.record.json_line import json_line
 from doorward.replay import Past, ReplayStore
-from doorward.values import LogStyle
+from doorward.values import LogFormat, LogStyle
 from doorward.wire.doorward import SKEW_SECONDS
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from doorward.linux.signals import Alarm
     from doorward.linux.systemd import Notifier
     from doorward.processes.configuration import Configuration
+    from doorward.record.line import Suppressed
     from doorward.record.log import Log
     from doorward.values import Execution, Grant
 
@@ -124,6 +128,7 @@ class Listener:
         self._tags = Tags(self._power, log)
         self._tags.follow(self._gate, time.time())
         self._alerting = self._make_alerting()
+        self._tally = self._make_tally(None)
         self._report()
 
     def run(self, ready: Callable[[], None]) -> None:
@@ -272,6 +277,8 @@ class Listener:
         stanza = self._stanza(verdict)
         cheap = record_line.is_cheap(verdict.reason, stanza)
         self._counters.count(verdict.reason)
+        if self._tally is not None:
+            self._tally.count(verdict.name, verdict.reason, time.time)
         self._alerting.tell(verdict.reason, partial(record_line.line, verdict), cheap=cheap)
         if not self._limiter.admits(verdict.reason, cheap=cheap):
             return
@@ -279,8 +286,14 @@ class Listener:
         for entry in told:
             self._log.write(entry.severity, entry.text)
         hidden = bool(told) and self._configuration.settings.log_style is LogStyle.FWKNOP
-        line = record_line.line(verdict, test=self._options.test)
-        self._log.info("%s", line, extra={"hidden": hidden, VERDICT: verdict})  # AUDIT_FILE has it all the same
+        # AUDIT_FILE has it all the same
+        self._log.info("%s", self._line(verdict), extra={"hidden": hidden, VERDICT: verdict})
+
+    def _line(self, verdict: Verdict | Suppressed) -> str:
+        """Our own line of a verdict, in the format of the log."""
+        if self._configuration.settings.log_format is LogFormat.JSON:
+            return json_line(verdict, time.time(), test=self._options.test)
+        return record_line.line(verdict, test=self._options.test)
 
     def _stanza(self, verdict: Verdict) -> Stanza | None:
         """The stanza that decided; a packet that waited during a reload may have the number of one that is gone."""
@@ -295,7 +308,7 @@ class Listener:
     def _tick(self) -> None:
         self._tags.follow(self._gate, time.time())
         for suppressed in self._limiter.summary():
-            self._log.warning("%s", record_line.line(suppressed), extra={VERDICT: suppressed})
+            self._log.warning("%s", self._line(suppressed), extra={VERDICT: suppressed})
         self._count_refused()
         self._count_dropped()
         lost = self._log.take_lost()
@@ -306,6 +319,8 @@ class Listener:
             self._log.error("%d lines could not be written to AUDIT_FILE: %s", lost, why)
             self._audit_file.failed = 0
         self._alerting.tick(time.monotonic())
+        if self._tally is not None:
+            self._tally.tick(time.monotonic(), self._gauges)
         if self._orders.dropped:
             self._log.warning("%d lines were not mailed: doorward-exec does not keep up", self._orders.dropped)
             self._orders.dropped = 0
@@ -323,6 +338,16 @@ class Listener:
         """Ask how many packets the kernel gate refused, where there is one."""
         if self._configuration.clients and self._configuration.settings.udp_server is not None:
             self._counters.refused = self._power.refused()
+
+    def _gauges(self) -> Gauges:
+        """What METRICS_FILE says of this moment."""
+        return Gauges(
+            self._counters.dropped,
+            self._replay.size,
+            self._replay.room,
+            0 if self._unsealer is None else self._unsealer.in_progress,
+            len(self._orders.waiting),
+        )
 
     def _prune(self) -> None:
         try:
@@ -349,6 +374,14 @@ class Listener:
 
     def _make_alerting(self) -> Alerting:
         return Alerting(self._configuration.settings.alerts, self._orders, time.monotonic())
+
+    def _make_tally(self, before: Tally | None) -> Tally | None:
+        """Count for METRICS_FILE where there is one; a reload goes on from `before`."""
+        if self._configuration.settings.metrics_file is None:
+            return None
+        if before is not None:
+            before.tell_all_again()
+        return before or Tally(self._power.report)
 
     def _open_replay(self) -> ReplayStore:
         """Open the replay store. One that may have forgotten packets refuses all until they are too old."""
@@ -452,6 +485,7 @@ class Listener:
             self._tags.follow(self._gate, time.time())
             self._orders.reread()
             self._alerting = self._make_alerting()
+            self._tally = self._make_tally(self._tally)
             self._reopen_audit_file()
             self._report()
             self._log.info("the configuration was read again")

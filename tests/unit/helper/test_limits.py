@@ -42,6 +42,15 @@ def test_no_grant_that_is_live_is_forgotten_however_many_there_are() -> None:
     assert len(ledger.live(5 * FORGET_FROM / 1000)) == 5 * FORGET_FROM
 
 
+def test_what_is_open_is_counted_by_name_while_it_is_open() -> None:
+    ledger = Ledger()
+    for number, (name, seconds) in enumerate((("a", 10), ("b", 20), (None, 20), ("a", 30))):
+        ledger.record(replace(_grant(number, seconds), name=name), now=0)
+    assert ledger.count(5) == {"a": 2, "b": 1, None: 1}
+    assert ledger.count(10) == {"a": 1, "b": 1, None: 1}
+    assert ledger.count(30) == {}
+
+
 def test_what_was_closed_by_hand_is_not_what_was_granted_since() -> None:
     ledger = Ledger()
     one, two = (ipaddress.ip_address(f"192.0.2.{number}") for number in (1, 2))

@@ -82,7 +82,10 @@ class AskRefused:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """So many verdicts of one reason, of one client or stanza; `last` is the time of the last one in Unix seconds."""
+    """So many verdicts of one reason, of one client or stanza, or with the name None of all packets.
+
+    `last` is the time of the last one in Unix seconds, of grants alone.
+    """
 
     name: str | None
     reason: Reason

@@ -54,7 +54,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Snapshot:
+class Snapshot:
     """What one file says."""
 
     rows: Iterable[Row]
@@ -117,7 +117,7 @@ class MetricsFile:
         if self._path is None or self._writer is None:
             return
         rows, times = tuple(self._rows.values()), (self._built, self._since)
-        self._writer.put(self._path, _Snapshot(rows, self._gauges, table, *times, self._keys, time.time()))
+        self._writer.put(self._path, Snapshot(rows, self._gauges, table, *times, self._keys, time.time()))
 
     def close(self) -> None:
         """End the thread, unless the disk holds it up."""
@@ -130,12 +130,12 @@ class _Writer:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._waiting: queue.Queue[tuple[Path, _Snapshot] | None] = queue.Queue(1)
+        self._waiting: queue.Queue[tuple[Path, Snapshot] | None] = queue.Queue(1)
         self._failed = ""
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def put(self, path: Path, said: _Snapshot) -> None:
+    def put(self, path: Path, said: Snapshot) -> None:
         """Have a file written; one that is not begun yet is left out."""
         try:
             self._waiting.put_nowait((path, said))
@@ -154,7 +154,7 @@ class _Writer:
         while (order := self._waiting.get()) is not None:
             path, said = order
             try:
-                publish(path, text(_families(said)))
+                publish(path, text(families(said)))
             except OSError as error:
                 self._fail(path, error.strerror or str(error))
             else:
@@ -174,7 +174,7 @@ def _times(files: Iterable[str]) -> Iterator[tuple[str, float]]:
             yield name, Path(name).stat().st_mtime
 
 
-def _families(said: _Snapshot) -> Iterator[Family]:
+def families(said: Snapshot) -> Iterator[Family]:
     """All that the file says; docs/monitoring/README.md has the list."""
     yield gauge(
         "doorward_last_update_timestamp_seconds",
@@ -198,17 +198,30 @@ def _families(said: _Snapshot) -> Iterator[Family]:
         yield from _of_table(said.table)
 
 
-def _of_listener(said: _Snapshot) -> Iterator[Family]:
+def _of_listener(said: Snapshot) -> Iterator[Family]:
     rows = sorted(said.rows, key=lambda row: (row.name or "", row.reason))
     yield Family(
+        "doorward_packets_total",
+        "Packets by the reason of their verdict.",
+        tuple(Sample(row.count, {"reason": row.reason.value}) for row in rows if row.name is None),
+    )
+    yield Family(
         "doorward_verdicts_total",
-        "Packets by the reason of their verdict and the name of the client or stanza.",
-        tuple(Sample(row.count, {"reason": row.reason.value, "name": row.name or ""}) for row in rows),
+        "Those of them that have the name of a client or stanza.",
+        tuple(
+            Sample(row.count, {"reason": row.reason.value, "name": row.name}) for row in rows if row.name is not None
+        ),
+    )
+    granted = [row for row in rows if row.reason is Reason.GRANTED and row.last]
+    yield Family(
+        "doorward_last_grant_timestamp_seconds",
+        "When a knock was granted last.",
+        tuple(Sample(row.last, {}) for row in granted if row.name is None),
     )
     yield Family(
         "doorward_last_knock_timestamp_seconds",
         "When the last knock of a client was granted.",
-        tuple(Sample(row.last, {"name": row.name or ""}) for row in rows if row.reason is Reason.GRANTED and row.last),
+        tuple(Sample(row.last, {"name": row.name}) for row in granted if row.name is not None),
     )
     now = said.gauges
     yield gauge(

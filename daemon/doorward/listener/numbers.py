@@ -18,7 +18,7 @@ _Key = tuple["str | None", Reason]
 
 
 class Tally:
-    """Counts the verdicts since it was made. Costs a look-up a packet; times are seconds of a monotonic clock."""
+    """Counts the verdicts since it was made, of all packets and by name. Times are seconds of a monotonic clock."""
 
     def __init__(self, report: Callable[[Iterable[Numbers]], None]) -> None:
         """Report at the first tick, then every EVERY seconds."""
@@ -30,11 +30,12 @@ class Tally:
 
     def count(self, name: str | None, reason: Reason, now: Callable[[], float]) -> None:
         """Count one verdict; `now` gives Unix seconds."""
-        key = name, reason
-        self._counts[key] = self._counts.get(key, 0) + 1
-        self._changed.add(key)
+        keys = ((None, reason),) if name is None else ((None, reason), (name, reason))
+        for key in keys:
+            self._counts[key] = self._counts.get(key, 0) + 1
+        self._changed.update(keys)
         if reason is Reason.GRANTED:
-            self._last[key] = int(now())
+            self._last.update(dict.fromkeys(keys, int(now())))
 
     def tick(self, now: float, gauges: Callable[[], Gauges]) -> None:
         """Report what changed, if it is time.

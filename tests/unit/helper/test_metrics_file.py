@@ -32,7 +32,13 @@ CLIENT = Client(doorward.public_key(Secret(b"c" * 32)), "phone")
 ACCESS = Access((stanza(name="laptop"), stanza(2, keys=None, clients=(CLIENT,))), ())
 GAUGES = Gauges(dropped=1, replay=2, replay_room=3, gnupg=4, orders=5)
 TABLE = Table(Standing(), "drop", 7, {"laptop": 2}, 9)
-ROWS = (Row(None, Reason.HMAC, 4, 0), Row("laptop", Reason.GRANTED, 2, 1_800_000_000), Row("phone", Reason.TAG, 1, 0))
+LAST = 1_800_000_000
+ROWS = (
+    Row(None, Reason.HMAC, 4, 0),
+    Row(None, Reason.GRANTED, 3, LAST + 1),
+    Row("laptop", Reason.GRANTED, 2, LAST),
+    Row("phone", Reason.TAG, 1, 0),
+)
 
 
 @contextlib.contextmanager
@@ -67,12 +73,12 @@ def test_the_file_says_what_listener_and_helper_know(tmp_path: Path) -> None:
         assert made.is_due(100)
         found = read_by_both(written(made, file, now=100).encode())
     assert not made.is_due(200)
+    assert found["doorward_packets_total"] == {(("reason", "hmac"),): 4, (("reason", "granted"),): 3}
     assert found["doorward_verdicts_total"] == {
-        (("name", ""), ("reason", "hmac")): 4,
         (("name", "laptop"), ("reason", "granted")): 2,
         (("name", "phone"), ("reason", "tag")): 1,
     }
-    assert found["doorward_last_knock_timestamp_seconds"] == {(("name", "laptop"),): 1_800_000_000}
+    assert found["doorward_last_knock_timestamp_seconds"] == {(("name", "laptop"),): LAST}
     assert found["doorward_live_grants"] == {(("name", ""),): 0, (("name", "laptop"),): 2}
     assert found["doorward_key_timestamp_seconds"] == {(("file", str(key)),): 1000}
     assert found["doorward_build_info"] == {(("version", __version__),): 1}
@@ -84,6 +90,7 @@ def test_the_file_says_what_listener_and_helper_know(tmp_path: Path) -> None:
         assert now - 60 < plain.pop(f"doorward_{name}_timestamp_seconds") <= now + 1
     assert plain.pop("doorward_build_timestamp_seconds") <= now
     assert plain == {
+        "doorward_last_grant_timestamp_seconds": LAST + 1,
         "doorward_dropped_packets_total": 1,
         "doorward_replay_packets": 2,
         "doorward_replay_packets_max": 3,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -90,19 +89,3 @@ def test_a_folder_of_its_name_is_refused_and_nothing_is_left(tmp_path: Path) -> 
     (tmp_path / "a.prom").mkdir()
     assert refused(tmp_path / "a.prom") == errno.EISDIR
     assert [one.name for one in tmp_path.iterdir()] == ["a.prom"]
-
-
-def test_a_full_folder_keeps_the_old_file(tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    full.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(full)], check=True)
-    try:
-        publish(full / "a.prom", b"old")
-        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-            publish(full / "a.prom", b"x" * 100_000)
-        assert (full / "a.prom").read_bytes() == b"old"
-        assert [one.name for one in full.iterdir()] == ["a.prom"]
-        publish(full / "a.prom", b"new")
-        assert (full / "a.prom").read_bytes() == b"new"
-    finally:
-        subprocess.run(["umount", str(full)], check=True)

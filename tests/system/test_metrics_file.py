@@ -35,10 +35,10 @@ def read(file: Path) -> Read:
     return read_by_both(file.read_bytes())
 
 
-def said(file: Path, name: str, **labels: str) -> float:
+def said(file: Path, metric: str, /, **labels: str) -> float:
     """The value of one series, -1 where it is not there."""
     with contextlib.suppress(FileNotFoundError, KeyError):
-        return read(file)[name][tuple(sorted(labels.items()))]
+        return read(file)[metric][tuple(sorted(labels.items()))]
     return -1
 
 
@@ -193,7 +193,7 @@ def test_with_log_format_json_each_verdict_is_one_object_and_the_audit_file_has_
         found = [json.loads(line) for line in daemon.lines if line.startswith("{")]
         assert eventually(lambda: audit.read_text().count("verdict=") == len(found))
     assert [(one["verdict"], one["reason"], one["origin"]) for one in found] == [
-        ("denied", found[0]["reason"], client.ipv4),
+        ("denied", "hmac", client.ipv4),
         ("granted", "granted", client.ipv4),
         ("denied", "replay", client.ipv4),
     ]

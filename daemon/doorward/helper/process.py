@@ -25,7 +25,8 @@ from doorward.helper.server import Helper
 from doorward.helper.sources import Sources
 from doorward.linux import privileges
 from doorward.processes import configuration
-from doorward.record import audit_file
+from doorward.record import audit_file, granted
+from doorward.record.granted import Granted
 from doorward.record.log import Throttle
 from doorward.values import FirewallMode, ForeignFirewall
 
@@ -68,6 +69,8 @@ class HelperProcess:
         self._gate: Gatekeeper | None = None
         self._metrics = MetricsFile(log)
         self._opened = 0  # grants
+        self._unwritten: list[Granted] = []
+        self._unrecorded = ""  # the logged reason why grants are not on record
         self._withdrawn: tuple[tuple[float, IPAddress | None], ...] = ()  # what root closed, as the ledger knows it
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
@@ -92,6 +95,8 @@ class HelperProcess:
         while True:
             for key, _ in selector.select(self._patience):
                 key.data()
+            if self._unwritten:
+                self._record()
             now = time.monotonic()
             if self._in_doubt and now >= self._rest:
                 self._restore()
@@ -315,9 +320,24 @@ class HelperProcess:
         self._firewall.open(grant)
         self._ledger.record(grant, steady)
         self._opened += 1
+        self._unwritten.extend(Granted.of(grant, time.time()))
         if self._firewall.intact is not before:  # the table was missing, and was made again for this grant
             count = self._reopen(self._firewall)
             self._log.error("firewall: OUR TABLE WAS REMOVED: made again for a knock, with %d live grants", count)
+
+    def _record(self) -> None:
+        """Put new grants on record for `doorward who`, once the listener has its answer."""
+        written, self._unwritten = self._unwritten, []
+        if self._current is None:
+            return
+        try:
+            granted.append(self._current.settings.run_folder, written)
+        except OSError as error:
+            if self._unrecorded != str(error):  # once, not for each grant
+                self._log.error("grants are not on record, doorward who does not know their clients: %s", error)
+            self._unrecorded = str(error)
+        else:
+            self._unrecorded = ""
 
     def open_audit(self) -> int:
         """Open AUDIT_FILE of the configuration in force, where nobody else can have put something in its place.

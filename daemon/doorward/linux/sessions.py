@@ -20,13 +20,17 @@ from doorward.linux.netlink import ACKNOWLEDGE, DUMP, GENERIC, NESTED, attribute
 from doorward.values import Protocol, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from doorward.values import IPAddress
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
 _BY_FAMILY, _DESTROY = 20, 21  # SOCK_DIAG_BY_FAMILY, SOCK_DESTROY
 _ORIGINAL, _REPLY, _ID, _ZONE = 1, 2, 12, 18  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_ID, CTA_ZONE
+_STATUS, _PROTOCOL_STATE, _TIMES = 3, 4, 20  # CTA_STATUS, CTA_PROTOINFO, CTA_TIMESTAMP
+_TCP, _TCP_STATE, _START = 1, 1, 1  # CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE, CTA_TIMESTAMP_START
+_SEEN_REPLY: Final = 1 << 1  # IPS_SEEN_REPLY
+_ESTABLISHED: Final = 3  # TCP_CONNTRACK_ESTABLISHED
 _IP, _PROTO = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _NUMBER, _FROM_PORT, _TO_PORT = 1, 2, 3  # CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT
 _ASKED: Final = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2; its end is struct inet_diag_sockid
@@ -47,13 +51,19 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A flow as its first packet went and as its answers come; DNAT makes these two differ. `key` names it."""
+    """A flow as its first packet went and as its answers come; DNAT makes these two differ. `key` names it.
+
+    `established` where both ends have sent and none has closed it. `began` in Unix seconds, None where the kernel keeps
+    no times (net.netfilter.nf_conntrack_timestamp).
+    """
 
     protocol: Protocol
     source: End
     asked: End
     answering: End
     key: bytes
+    established: bool = True
+    began: float | None = None
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -183,7 +193,20 @@ def _flow(content: bytes) -> Flow | None:
     named = [
         (kind | (NESTED if kind == _ORIGINAL else 0), said[kind]) for kind in (_ORIGINAL, _ID, _ZONE) if kind in said
     ]
-    return Flow(protocol, source, asked, reply[1], b"".join(attribute(kind, value) for kind, value in named))
+    key = b"".join(attribute(kind, value) for kind, value in named)
+    return Flow(protocol, source, asked, reply[1], key, _is_established(protocol, said), _began(said))
+
+
+def _is_established(protocol: Protocol, said: Mapping[int, bytes]) -> bool:
+    if protocol is not Protocol.TCP:
+        return bool(int.from_bytes(said.get(_STATUS, b""), "big") & _SEEN_REPLY)
+    state = dict(attributes(dict(attributes(said.get(_PROTOCOL_STATE, b""))).get(_TCP, b"")))
+    return state.get(_TCP_STATE, b"")[:1] == bytes([_ESTABLISHED])
+
+
+def _began(said: Mapping[int, bytes]) -> float | None:
+    nanoseconds = dict(attributes(said.get(_TIMES, b""))).get(_START, b"")[:8]
+    return int.from_bytes(nanoseconds, "big") / 1e9 if nanoseconds else None
 
 
 def _tuple(content: bytes) -> tuple[Protocol, End, End] | None:

@@ -27,7 +27,7 @@ DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused:
 ACCESS_OURS: Final = frozenset(
     {
         "CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "COMMANDS", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS",
-        "CMD_EXEC_SHELL",
+        "CMD_EXEC_SHELL", "SESSION_MAX", "KEEP_WHILE_USED",
     }
 )  # fmt: skip  # a list reads better in lines of many
 ACCESS_OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})

@@ -394,6 +394,16 @@ class Nftables:
             if grant.prefix is not None:
                 self._open_network(grant)
 
+    def prolong(self, live: Collection[LiveGrant]) -> None:
+        """Renew live grants for their remaining time."""
+        plain = [grant for grant in live if grant.prefix is None]
+        commands = [element.renewed(math.ceil(one.remaining)) for one in plain for element in elements.of(one)]
+        if commands:
+            self._nft.run("".join(commands))
+        for grant in live:
+            if grant.prefix is not None:
+                self._open_network(grant)
+
     def open_anyone(self, services: Iterable[Service], seconds: int) -> None:
         """Open `services` for every address; only for the console and our own servers, never for a knock."""
         services = tuple(services)

@@ -237,6 +237,14 @@ class Ledger:
         """
         self._keep(live, now, _FOUND)
 
+    def prolong(self, live: LiveGrant, now: float) -> bool:
+        """Record that a grant lives on for its remaining time, if it is still live at `now`; return whether it is."""
+        span = self._spans.get(live.source, {}).get(live.place)
+        if span is None or span.end <= now:
+            return False
+        span.holders[span.last] = (now + live.remaining, live)
+        return True
+
     def _keep(self, live: LiveGrant, now: float, whose: PublicKey | str | None) -> None:
         spans = self._spans.setdefault(live.source, {})
         held = spans.get(live.place)

@@ -22,6 +22,7 @@ from doorward.helper.keeper import Keeper
 from doorward.helper.limits import Ledger, Limits
 from doorward.helper.metrics_file import MetricsFile, Table
 from doorward.helper.server import Helper
+from doorward.helper.sessions import Sessions
 from doorward.helper.sources import Sources
 from doorward.linux import privileges
 from doorward.processes import configuration
@@ -68,6 +69,7 @@ class HelperProcess:
         self._admission = Admission()
         self._gate: Gatekeeper | None = None
         self._metrics = MetricsFile(log)
+        self._sessions = Sessions(log)
         self._opened = 0  # grants
         self._unwritten: list[Granted] = []
         self._unrecorded = ""  # the logged reason why grants are not on record
@@ -104,6 +106,8 @@ class HelperProcess:
                 self._gate.look(now)
             if self._keeper is not None:
                 self._keeper.look(now)
+            if self._firewall is not None:
+                self._sessions.look(now, self._firewall, self._ledger, self._withdraw)
             if self._metrics.is_due(now):
                 self._metrics.write(self._known(now), now)
             if now >= next_tick:
@@ -150,6 +154,7 @@ class HelperProcess:
         before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
         self._admission.adopt(new.clients)
         self._metrics.follow(new.settings.metrics_file, new.access)
+        self._sessions.follow(new.settings.run_folder, new.access.stanzas)
         self._revoke(before)
         return self._sources.descriptors()
 
@@ -328,6 +333,7 @@ class HelperProcess:
     def _record(self) -> None:
         """Put new grants on record for `doorward who`, once the listener has its answer."""
         written, self._unwritten = self._unwritten, []
+        self._sessions.opened(written)
         if self._current is None:
             return
         try:

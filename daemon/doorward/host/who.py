@@ -17,7 +17,8 @@ from doorward.host.here import Answer, Host, add_json, packet_filter, runs
 from doorward.host.status import grant_text, grant_words
 from doorward.linux import sessions
 from doorward.record import granted
-from doorward.values import Protocol, Service
+from doorward.record.granted import Record
+from doorward.values import Service
 
 if TYPE_CHECKING:
     import argparse
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
 
     from doorward.linux.sessions import Flow
     from doorward.record.granted import Granted
-    from doorward.values import IPAddress, LiveGrant
+    from doorward.values import LiveGrant
 
-_SLACK: Final = 1.0  # seconds: a connection may begin in the moment before its grant is on record
 _UNKNOWN: Final = "(no name)"
 _EPILOG: Final = """\
 A connection is of the client to whom its source and service were granted when it began; where two clients have one
@@ -63,36 +63,20 @@ def _who(host: Host, arguments: argparse.Namespace) -> Answer:
     settings = host.settings_or_defaults(arguments)
     with closing(packet_filter(settings)) as firewall:
         live = firewall.grants()
-    flows, record = sessions.flows(None, (), tuple(Protocol)), granted.read(settings.run_folder)
-    found = sorted(through(flows, record, time.time()), key=_order)
+    record = Record(granted.read(settings.run_folder))
+    found = sorted(through(sessions.of_sources(record.knows), record, time.time()), key=_order)
     if arguments.json:
         said = {"grants": [grant_words(one) for one in live], "connections": [_words(one) for one in found]}
         return Answer(json.dumps(said))
     return Answer("\n".join(_text(live, found)) or "nobody is in")
 
 
-def through(flows: Iterable[Flow], record: Iterable[Granted], now: float) -> Iterator[Connection]:
+def through(flows: Iterable[Flow], record: Record, now: float) -> Iterator[Connection]:
     """Yield the established connections of others that came through one of these grants; `now` in Unix seconds."""
-    of_one: dict[IPAddress, list[Granted]] = {}
-    wide: list[Granted] = []
-    for entry in record:
-        single = entry.source.num_addresses == 1
-        (of_one.setdefault(entry.source.network_address, []) if single else wide).append(entry)
     for flow in flows:
-        entries = (*of_one.get(flow.source.address, ()), *wide)
-        fitting = [entry for entry in entries if flow.established and _fits(flow, entry)]
+        fitting = record.fitting(flow)
         if fitting:
             yield _connection(flow, fitting, now)
-
-
-def _fits(flow: Flow, entry: Granted) -> bool:
-    """Whether a flow can have begun by a grant."""
-    if entry.service is not None and entry.service.protocol is not flow.protocol:
-        return False
-    if entry.service is not None and flow.asked.port not in {entry.service.port, entry.inner}:
-        return False
-    in_time = flow.began is None or entry.begun - _SLACK <= flow.began <= entry.ended + _SLACK
-    return in_time and flow.source.address in entry.source
 
 
 def _connection(flow: Flow, fitting: list[Granted], now: float) -> Connection:

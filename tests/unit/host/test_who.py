@@ -9,7 +9,7 @@ import pytest
 
 from doorward.host.who import through
 from doorward.linux.sessions import End, Flow
-from doorward.record.granted import Granted
+from doorward.record.granted import Granted, Record
 from doorward.values import Grant, IPAddress, Nat, Protocol, Service
 
 NOW = 1_800_000_000.0
@@ -29,7 +29,7 @@ def granted(at: float = NOW - 100, name: str | None = "laptop", **changes: objec
 
 
 def whose(one: Flow, *record: Granted) -> tuple[str | None, ...] | None:
-    found = list(through([one], record, NOW))
+    found = list(through([one], Record(record), NOW))
     assert len(found) <= 1
     return found[0].names if found else None
 
@@ -65,11 +65,11 @@ def test_two_clients_behind_one_address_are_told_apart_by_the_time_or_both_are_n
 
 def test_the_time_is_exact_or_the_first_and_the_last_moment() -> None:
     record = (*granted(NOW - 100), *granted(NOW - 10))
-    (one,) = through([flow()], record, NOW)
+    (one,) = through([flow()], Record(record), NOW)
     assert (one.first, one.last) == (NOW - 100, NOW), "not in the future"
-    (one,) = through([flow(began=NOW - 95)], record, NOW)
+    (one,) = through([flow(began=NOW - 95)], Record(record), NOW)
     assert (one.first, one.last) == (NOW - 95, NOW - 95)
-    (one,) = through([flow()], record[:1], NOW)
+    (one,) = through([flow()], Record(record[:1]), NOW)
     assert (one.first, one.last) == (NOW - 100, NOW - 70)
 
 
@@ -81,6 +81,11 @@ def test_a_network_a_ghost_service_and_everything_are_found_by_what_was_dialled(
     assert whose(replace(flow(), answering=End(HOST, 2222)), *ghost) == ("laptop",)
     led = granted(nat=Nat(INNER, 2222))
     assert whose(replace(flow(), answering=End(INNER, 2222)), *led) == ("laptop",)
-    assert whose(replace(flow(2222), asked=End(INNER, 2222), answering=End(INNER, 2222)), *led) == ("laptop",)
+    dialled = replace(flow(), asked=End(INNER, 2222), answering=End(INNER, 2222), is_for_us=False)
+    assert whose(dialled, *led) == ("laptop",)
+    assert whose(replace(dialled, asked=End(OTHER, 2222)), *led) is None, "what only passes through is another's"
+    assert whose(replace(dialled, asked=End(INNER, 22)), *led) is None
     everything = granted(nat=Nat.to_everywhere(4))
     assert whose(flow(4711), *everything) == ("laptop",)
+    assert whose(replace(flow(4711), is_for_us=False), *everything) == ("laptop",)
+    assert whose(replace(flow(), is_for_us=False), *granted()) is None

@@ -71,7 +71,7 @@ class HelperProcess:
         self._metrics = MetricsFile(log)
         self._sessions = Sessions(log)
         self._opened = 0  # grants
-        self._unwritten: list[Granted] = []
+        self._unwritten: list[tuple[Grant, float]] = []  # with the Unix time at which they were opened
         self._unrecorded = ""  # the logged reason why grants are not on record
         self._withdrawn: tuple[tuple[float, IPAddress | None], ...] = ()  # what root closed, as the ledger knows it
 
@@ -325,14 +325,15 @@ class HelperProcess:
         self._firewall.open(grant)
         self._ledger.record(grant, steady)
         self._opened += 1
-        self._unwritten.extend(Granted.of(grant, time.time()))
+        self._unwritten.append((grant, time.time()))
         if self._firewall.intact is not before:  # the table was missing, and was made again for this grant
             count = self._reopen(self._firewall)
             self._log.error("firewall: OUR TABLE WAS REMOVED: made again for a knock, with %d live grants", count)
 
     def _record(self) -> None:
         """Put new grants on record for `doorward who`, once the listener has its answer."""
-        written, self._unwritten = self._unwritten, []
+        written = [entry for grant, now in self._unwritten for entry in Granted.of(grant, now)]
+        self._unwritten = []
         self._sessions.opened(written)
         if self._current is None:
             return

@@ -212,7 +212,7 @@ def _accepted(kernel: socket.socket) -> Iterator[tuple[bytes, int]]:
 def _refusal(error: OSError) -> FirewallError:
     if error.errno == errno.EOPNOTSUPP:
         return FirewallError("this kernel cannot end TCP connections (CONFIG_INET_DIAG_DESTROY): end their programs")
-    return FirewallError(f"sessions cannot be ended: {error.strerror or error}")
+    return FirewallError(f"connections cannot be listed or ended: {error.strerror or error}")
 
 
 def _fits(address: IPAddress, wanted: IPAddress | None) -> bool:

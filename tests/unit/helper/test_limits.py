@@ -51,6 +51,21 @@ def test_what_is_open_is_counted_by_name_while_it_is_open() -> None:
     assert ledger.count(30) == {}
 
 
+def test_a_grant_that_is_used_lives_on_but_not_one_that_has_ended_or_was_closed() -> None:
+    ledger = Ledger()
+    live = LiveGrant(SOURCE, SSH[0], 10.0)
+    ledger.adopt(live, 100)
+    kept = replace(live, remaining=30.0)
+    assert ledger.prolong(kept, 105)
+    assert [one.remaining for one in ledger.live(110)] == [25]
+    ledger.withdraw(SOURCE, 111)
+    assert not ledger.prolong(kept, 112)
+    ledger.adopt(live, 200)
+    assert not ledger.prolong(kept, 210)
+    assert not ledger.live(211)
+    assert not ledger.prolong(replace(kept, service=Service.parse("tcp/23")), 205)
+
+
 def test_what_was_closed_by_hand_is_not_what_was_granted_since() -> None:
     ledger = Ledger()
     one, two = (ipaddress.ip_address(f"192.0.2.{number}") for number in (1, 2))

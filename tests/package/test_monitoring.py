@@ -112,10 +112,8 @@ def fired(folder: Path, disturbed: dict[str, str], minute: int) -> set[str]:
     if minute > 200:  # the length of the series
         series = {name: values.replace("x200", "x2000") for name, values in series.items()}
     listed = [{"series": _labelled(name), "values": values} for name, values in series.items()]
-    tests = [
-        {"interval": "1m", "input_series": listed, "alert_rule_test": [{"eval_time": f"{minute}m", "alertname": one}]}
-        for one in (alert["alert"] for alert in ALERTS)
-    ]
+    asked = [{"eval_time": f"{minute}m", "alertname": alert["alert"]} for alert in ALERTS]
+    tests = [{"interval": "1m", "input_series": listed, "alert_rule_test": asked}]
     file = folder / "tests.yml"
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
     said = told("test", "rules", str(file))[1]

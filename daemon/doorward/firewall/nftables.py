@@ -419,13 +419,13 @@ class Nftables:
         if opened:
             self._nft.run("".join(element.removed() for element in opened))
 
-    def open_to_all(self, table: Table | None) -> tuple[LiveGrant, ...]:
-        """The services that are open to every address, our own servers' too; `table` is ours."""
-        if table is None or ruleset.ANYONE_SET not in table.sets:
+    def open_to_all(self) -> tuple[LiveGrant, ...]:
+        """The services that are open to every address, our own servers' too; none where no set is there for them."""
+        try:
+            listed = self._nft.objects(f"list set {ruleset.TABLE} {ruleset.ANYONE_SET}", Output.NUMERIC_PROTO)
+        except FirewallError:
             return ()
-        return Listing(
-            self._nft.objects(f"list set {ruleset.TABLE} {ruleset.ANYONE_SET}", Output.NUMERIC_PROTO)
-        ).grants()
+        return Listing(listed).grants()
 
     def grants(self) -> tuple[LiveGrant, ...]:
         """The open grants, by source and service; permanent ones remain infinitely. ANYONE stands for any source."""

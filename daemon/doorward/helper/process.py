@@ -207,11 +207,10 @@ class HelperProcess:
         self._withdraw()
         served = frozenset() if self._current is None else self._current.served
         try:
-            table = self._firewall.table()
-            standing = self._firewall.standing(served, self._firewall.open_to_all(table))
-            kind = "none" if table is None else table.kind
+            standing = self._firewall.standing(served, self._firewall.open_to_all())
         except FirewallError as error:
-            standing, kind = doubtful(Word.UNKNOWN, str(error)), ""
+            standing = doubtful(Word.UNKNOWN, str(error))
+        kind = "" if self._firewall.intact is None else self._firewall.intact.kind
         return Table(standing, kind, self._opened, self._ledger.count(now), self.refused())
 
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:

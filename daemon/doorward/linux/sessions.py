@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
 from doorward.linux import netlink
-from doorward.linux.netlink import ACKNOWLEDGE, DUMP, GENERIC, NESTED, attribute, attributes
+from doorward.linux.netlink import ACKNOWLEDGE, ATTRIBUTE, DUMP, GENERIC, NESTED, attribute, attributes
 from doorward.values import Protocol, Service
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _STATUS, _PROTOCOL_STATE, _TIMES = 3, 4, 20  # CTA_STATUS, CTA_PROTOINFO, CTA_TI
 _TCP, _TCP_STATE, _START = 1, 1, 1  # CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE, CTA_TIMESTAMP_START
 _SEEN_REPLY: Final = 1 << 1  # IPS_SEEN_REPLY
 _ESTABLISHED: Final = 3  # TCP_CONNTRACK_ESTABLISHED
+_FIRST: Final = struct.Struct("=6H")  # three attributes, one within the other, as struct nlattr
 _IP, _PROTO = 1, 2  # CTA_TUPLE_IP, CTA_TUPLE_PROTO
 _NUMBER, _FROM_PORT, _TO_PORT = 1, 2, 3  # CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT
 _ASKED: Final = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2; its end is struct inet_diag_sockid
@@ -116,12 +117,12 @@ def of_sources(wanted: Callable[[IPAddress], bool]) -> list[Flow]:
     return [replace(one, is_for_us=_comes_in(one)) for one in found if one is not None]
 
 
-def _entries() -> list[bytes]:
-    """Everything that connection tracking knows."""
+def _entries() -> Iterator[bytes]:
+    """Yield everything that connection tracking knows, which may be more than fits into memory at once."""
     _is_own.cache_clear()  # addresses come and go
     try:
         with closing(netlink.waiting(netlink.CONNTRACK)) as kernel:
-            return list(netlink.ask(kernel, _GET, GENERIC.pack(socket.AF_UNSPEC, 0, 0), DUMP))
+            yield from netlink.ask(kernel, _GET, GENERIC.pack(socket.AF_UNSPEC, 0, 0), DUMP)
     except OSError as error:
         raise _refusal(error) from error
 
@@ -255,10 +256,12 @@ def _began(said: Mapping[int, bytes]) -> float | None:
 
 
 def _source(content: bytes) -> IPAddress | None:
-    """The address that began the flow of an entry."""
-    original = dict(attributes(content[GENERIC.size :])).get(_ORIGINAL, b"")
-    addresses = dict(attributes(dict(attributes(original)).get(_IP, b"")))
-    return _address(addresses[min(addresses)]) if addresses else None
+    """The address that began the flow of an entry, which the kernel writes first."""
+    _, original, _, ip, length, _ = _FIRST.unpack_from(content, GENERIC.size)
+    if (original, ip) != (_ORIGINAL | NESTED, _IP | NESTED):
+        return None
+    begin = GENERIC.size + _FIRST.size
+    return _address(content[begin : begin + length - ATTRIBUTE.size])
 
 
 def _tuple(content: bytes) -> tuple[Protocol, End, End] | None:

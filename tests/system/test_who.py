@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import signal
 import socket
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward.record.granted import FILE
+from doorward.record import granted
+from doorward.record.granted import FILE, Granted
+from doorward.values import Grant, Service
 from system.doorwardd import ACCESS, doorwardd, environment, eventually, files, send
 from system.test_daemon import knock
+from system.test_metrics_file import full
 from system.test_sessions import UDP, accepting, answers, behind, is_heard, sending, served
 from unit.making import OTHER_KEYS, message, payload
 
@@ -161,6 +165,24 @@ def test_others_connections_and_the_hosts_own_are_not_in_it(
             assert answers(stack.enter_context(connected(source, target.ipv4, port)))
         found = [(one["source"], one["service"]) for one in who(host, tmp_path)[1]]
         assert found == [(client.ipv4, "tcp/22")]
+
+
+def test_a_record_that_finds_no_room_has_whole_lines_alone(open_path: Path) -> None:
+    folder = open_path / "run"
+    folder.mkdir()
+    (entry,) = Granted.of(Grant(ipaddress.ip_address("192.0.2.7"), (Service.parse("tcp/22"),), 30), 1_800_000_000)
+    with full(folder):
+        (folder / "filling").write_bytes(bytes(1 << 14))
+        kept = 0
+        with contextlib.suppress(OSError):
+            while True:
+                granted.append(folder, [entry])
+                kept += 1
+        assert kept > 10
+        assert granted.read(folder) == [entry] * kept
+        (folder / "filling").write_bytes(b"")
+        granted.append(folder, [entry])
+        assert granted.read(folder) == [entry] * (kept + 1)
 
 
 def test_grants_that_cannot_be_recorded_are_opened_and_one_line_says_so(

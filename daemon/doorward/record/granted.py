@@ -125,8 +125,11 @@ def append(folder: Path, entries: Iterable[Granted]) -> None:
     content = "".join(f"{entry}\n" for entry in entries).encode("ascii")
     descriptor = _opened(folder / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
-        os.write(descriptor, content)
-        if os.fstat(descriptor).st_size > BYTES_MAX:
+        before = os.fstat(descriptor).st_size
+        if os.write(descriptor, content) < len(content):
+            os.ftruncate(descriptor, before)  # else the next line would be broken too
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if before + len(content) > BYTES_MAX:
             (folder / FILE).rename(folder / BEFORE)
     finally:
         os.close(descriptor)

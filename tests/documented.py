@@ -27,7 +27,7 @@ DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused:
 ACCESS_OURS: Final = frozenset(
     {
         "CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "COMMANDS", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS",
-        "CMD_EXEC_SHELL",
+        "CMD_EXEC_SHELL", "SESSION_MAX", "KEEP_WHILE_USED",
     }
 )  # fmt: skip  # a list reads better in lines of many
 ACCESS_OLD: Final = frozenset({"PERMIT_CLIENT_PORTS", "ENABLE_FORWARD_ACCESS", "DATA_COLLECT_MODE", "REQUIRE_OS"})
@@ -35,7 +35,7 @@ DAEMON_OURS: Final = frozenset(
     {
         "FIREWALL_MODE", "FIREWALL_FILE", "FIREWALL_BACKEND", "FIREWALL_MARK", "FOREIGN_FIREWALL", "AUDIT_FILE",
         "LOG_STYLE", "TRUSTED_PROXIES", "ENABLE_SPA_OVER_ICMP", "ACCESS_ALERTS", "ALERT_FROM", "ALERT_EVENTS",
-        "SENDMAIL_EXE", "ALERTS_PER_HOUR", "EXEC_DIR", "HOST_KEY_FILE",
+        "SENDMAIL_EXE", "ALERTS_PER_HOUR", "EXEC_DIR", "HOST_KEY_FILE", "METRICS_FILE", "LOG_FORMAT",
     }
 )  # fmt: skip  # a list reads better in lines of many
 OPTIONS_OURS: Final = frozenset({"--explain-config", "--report"})

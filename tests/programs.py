@@ -66,6 +66,7 @@ PACKAGES: Final = {
     "pipx": "pipx",
     "pivot_root": "util-linux",
     "podman": "podman",
+    "promtool": "prometheus",
     "rm": "coreutils",
     "rsync": "rsync",
     "runc": "runc",

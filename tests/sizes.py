@@ -34,7 +34,8 @@ BESIDE: Final = frozenset(
     | {"firewall/foreign.py", "firewall/legacy.py", "firewall/rules.py", "helper/keeper.py"}  # other firewalls
     | {"firewall/deadman.py", "firewall/closed_by_hand.py", "linux/sessions.py"}  # root's console
     | {"listener/alerting.py", "record/audit_file.py", "record/chain.py", "record/fwknop.py"}  # other records
-    | {"linux/trusted_files.py"}
+    | {"helper/metrics_file.py", "listener/numbers.py", "linux/published.py", "record/openmetrics.py"}  # METRICS_FILE
+    | {"linux/trusted_files.py", "record/granted.py", "record/json_line.py"}
 )
 _LAYOUT: Final = frozenset(
     {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -160,6 +160,16 @@ class ReplayStore:
         """Unix seconds; a packet made then or earlier is taken for seen."""
         return self._floor
 
+    @property
+    def size(self) -> int:
+        """The number of packets that it holds."""
+        return self._rows
+
+    @property
+    def room(self) -> int:
+        """The number of packets that it can hold; beyond it every packet is refused."""
+        return self._rows_max
+
     def _recall(self) -> tuple[Past, int]:
         """Compare the store with its lock file; also the newest time of packets that could not be written, or 0."""
         self._mark, pruned = self._database.execute("SELECT mark, pruned FROM mark").fetchone() or (b"", 0)

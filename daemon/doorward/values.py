@@ -131,6 +131,13 @@ class LogStyle(_Word):
     BOTH = "both"
 
 
+class LogFormat(_Word):
+    """How our own line of a verdict is written in the log."""
+
+    LINE = "line"  # key=value
+    JSON = "json"  # an object
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Service:
     """A transport protocol and a port from 1 to 65535, written `tcp/22`."""

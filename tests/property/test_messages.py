@@ -17,6 +17,7 @@ from doorward.helper.messages import (
     EPOCH_MAX,
     REPLIES,
     REQUESTS,
+    ROWS_MAX,
     SERVICES_MAX,
     Adopt,
     Adopted,
@@ -25,16 +26,30 @@ from doorward.helper.messages import (
     Configuration,
     Configure,
     Done,
+    Gauges,
     HearOtherwise,
+    Numbers,
     Open,
     OpenAudit,
     Refused,
     RefusedPackets,
+    Row,
     Tags,
     Way,
 )
 from doorward.linux.seqpacket import MESSAGE_MAX
-from doorward.values import COMMAND_MAX, GRANT_SECONDS_MAX, Execution, Grant, Nat, Protocol, PublicKey, Service
+from doorward.values import (
+    COMMAND_MAX,
+    GRANT_SECONDS_MAX,
+    NAME_MAX,
+    Execution,
+    Grant,
+    Nat,
+    Protocol,
+    PublicKey,
+    Reason,
+    Service,
+)
 
 if TYPE_CHECKING:
     from doorward.commands.messages import Order
@@ -98,8 +113,22 @@ tags = st.builds(
     st.lists(st.binary(min_size=8, max_size=8), max_size=9).map(b"".join),
     st.booleans(),
 )
+natural = st.integers(0, (1 << 63) - 1)
+rows = st.builds(
+    Row,
+    st.none() | st.from_regex(r"[A-Za-z0-9_.@:+%-]{1,100}", fullmatch=True),
+    st.sampled_from(Reason),
+    natural,
+    natural,
+)
+numbers = st.builds(
+    Numbers,
+    st.lists(rows, max_size=9).map(tuple),
+    st.builds(Gauges, natural, natural, natural, natural, natural),
+    st.booleans(),
+)
 bare = st.sampled_from([Configure(), Adopt(), OpenAudit(), AskRefused(), HearOtherwise()])
-requests = bare | st.builds(Open, grants) | tags
+requests = bare | st.builds(Open, grants) | tags | numbers
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
 counts = st.builds(RefusedPackets, st.integers(0, (1 << 63) - 1), st.booleans())
 adopted = st.builds(Adopted, st.builds(Way, st.booleans(), texts))
@@ -170,6 +199,30 @@ def test_a_grant_to_an_address_that_is_nobodys_is_refused(address: str) -> None:
 def test_a_grant_of_more_services_than_a_packet_can_name_cannot_be_asked_for() -> None:
     with pytest.raises(WireError, match="65 services"):
         Open(Grant(HOME, (Service(Protocol.TCP, 22),) * (SERVICES_MAX + 1), 1))
+
+
+FULL = Numbers((Row("x" * NAME_MAX, Reason.GRANTED, 1 << 60, 1 << 60),) * ROWS_MAX, Gauges(), last=True)
+
+
+def test_a_report_of_as_many_rows_as_there_may_be_fits_into_a_message() -> None:
+    assert REQUESTS.decode(REQUESTS.encode(FULL)) == FULL
+    with pytest.raises(WireError, match="401 rows"):
+        replace(FULL, rows=(*FULL.rows, FULL.rows[0]))
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'a"', "a\n", "a{", "x" * (NAME_MAX + 1)])
+def test_a_report_on_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(WireError, match="is no name"):
+        Row(name, Reason.GRANTED, 1, 1)
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    for count, last in ((-1, 0), (0, -1)):
+        with pytest.raises(WireError, match="verdicts up to"):
+            Row(None, Reason.GRANTED, count, last)
+    for field in ("dropped", "replay", "replay_room", "gnupg", "orders"):
+        with pytest.raises(WireError, match="below 0"):
+            Gauges(**{field: -1})
 
 
 @pytest.mark.parametrize("end", [HOME, OTHER], ids=["source", "origin"])

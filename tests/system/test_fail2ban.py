@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -69,36 +71,43 @@ def knocks() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("form", ["line", "json"])
 def test_of_a_real_daemons_lines_only_what_no_stanza_accepted_counts(
-    pair: tuple[Namespace, Namespace], tmp_path: Path
+    pair: tuple[Namespace, Namespace], tmp_path: Path, form: str
 ) -> None:
     host, client = pair
     stanza = ACCESS.replace("SOURCE ANY", "SOURCE 10.77.0.0/16")
     used_store(tmp_path)
-    with doorwardd(host, tmp_path, stanza, "LOG_STYLE both;\n") as daemon:
+    said = "reason={} " if form == "line" else '"reason": "{}", '
+    with doorwardd(host, tmp_path, stanza, f"LOG_STYLE both;\nLOG_FORMAT {form};\n") as daemon:
         for reason, packet in knocks().items():
             send(client, packet, host.ipv4)
-            daemon.wait_for(f"reason={reason} ")
+            daemon.wait_for(said.format(reason))
         send(client, knocks()["hmac"], host.ipv6)
-        daemon.wait_for("reason=no_stanza")
+        daemon.wait_for(said.format("no_stanza"))
         lines = list(daemon.lines)
     logged = [SYSLOG.format("doorwardd", line) for line in lines]
     before = len(SYSLOG.format("doorwardd", ""))
     ours, fwknops = ([line[before:] for line in counted(tmp_path, logged, mode)] for mode in ("doorward", "fwknop"))
-    assert [line.split()[1] for line in ours] == ["reason=hmac", "reason=no_stanza"]
+    assert [re.findall(r"reason\W+(\w+)", line) for line in ours] == [["hmac"], ["no_stanza"]]
     assert [line.split(" ")[0] for line in fwknops] == [f"[{client.ipv4}]", "No"]
 
 
 DENIED = "verdict=denied reason=hmac origin=192.0.2.9 origin_port=4000 stanza=1"
 
 
+OBJECT = json.dumps(
+    {"time": "2026-11-21T05:00:00.123+00:00", "verdict": "denied", "reason": "hmac", "origin": "192.0.2.9"}
+    | {"origin_port": 4000, "stanza": 1}
+)
+
+
+@pytest.mark.parametrize("line", [DENIED, OBJECT], ids=["line", "json"])
 @pytest.mark.parametrize("frame", [SYSLOG, ISO, AUDIT])
 @pytest.mark.parametrize("identity", ["doorwardd", "fwknopd"])
-def test_a_failure_is_found_wherever_the_line_was_written(tmp_path: Path, frame: str, identity: str) -> None:
-    assert failures(tmp_path, frame.format(identity, DENIED)) == ["192.0.2.9"]
-    assert not failures(
-        tmp_path, frame.format(identity, DENIED.replace("denied reason=hmac", "granted reason=granted"))
-    )
+def test_a_failure_is_found_wherever_the_line_was_written(tmp_path: Path, frame: str, identity: str, line: str) -> None:
+    assert failures(tmp_path, frame.format(identity, line)) == ["192.0.2.9"]
+    assert not failures(tmp_path, frame.format(identity, line.replace("denied", "granted").replace("hmac", "granted")))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +119,10 @@ def test_a_failure_is_found_wherever_the_line_was_written(tmp_path: Path, frame:
         DENIED.replace("hmac", "replay"),
         DENIED.replace("hmac", "signature"),
         DENIED.replace("hmac", "firewall"),
+        OBJECT.replace("hmac", "replay"),
+        OBJECT.replace('"verdict"', '"test": true, "verdict"'),
+        "user said: " + OBJECT,
+        json.dumps({"time": "t", "verdict": "denied", "reason": "username", "origin": "192.0.2.9", "user": OBJECT}),
     ],
 )
 def test_nothing_else_is_a_failure_whatever_is_in_the_line(tmp_path: Path, line: str) -> None:

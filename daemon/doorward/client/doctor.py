@@ -49,7 +49,7 @@ _NTP_SECONDS: Final = 1.0
 _BANNER_MAX: Final = 80
 _SHARED: Final = {row.dest for row in CONNECT.rows} & {row.dest for row in DOCTOR.rows} - {"help", "patience"}
 _SET_CLOCK: Final = "timedatectl set-ntp true"
-_HOST_SIDE: Final = "on the host: doorwardd check --report; journalctl -u doorwardd | grep verdict= | tail"
+_HOST_SIDE: Final = "on the host: doorwardd check --report; journalctl -u doorwardd | grep verdict | tail"
 
 
 def run(said: SimpleNamespace, outside: Outside) -> bool:

@@ -94,6 +94,12 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "ENCRYPTION_MODE": Setting("mode", _mode),
     "FW_ACCESS_TIMEOUT": Setting("fw_access_timeout", convert.window, "a plain number of seconds from 1"),
     "MAX_FW_TIMEOUT": Setting("max_fw_timeout", convert.window, "a plain number of seconds from 1"),
+    "SESSION_MAX": Setting(
+        "session_max", convert.window, "seconds after which a connection through a grant is ended; default never"
+    ),
+    "KEEP_WHILE_USED": Setting(
+        "keep_while_used", convert.boolean, "a grant lives on while there are connections through it"
+    ),
     "REQUIRE_USERNAME": Setting("require_username", convert.text),
     "REQUIRE_SOURCE_ADDRESS": Setting("require_source_address", convert.boolean),
     "REQUIRE_SOURCE": Setting("require_source_address", convert.boolean),
@@ -167,6 +173,7 @@ REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, with their replacemen
 PLAIN: Final = (  # fields that a stanza has as they are written
     "source", "destination", "open_ports", "restrict_ports", "fw_access_timeout", "max_fw_timeout",
     "require_username", "require_source_address", "expires", "require_os", "any_ports", "name",
+    "session_max", "keep_while_used",
 )  # fmt: skip  # a list of names reads better in lines of many
 _IN_KEY_FILES: Final = ("KEY", "HMAC_KEY", "GPG_")
 # What a stanza with CLIENT cannot have: other keys, and what this format does not carry.
@@ -433,6 +440,7 @@ class _Judgement:
             "forwarding": self._forwarding(),
         }
         self._check_ports()
+        self._check_sessions()
         lacks_keys = keys is None and openpgp is None and not clients
         if len(self._problems) > before or lacks_keys or "source" not in draft.values:
             return None
@@ -667,6 +675,13 @@ class _Judgement:
         if not addresses:
             self._notes.append(("targets", f"{target.name} has no address now: nothing is forwarded there"))
         return replace(target, addresses=addresses)
+
+    def _check_sessions(self) -> None:
+        values = self._draft.values
+        for name in ("session_max", "keep_while_used"):
+            if values.get(name) and "cycle_open" in self._draft.named:
+                told = self._draft.line(name).name
+                self._problem(name, f"{told} beside a command cycle, whose connections are not known here")
 
     def _check_ports(self) -> None:
         values, named = self._draft.values, self._draft.named

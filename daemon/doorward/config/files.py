@@ -160,6 +160,10 @@ class Files(Answers):
             raise HelperError(msg)
         return cls(entries)
 
+    def secrets(self) -> Iterator[str]:
+        """Yield the names of the files that nobody else can read."""
+        return (name for question, name in self.entries if question is Question.SECRET)
+
     def ask(self, question: Question, name: str) -> bytes:
         """See Answers."""
         found = self.entries.get((question, name))

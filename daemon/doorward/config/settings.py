@@ -15,6 +15,7 @@ from doorward.values import (
     Carriers,
     FirewallMode,
     ForeignFirewall,
+    LogFormat,
     LogStyle,
     Networks,
     Permissions,
@@ -86,6 +87,7 @@ class DaemonSettings:
     syslog_identity: str = "doorwardd"
     syslog_facility: str = "daemon"
     audit_file: Path | None = None
+    metrics_file: Path | None = None
     permissions: Permissions = NO_PERMISSIONS
     promiscuous: bool = False
     automatic: bool = True
@@ -103,6 +105,7 @@ class DaemonSettings:
     foreign_firewall: ForeignFirewall = ForeignFirewall.REPORT
     mark: int = MARK
     log_style: LogStyle = LogStyle.DOORWARD
+    log_format: LogFormat = LogFormat.LINE
     access_folder: Path | None = None
     gpg_home: Path = Path("/root/.gnupg")
     gpg_exe: Path = Path("/usr/bin/gpg")
@@ -294,6 +297,14 @@ def _proxies(text: str) -> Networks:
     return proxies
 
 
+def _metrics_file(text: str) -> Path:
+    path = convert.path(text)
+    if path.suffix != ".prom" or ".." in path.parts:
+        msg = f"{text[:60]!r} is not a path without .. to NAME.prom: node_exporter reads no other"
+        raise ValueError(msg)
+    return path
+
+
 _mail_address = convert.matching(_ADDRESS, "is not a mail address", 60)
 
 
@@ -342,6 +353,7 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "FLUSH_FIREWD_AT_INIT": Setting("flush_at_start", convert.boolean, "default N: grants survive a restart"),
     "FLUSH_FIREWD_AT_EXIT": Setting("flush_at_exit", convert.boolean, "default N: grants survive a restart"),
     "AUDIT_FILE": Setting("audit_file", convert.path),
+    "METRICS_FILE": Setting("metrics_file", _metrics_file),
     "VERBOSE": Setting("verbose", convert.number(0, 9), "every number above 0 is the same"),
     "SYSLOG_IDENTITY": Setting(
         "syslog_identity", _literal, "default doorwardd, and fwknopd where the file is named fwknopd.conf"
@@ -378,6 +390,7 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "SNAT_TRANSLATE_IP": Setting("snat_source", convert.address),
     "ENABLE_DESTINATION_RULE": Setting("destination_rule", convert.boolean),
     "LOG_STYLE": Setting("log_style", convert.member(LogStyle)),
+    "LOG_FORMAT": Setting("log_format", convert.member(LogFormat)),
     "ACCESS_FOLDER": Setting("access_folder", convert.path, "sorted by name; only names that end in .conf"),
     "GPG_HOME_DIR": Setting("gpg_home", convert.path, "gpg works on a copy of the keyring; gpg.conf in it is not read"),
     "GPG_EXE": Setting("gpg_exe", convert.path),

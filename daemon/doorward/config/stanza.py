@@ -156,6 +156,8 @@ class Stanza:
     )
     max_prefix6: int | None = None
     named: NamedCommands | None = None  # COMMANDS
+    session_max: int | None = None  # SESSION_MAX: seconds after which a connection is ended, None never
+    keep_while_used: bool = False  # KEEP_WHILE_USED
     one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
 
     @property

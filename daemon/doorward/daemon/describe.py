@@ -203,6 +203,10 @@ def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, 
     yield from _about_effect(stanza)
     yield "window", _about_window(stanza)
     yield "ends", _about_end(stanza)
+    if stanza.session_max is not None:
+        yield "session", f"a connection is ended {stanza.session_max} s after it began"
+    if stanza.keep_while_used:
+        yield "kept", "a grant lives on while there are connections through it"
     if stanza.require_os is not None:
         yield "system", f"connections count only from {stanza.require_os}"
     yield from _about_nat(stanza.forwarding, permissions)

@@ -416,6 +416,16 @@ class Nftables:
             if grant.prefix is not None:
                 self._open_network(grant)
 
+    def prolong(self, live: Collection[LiveGrant]) -> None:
+        """Renew live grants for their remaining time."""
+        plain = [grant for grant in live if grant.prefix is None]
+        commands = [element.renewed(math.ceil(one.remaining)) for one in plain for element in elements.of(one)]
+        if commands:
+            self._nft.run("".join(commands))
+        for grant in live:
+            if grant.prefix is not None:
+                self._open_network(grant)
+
     def open_anyone(self, services: Iterable[Service], seconds: int) -> None:
         """Open `services` for every address; only for the console and our own servers, never for a knock."""
         services = tuple(services)
@@ -430,6 +440,14 @@ class Nftables:
         opened = [Element(ruleset.ANYONE_SET, ruleset.service_element(service)) for service in services]
         if opened:
             self._nft.run("".join(element.removed() for element in opened))
+
+    def open_to_all(self) -> tuple[LiveGrant, ...]:
+        """The services that are open to every address, our own servers' too; none where no set is there for them."""
+        try:
+            listed = self._nft.objects(f"list set {ruleset.TABLE} {ruleset.ANYONE_SET}", Output.NUMERIC_PROTO)
+        except FirewallError:
+            return ()
+        return Listing(listed).grants()
 
     def grants(self) -> tuple[LiveGrant, ...]:
         """The open grants, by source and service; permanent ones remain infinitely. ANYONE stands for any source."""

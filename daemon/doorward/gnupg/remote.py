@@ -113,6 +113,11 @@ class RemoteUnsealer:
         """Whether answers are expected."""
         return bool(self._open)
 
+    @property
+    def in_progress(self) -> int:
+        """The number of packets that have no answer yet."""
+        return len(self._open)
+
     def configure(self, needed: Mapping[Ring, Keyring]) -> None:
         """Have other keyrings used. Afterwards, or after an error, noted() has the answers that came meanwhile.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -236,6 +237,14 @@ class Ledger:
         """
         self._keep(live, now, _FOUND)
 
+    def prolong(self, live: LiveGrant, now: float) -> bool:
+        """Record that a grant lives on for its remaining time, if it is still live at `now`; return whether it is."""
+        span = self._spans.get(live.source, {}).get(live.place)
+        if span is None or span.end <= now:
+            return False
+        span.holders[span.last] = (now + live.remaining, live)
+        return True
+
     def _keep(self, live: LiveGrant, now: float, whose: PublicKey | str | None) -> None:
         spans = self._spans.setdefault(live.source, {})
         held = spans.get(live.place)
@@ -279,6 +288,11 @@ class Ledger:
         if len(self._spans) > self._sources_max:
             self.live(now)
             self._sources_max = max(FORGET_FROM, 2 * len(self._spans))
+
+    def count(self, now: float) -> Counter[str | None]:
+        """How many services are open at `now`, by the names that they were granted under."""
+        kept = (one for spans in self._spans.values() for one in spans.values())
+        return Counter(span.live.name for span in kept if span.end > now)
 
     def live(self, now: float) -> list[LiveGrant]:
         """The live grants at `now` with their remaining time; expired ones are forgotten."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from doorward.errors import WireError
 from doorward.linux.codec import Codec, Cut
 from doorward.linux.seqpacket import MESSAGE_MAX
-from doorward.values import Grant  # noqa: TC001  the codec reads the hints
+from doorward.values import Grant, Reason, check_name  # the codec reads the hints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ TAG_BYTES: Final = 8
 TAGS_MAX: Final = 4096  # in one message: 32 KB
 EPOCH_MAX: Final = 1 << 48  # of 64 s each
 SERVICES_MAX: Final = 64  # fwknop's longest message names fewer
+ROWS_MAX: Final = 400  # in one message: 50 KB where each name has 100 characters
 _Text = Annotated[str, Cut(MESSAGE_MAX - 6)]
 
 
@@ -93,6 +94,65 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """So many verdicts of one reason, of one client or stanza, or with the name None of all packets.
+
+    `last` is the time of the last one in Unix seconds, of grants alone.
+    """
+
+    name: str | None
+    reason: Reason
+    count: int
+    last: int
+
+    def __post_init__(self) -> None:
+        """Refuse what is no name, and what cannot be counted."""
+        if self.name is not None:
+            check_name(self.name)
+        if self.count < 0 or self.last < 0:
+            msg = f"{self.count} verdicts up to {self.last}"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What the listener has at this moment: numbers of packets, of orders to doorward-exec; `dropped` since its start.
+
+    `replay` packets are in the replay store, which has room for `replay_room`.
+    """
+
+    dropped: int = 0
+    replay: int = 0
+    replay_room: int = 0
+    gnupg: int = 0  # packets in progress
+    orders: int = 0  # that wait for room
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted."""
+        if min(self.dropped, self.replay, self.replay_room, self.gnupg, self.orders) < 0:
+            msg = f"a number below 0 in {self}"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Listener: what METRICS_FILE says of it. A row is sent where its count changed.
+
+    All messages up to the `last` one are one report: then the file is written.
+    """
+
+    rows: tuple[Row, ...]
+    gauges: Gauges
+    last: bool
+
+    def __post_init__(self) -> None:
+        """Refuse more rows than have room."""
+        if len(self.rows) > ROWS_MAX:
+            msg = f"{len(self.rows)} rows"
+            raise WireError(msg)
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """Helper: all files in one frozen descriptor."""
 
@@ -106,7 +166,7 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Helper: the grant is open, or the tags have arrived."""
+    """Helper: the grant is open, or the tags or numbers have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +189,7 @@ class Refused:
     text: _Text
 
 
-Request = Configure | Adopt | Open | OpenAudit | Tags | AskRefused | HearOtherwise
+Request = Configure | Adopt | Open | OpenAudit | Tags | AskRefused | HearOtherwise | Numbers
 Reply = Configuration | Adopted | Done | Refused | Audit | RefusedPackets
 REQUESTS: Final = Codec[Request](b"Q", Request)
 REPLIES: Final = Codec[Reply](b"R", Reply)

@@ -14,7 +14,7 @@ from doorward.errors import CaptureError, FirewallError, HelperError, ReportErro
 from doorward.firewall import closed_by_hand
 from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Changes, Nftables
-from doorward.firewall.standing import Word
+from doorward.firewall.standing import Word, doubtful
 from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.helper import hearing
 from doorward.helper.admission import Admission
@@ -22,11 +22,14 @@ from doorward.helper.gatekeeper import Gatekeeper
 from doorward.helper.keeper import Keeper
 from doorward.helper.limits import Ledger, Limits
 from doorward.helper.messages import RefusedPackets, Way
+from doorward.helper.metrics_file import MetricsFile, Table
 from doorward.helper.server import Helper
+from doorward.helper.sessions import Sessions
 from doorward.helper.sources import Sources
 from doorward.linux import privileges
 from doorward.processes import configuration
-from doorward.record import audit_file
+from doorward.record import audit_file, granted
+from doorward.record.granted import Granted
 from doorward.record.log import Throttle
 from doorward.values import FirewallMode, ForeignFirewall, Protocol, Service
 
@@ -36,10 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from doorward.config.files import Files
-    from doorward.helper.messages import Tags
+    from doorward.helper.messages import Numbers, Tags
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
-    from doorward.values import Grant
+    from doorward.values import Grant, IPAddress
 
 _REST: Final = 20  # times the duration of a comparison of our table, before the next one
 _TICK: Final = 1.0  # seconds between two checks of the interfaces
@@ -70,6 +73,12 @@ class HelperProcess:
         self._gate: Gatekeeper | None = None
         self._asked: Configuration | None = None  # in force, with what its settings leave open
         self._watcher: hearing.Watcher | None = None
+        self._metrics = MetricsFile(log)
+        self._sessions = Sessions(log)
+        self._opened = 0  # grants
+        self._unwritten: list[tuple[Grant, float]] = []  # with the Unix time at which they were opened
+        self._unrecorded = ""  # the logged reason why grants are not on record
+        self._withdrawn: tuple[tuple[float, IPAddress | None], ...] = ()  # what root closed, as the ledger knows it
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
@@ -93,6 +102,8 @@ class HelperProcess:
         while True:
             for key, _ in selector.select(self._patience):
                 key.data()
+            if self._unwritten:
+                self._record()
             now = time.monotonic()
             if self._in_doubt and now >= self._rest:
                 self._restore()
@@ -100,6 +111,10 @@ class HelperProcess:
                 self._gate.look(now)
             if self._keeper is not None:
                 self._keeper.look(now)
+            if self._firewall is not None:
+                self._sessions.look(now, self._firewall, self._ledger, self._withdraw)
+            if self._metrics.is_due(now):
+                self._metrics.write(self._known(now), now)
             if now >= next_tick:
                 self._refusals.tick(now)
                 self._refresh()
@@ -116,6 +131,7 @@ class HelperProcess:
         """Read and return the files; the old configuration stays in force. Raises DoorwardError."""
         self._next = None
         self._next, files = configuration.load(self._options)
+        self._metrics.read(files)
         return files
 
     def adopt(self) -> tuple[Sequence[int], Way]:
@@ -142,6 +158,8 @@ class HelperProcess:
             self._put_in_force(new, way)
         before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
         self._admission.adopt(new.clients)
+        self._metrics.follow(new.settings.metrics_file, new.access)
+        self._sessions.follow(new.settings.run_folder, new.access.stanzas)
         self._revoke(before)
         return self._sources.descriptors(), way
 
@@ -212,6 +230,23 @@ class HelperProcess:
         """How many packets the kernel gate refused since this process started, and whether the server is deaf."""
         count = 0 if self._gate is None else self._gate.refused
         return RefusedPackets(count, self._watcher is not None and bool(self._watcher.obstacle))
+
+    def take(self, numbers: Numbers) -> None:
+        """Keep what the listener reports for METRICS_FILE; the file is written once the listener has its answer."""
+        self._metrics.take(numbers)
+
+    def _known(self, now: float) -> Table | None:
+        """What METRICS_FILE says of the firewall."""
+        if self._firewall is None:
+            return None
+        self._withdraw()
+        served = frozenset() if self._current is None else self._current.served
+        try:
+            standing = self._firewall.standing(served, self._firewall.open_to_all())
+        except FirewallError as error:
+            standing = doubtful(Word.UNKNOWN, str(error))
+        kind = "" if self._firewall.intact is None else self._firewall.intact.kind
+        return Table(standing, kind, self._opened, self._ledger.count(now), self.refused().count)
 
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
         """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
@@ -325,9 +360,27 @@ class HelperProcess:
         before = self._firewall.intact
         self._firewall.open(grant)
         self._ledger.record(grant, steady)
+        self._opened += 1
+        self._unwritten.append((grant, time.time()))
         if self._firewall.intact is not before:  # the table was missing, and was made again for this grant
             count = self._reopen(self._firewall)
             self._log.error("firewall: OUR TABLE WAS REMOVED: made again for a knock, with %d live grants", count)
+
+    def _record(self) -> None:
+        """Put new grants on record for `doorward who`, once the listener has its answer."""
+        written = [entry for grant, now in self._unwritten for entry in Granted.of(grant, now)]
+        self._unwritten = []
+        self._sessions.opened(written)
+        if self._current is None:
+            return
+        try:
+            granted.append(self._current.settings.run_folder, written)
+        except OSError as error:
+            if self._unrecorded != str(error):  # once, not for each grant
+                self._log.error("grants are not on record, doorward who does not know their clients: %s", error)
+            self._unrecorded = str(error)
+        else:
+            self._unrecorded = ""
 
     def open_audit(self) -> int:
         """Open AUDIT_FILE of the configuration in force, where nobody else can have put something in its place.
@@ -382,12 +435,19 @@ class HelperProcess:
 
     def _reopen(self, firewall: Nftables) -> int:
         """Open the live grants of the ledger again, and return their number."""
-        if self._current is not None:
-            for moment, source in closed_by_hand.read(self._current.settings.run_folder):
-                self._ledger.withdraw(source, moment)
+        self._withdraw()
         live = self._ledger.live(time.monotonic())
         firewall.reopen(live)
         return len(live)
+
+    def _withdraw(self) -> None:
+        """Forget the grants that root has closed manually."""
+        if self._current is None:
+            return
+        found = tuple(closed_by_hand.read(self._current.settings.run_folder))
+        for moment, source in found if found != self._withdrawn else ():
+            self._ledger.withdraw(source, moment)
+        self._withdrawn = found
 
     def _refresh(self) -> None:
         if self._watcher is not None:
@@ -425,6 +485,7 @@ class HelperProcess:
             self._firewall.close()
         if self._gate is not None:
             self._gate.close()
+        self._metrics.close()
 
 
 def give_up_power() -> None:

@@ -19,6 +19,7 @@ from doorward.helper.messages import (
     Configure,
     Done,
     HearOtherwise,
+    Numbers,
     Open,
     OpenAudit,
     Refused,
@@ -29,7 +30,7 @@ from doorward.linux import seqpacket
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from doorward.helper.messages import Reply, Request, Way
     from doorward.values import Grant
@@ -121,6 +122,11 @@ class RemotePower:
         if not isinstance(reply, RefusedPackets):
             raise _protocol_error(reply)
         return reply
+
+    def report(self, numbers: Iterable[Numbers]) -> None:
+        """Have METRICS_FILE written."""
+        for part in numbers:
+            self._do(part)
 
     def _do(self, request: Request) -> None:
         reply, descriptors = self._ask(request)

@@ -18,6 +18,7 @@ from doorward.helper.messages import (
     Configure,
     Done,
     HearOtherwise,
+    Numbers,
     Open,
     OpenAudit,
     Refused,
@@ -59,6 +60,9 @@ class Power(Protocol):
     def refused(self) -> RefusedPackets:
         """How many packets the kernel gate refused, and whether the UDP server still hears knocks."""
 
+    def take(self, numbers: Numbers) -> None:
+        """Take what METRICS_FILE says of the listener."""
+
 
 class Helper:
     """Serves one listener until it is gone."""
@@ -77,16 +81,7 @@ class Helper:
         Raises:
             HelperError: the listener is gone, or committed a protocol error; the helper must end.
         """
-        if self._gone.poll(0):
-            msg = "the listener is gone"  # its last requests are dropped
-            raise HelperError(msg)
-        content, descriptors = seqpacket.receive(self._channel)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if descriptors:
-            msg = "a descriptor from the listener"
-            raise HelperError(msg)
-        self._answer(REQUESTS.decode(content))
+        self._answer(self._received())
 
     def _answer(self, request: Request) -> None:
         match request:
@@ -102,8 +97,22 @@ class Helper:
                 self._open_audit()
             case Tags() as tags:
                 self._do(lambda: self._power.let_pass(tags))
+            case Numbers() as numbers:
+                self._do(lambda: self._power.take(numbers))
             case AskRefused():
                 self._reply(self._power.refused())
+
+    def _received(self) -> Request:
+        if self._gone.poll(0):
+            msg = "the listener is gone"  # its last requests are dropped
+            raise HelperError(msg)
+        content, descriptors = seqpacket.receive(self._channel)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if descriptors:
+            msg = "a descriptor from the listener"
+            raise HelperError(msg)
+        return REQUESTS.decode(content)
 
     def _do(self, change: Callable[[], None]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Root's commands on a host: status, open, close, firewall. They talk to the kernel, not to doorwardd."""
+"""Root's commands on a host: status, who, open, close, firewall. They talk to the kernel, not to doorwardd."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from doorward.host.firewall import NOTHING, add_firewall
 from doorward.host.here import Host, add_json, duration, packet_filter, runs
 from doorward.host.init import add_init
 from doorward.host.status import EPILOG, report
+from doorward.host.who import add_who
 from doorward.linux import sessions
 from doorward.values import Grant, Protocol, Service, refuse_nobody
 
@@ -52,6 +53,7 @@ def add_commands(
     add_json(status)
     status.add_argument("--me", action="store_true", help="about this user, as it is without root (client.md)")
     runs(status, here, report)
+    add_who(subparsers, here)
     _add_open(subparsers, here)
     _add_close(subparsers, here)
     firewall = subparsers.add_parser("firewall", help="on a host: the table that keeps it closed")

@@ -348,7 +348,7 @@ def _awaited(settings: DaemonSettings, client: str, seconds: int) -> IPAddress:
                     _say(f"a knock of {client} from this host itself ({grant.source}): it proves nothing; waiting on")
             time.sleep(_LOOK_EVERY)
     msg = (
-        f"no knock was granted within {seconds} s, so nothing was closed. `journalctl -u doorwardd -g verdict=` names "
+        f"no knock was granted within {seconds} s, so nothing was closed. `journalctl -u doorwardd -g verdict` names "
         "what arrived; if nothing did, udp/62201 does not reach this host"
     )
     raise FirewallError(msg)

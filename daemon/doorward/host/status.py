@@ -104,7 +104,7 @@ def _held(host: Host, settings: DaemonSettings) -> tuple[dict[str, Any], Standin
             "closed": standing.closed,
             "pending": host.switch(Libnftables()).pending() is not None,
             "gate": None if gate is None else {"tags": gate.tags, "refused": gate.refused},
-            "grants": [_grant_words(grant) for grant in grants],
+            "grants": [grant_words(grant) for grant in grants],
             "foreign_firewall": str(settings.foreign_firewall),
             "closes_forwarded": table is not None and table.closes_forwarded,
             "forwarded": [_forward_words(*one) for one in firewall.forwarded()],
@@ -139,7 +139,7 @@ def _held_text(found: dict[str, Any], grants: Iterable[LiveGrant]) -> list[str]:
         *([] if found["gate"] is None else [_gate_text(**found["gate"])]),
         *(f"another firewall: {line}" for line in found["foreign_drops"]),
         *(f"forwarded by another program: {_forward_text(one)}" for one in found["forwarded"]),
-        *map(_grant_text, grants),
+        *map(grant_text, grants),
     ]
 
 
@@ -164,7 +164,7 @@ def _forward_text(one: dict[str, Any]) -> str:
     return f"{one['service'] or 'what its rule matches'} to {one['target']} ({one['place']}): {closed}"
 
 
-def _grant_words(grant: LiveGrant) -> dict[str, Any]:
+def grant_words(grant: LiveGrant) -> dict[str, Any]:
     """A grant for JSON; `remaining` is null for a permanent one, `service` null for all services."""
     words: dict[str, Any] = {
         "source": "any" if grant.source == ANYONE else grant.whence,
@@ -180,10 +180,11 @@ def _grant_words(grant: LiveGrant) -> dict[str, Any]:
     return words | ({} if grant.destination is None else {"destination": str(grant.destination)})
 
 
-def _grant_text(grant: LiveGrant) -> str:
-    """The same as text."""
+def grant_text(grant: LiveGrant, *, of: bool = True) -> str:
+    """The same as text, with `of` whom it is."""
     source = "any" if grant.source == ANYONE else grant.whence
-    return f"open: {source} {opening(grant)} {lasting(grant)}{'' if grant.name is None else f', {grant.name}'}"
+    named = f", {grant.name}" if of and grant.name is not None else ""
+    return f"open: {source} {opening(grant)} {lasting(grant)}{named}"
 
 
 def _nat_words(nat: Nat) -> dict[str, Any]:

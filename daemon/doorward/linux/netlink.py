@@ -38,7 +38,7 @@ _BEGIN, _END = 16, 17  # NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
 DUMP: Final = 0x300  # NLM_F_DUMP
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE; an error of 0 is the acknowledgement that was asked for
 _ROUTE, _NETFILTER = 0, 12  # NETLINK_ROUTE, NETLINK_NETFILTER
-CONNTRACK, SOCKETS = _NETFILTER, 4  # NETLINK_SOCK_DIAG; what ask() can speak to
+CONNTRACK, SOCKETS, ROUTES = _NETFILTER, 4, _ROUTE  # NETLINK_SOCK_DIAG; what ask() can speak to
 _GROUP_NFTABLES: Final = 1 << (7 - 1)  # NFNLGRP_NFTABLES
 _KIND: Final = 0x3FFF  # NLA_TYPE_MASK
 _ID: Final = struct.Struct("=HH")  # NFTA_GEN_ID comes first; its number is in network order

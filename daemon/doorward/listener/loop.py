@@ -32,19 +32,22 @@ from doorward.errors import (
 from doorward.gate import Gate
 from doorward.gnupg import messages, remote
 from doorward.gnupg.remote import RemoteUnsealer
+from doorward.helper.messages import Gauges
 from doorward.helper.remote import RemotePower
 from doorward.linux import privileges, seccomp, systemd
 from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
 from doorward.listener.copies import Copies
+from doorward.listener.numbers import Tally
 from doorward.listener.tags import Tags
 from doorward.processes import configuration
 from doorward.record import fwknop
 from doorward.record import line as record_line
 from doorward.record.audit_file import VERDICT, AuditFile, of_either
 from doorward.record.counters import Counters, Published, counters_beside
+from doorward.record.json_line import json_line
 from doorward.replay import Past, ReplayStore
-from doorward.values import LogStyle, Reason
+from doorward.values import LogFormat, LogStyle, Reason
 from doorward.wire.doorward import SKEW_SECONDS
 
 if TYPE_CHECKING:
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from doorward.linux.signals import Alarm
     from doorward.linux.systemd import Notifier
     from doorward.processes.configuration import Configuration
+    from doorward.record.line import Suppressed
     from doorward.record.log import Log
     from doorward.values import Datagram, Execution, Grant
 
@@ -131,6 +135,7 @@ class Listener:
         self._tags = Tags(self._power, log)
         self._tags.follow(self._gate, time.time())
         self._alerting = self._make_alerting()
+        self._tally = self._make_tally(None)
         self._report()
 
     def run(self, ready: Callable[[], None]) -> None:
@@ -293,6 +298,8 @@ class Listener:
         stanza = self._stanza(verdict)
         cheap = record_line.is_cheap(verdict.reason, stanza)
         self._counters.count(verdict.reason)
+        if self._tally is not None:
+            self._tally.count(verdict.name, verdict.reason, time.time)
         self._alerting.tell(verdict.reason, partial(record_line.line, verdict), cheap=cheap)
         if not self._limiter.admits(verdict.reason, cheap=cheap):
             return
@@ -300,8 +307,14 @@ class Listener:
         for entry in told:
             self._log.write(entry.severity, entry.text)
         hidden = bool(told) and self._configuration.settings.log_style is LogStyle.FWKNOP
-        line = record_line.line(verdict, test=self._options.test)
-        self._log.info("%s", line, extra={"hidden": hidden, VERDICT: verdict})  # AUDIT_FILE has it all the same
+        # AUDIT_FILE has it all the same
+        self._log.info("%s", self._line(verdict), extra={"hidden": hidden, VERDICT: verdict})
+
+    def _line(self, verdict: Verdict | Suppressed) -> str:
+        """Our own line of a verdict, in the format of the log."""
+        if self._configuration.settings.log_format is LogFormat.JSON:
+            return json_line(verdict, time.time(), test=self._options.test)
+        return record_line.line(verdict, test=self._options.test)
 
     def _stanza(self, verdict: Verdict) -> Stanza | None:
         """The stanza that decided; a packet that waited during a reload may have the number of one that is gone."""
@@ -316,7 +329,7 @@ class Listener:
     def _tick(self) -> None:
         self._tags.follow(self._gate, time.time())
         for suppressed in self._limiter.summary():
-            self._log.warning("%s", record_line.line(suppressed), extra={VERDICT: suppressed})
+            self._log.warning("%s", self._line(suppressed), extra={VERDICT: suppressed})
         if self._count_refused():
             self._hear_otherwise()
         self._count_dropped()
@@ -328,6 +341,8 @@ class Listener:
             self._log.error("%d lines could not be written to AUDIT_FILE: %s", lost, why)
             self._audit_file.failed = 0
         self._alerting.tick(time.monotonic())
+        if self._tally is not None:
+            self._tally.tick(time.monotonic(), self._gauges)
         if self._orders.dropped:
             self._log.warning("%d lines were not mailed: doorward-exec does not keep up", self._orders.dropped)
             self._orders.dropped = 0
@@ -375,6 +390,16 @@ class Listener:
     def _report_way(self) -> None:
         self._log.info("listening for knocks on %s", self._heard)
 
+    def _gauges(self) -> Gauges:
+        """What METRICS_FILE says of this moment."""
+        return Gauges(
+            self._counters.dropped,
+            self._replay.size,
+            self._replay.room,
+            0 if self._unsealer is None else self._unsealer.in_progress,
+            len(self._orders.waiting),
+        )
+
     def _prune(self) -> None:
         try:
             self._replay.prune(time.time())
@@ -400,6 +425,14 @@ class Listener:
 
     def _make_alerting(self) -> Alerting:
         return Alerting(self._configuration.settings.alerts, self._orders, time.monotonic())
+
+    def _make_tally(self, before: Tally | None) -> Tally | None:
+        """Count for METRICS_FILE where there is one; a reload goes on from `before`."""
+        if self._configuration.settings.metrics_file is None:
+            return None
+        if before is not None:
+            before.tell_all_again()
+        return before or Tally(self._power.report)
 
     def _open_replay(self) -> ReplayStore:
         """Open the replay store. One that may have forgotten packets refuses all until they are too old."""
@@ -505,6 +538,7 @@ class Listener:
             self._tags.follow(self._gate, time.time())
             self._orders.reread()
             self._alerting = self._make_alerting()
+            self._tally = self._make_tally(self._tally)
             self._reopen_audit_file()
             self._report()
             if self._heard != heard:

@@ -39,13 +39,15 @@ class Suppressed(NamedTuple):
 
 def line(verdict: Verdict | Suppressed, *, test: bool = False) -> str:
     """The line of a verdict, or of those that have none of their own; `test` marks a daemon that opens nothing."""
+    words = " ".join(f"{key}={quote(value)}" for key, value in pairs(verdict))
+    return f"test=yes {words}" if test and not isinstance(verdict, Suppressed) else words
+
+
+def pairs(verdict: Verdict | Suppressed) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values of a verdict. docs/operating.md lists them: other programs rely on these keys."""
     if isinstance(verdict, Suppressed):
-        return f"verdict=denied reason={verdict.reason} suppressed={verdict.packets}"
-    pairs = " ".join(f"{key}={quote(value)}" for key, value in _pairs(verdict))
-    return f"test=yes {pairs}" if test else pairs
-
-
-def _pairs(verdict: Verdict) -> Iterator[tuple[str, str]]:
+        yield from (("verdict", "denied"), ("reason", verdict.reason.value), ("suppressed", str(verdict.packets)))
+        return
     datagram = verdict.datagram
     yield "verdict", "granted" if verdict.granted else "denied"
     yield "reason", verdict.reason.value

@@ -105,6 +105,13 @@ def test_the_helper_can_write_to_the_folder_of_audit_file_and_to_nothing_else(fi
     assert "ProtectSystem=strict\n" in unit
 
 
+def test_the_helper_can_write_to_the_folder_of_metrics_file_too() -> None:
+    unit = helper(METRICS_FILE="/srv/100%/doorward.prom", AUDIT_FILE="/var/log/doorward/audit.log")
+    folders = ["-/var/log/doorward", "-/srv/100%%"]
+    assert re.findall(r'^ReadWritePaths="(.*)"$', unit, re.MULTILINE) == folders
+    assert "ReadWritePaths" not in helper(METRICS_FILE="/doorward.prom"), "else it could write everywhere"
+
+
 def test_without_audit_file_the_helper_can_write_nothing() -> None:
     assert "ReadWritePaths" not in helper()
     assert "CAP_NET_BIND_SERVICE" in helper(ENABLE_UDP_SERVER="Y"), "options are seen"

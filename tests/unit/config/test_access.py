@@ -721,6 +721,20 @@ CLIENT_MISTAKES = {
             ":5: MAX_PREFIX6: '128' is not a number from 32 to 127",
         ],
     ),
+    "limits of what a command cycle opens": (
+        f"{GOOD}CMD_CYCLE_OPEN /bin/a\nCMD_CYCLE_CLOSE /bin/b\nCMD_CYCLE_TIMER 9\nSESSION_MAX 60\nKEEP_WHILE_USED Y\n",
+        [
+            ":7: SESSION_MAX beside a command cycle, whose connections are not known here",
+            ":8: KEEP_WHILE_USED beside a command cycle, whose connections are not known here",
+        ],
+    ),
+    "sessions of no time": (
+        f"{GOOD}SESSION_MAX 0\nKEEP_WHILE_USED yes, please\n",
+        [
+            ":4: SESSION_MAX: '0' is not a number from 1 to 8388608",
+            ":5: KEEP_WHILE_USED: 'yes, please' is neither Y nor N",
+        ],
+    ),
     "networks of nobody": (
         f"{GOOD}MAX_PREFIX6 64\n",
         [":4: MAX_PREFIX6 without CLIENT: it goes with public keys"],
@@ -797,3 +811,9 @@ def test_ten_thousand_clients_are_read(tmp_path: Path) -> None:
     (stanza,) = with_host_key(tmp_path, f"SOURCE ANY\n{lines}OPEN_PORTS tcp/22\n").stanzas
     assert len(stanza.clients) == 10_000
     assert stanza.clients[-1].name == "c9999"
+
+
+def test_sessions_end_and_grants_stay_where_a_stanza_says_so(tmp_path: Path) -> None:
+    limited, usual = stanza_of(tmp_path, f"{GOOD}SESSION_MAX 60\nKEEP_WHILE_USED Y\n"), stanza_of(tmp_path, GOOD)
+    assert (limited.session_max, limited.keep_while_used) == (60, True)
+    assert (usual.session_max, usual.keep_while_used) == (None, False)

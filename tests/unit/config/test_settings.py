@@ -12,7 +12,7 @@ import pytest
 from doorward.config import settings as config_settings
 from doorward.config.settings import DaemonSettings
 from doorward.errors import ConfigError
-from doorward.values import Carriers, FirewallMode, ForeignFirewall, Permissions
+from doorward.values import Carriers, FirewallMode, ForeignFirewall, LogFormat, Permissions
 
 
 def load(folder: Path, text: str) -> config_settings.Loaded:
@@ -47,6 +47,8 @@ def test_every_variable_reaches_its_field(tmp_path: Path) -> None:
         VERBOSE 1;
         SYSLOG_IDENTITY spa;
         SYSLOG_FACILITY LOG_LOCAL3;
+        METRICS_FILE /var/lib/prometheus/node-exporter/doorward.prom;
+        LOG_FORMAT json;
     """
     settings = load(tmp_path, text).settings
     assert settings.interfaces == ("eth0", "eth1")
@@ -58,6 +60,8 @@ def test_every_variable_reaches_its_field(tmp_path: Path) -> None:
     assert (settings.firewall_mode, str(settings.firewall_file)) == (FirewallMode.OBSERVE, "/etc/other.nft")
     assert settings.flush_at_start
     assert settings.flush_at_exit
+    assert str(settings.metrics_file) == "/var/lib/prometheus/node-exporter/doorward.prom"
+    assert settings.log_format is LogFormat.JSON
     assert (settings.verbose, settings.syslog_identity, settings.syslog_facility) == (1, "spa", "local3")
 
 
@@ -105,6 +109,17 @@ MISTAKES = {
     "TRUSTED_PROXIES ANY;": ":1: TRUSTED_PROXIES: ANY would believe every client's X-Forwarded-For",
     "FIREWALL_BACKEND pf;": ":1: FIREWALL_BACKEND: 'pf' is neither nftables nor iptables",
     "LOG_STYLE syslog;": ":1: LOG_STYLE: 'syslog' is none of doorward, fwknop, both",
+    "LOG_FORMAT xml;": ":1: LOG_FORMAT: 'xml' is none of line, json",
+    "METRICS_FILE doorward.prom;": ":1: METRICS_FILE: 'doorward.prom' is not an absolute path",
+    "METRICS_FILE /var/metrics;": (
+        ":1: METRICS_FILE: '/var/metrics' is not a path without .. to NAME.prom: node_exporter reads no other"
+    ),
+    "METRICS_FILE /var/../a.prom;": (
+        ":1: METRICS_FILE: '/var/../a.prom' is not a path without .. to NAME.prom: node_exporter reads no other"
+    ),
+    "METRICS_FILE /var/.prom;": (
+        ":1: METRICS_FILE: '/var/.prom' is not a path without .. to NAME.prom: node_exporter reads no other"
+    ),
     "CMD_EXEC_TIMEOUT 0;": ":1: CMD_EXEC_TIMEOUT: '0' is not a number from 1 to 3600",
     "SNAT_TRANSLATE_IP gw;": ":1: SNAT_TRANSLATE_IP: 'gw' is not an address",
     "ACCESS_ALERTS root@example.org, -bs;": ":1: ACCESS_ALERTS: '-bs' is not a mail address",

@@ -42,6 +42,30 @@ def test_no_grant_that_is_live_is_forgotten_however_many_there_are() -> None:
     assert len(ledger.live(5 * FORGET_FROM / 1000)) == 5 * FORGET_FROM
 
 
+def test_what_is_open_is_counted_by_name_while_it_is_open() -> None:
+    ledger = Ledger()
+    for number, (name, seconds) in enumerate((("a", 10), ("b", 20), (None, 20), ("a", 30))):
+        ledger.record(replace(_grant(number, seconds), name=name), now=0)
+    assert ledger.count(5) == {"a": 2, "b": 1, None: 1}
+    assert ledger.count(10) == {"a": 1, "b": 1, None: 1}
+    assert ledger.count(30) == {}
+
+
+def test_a_grant_that_is_used_lives_on_but_not_one_that_has_ended_or_was_closed() -> None:
+    ledger = Ledger()
+    live = LiveGrant(SOURCE, SSH[0], 10.0)
+    ledger.adopt(live, 100)
+    kept = replace(live, remaining=30.0)
+    assert ledger.prolong(kept, 105)
+    assert [one.remaining for one in ledger.live(110)] == [25]
+    ledger.withdraw(SOURCE, 111)
+    assert not ledger.prolong(kept, 112)
+    ledger.adopt(live, 200)
+    assert not ledger.prolong(kept, 210)
+    assert not ledger.live(211)
+    assert not ledger.prolong(replace(kept, service=Service.parse("tcp/23")), 205)
+
+
 def test_what_was_closed_by_hand_is_not_what_was_granted_since() -> None:
     ledger = Ledger()
     one, two = (ipaddress.ip_address(f"192.0.2.{number}") for number in (1, 2))

@@ -37,6 +37,7 @@ from doorward.errors import AuthenticationError, FirewallError, HelperError, Rep
 from doorward.policy import Facts
 from doorward.values import (
     NO_PERMISSIONS,
+    Completed,
     DigestType,
     Execution,
     Grant,
@@ -48,6 +49,7 @@ from doorward.values import (
 )
 from doorward.wire import doorward, fwknop
 from doorward.wire.fwknop import Message
+from doorward.wire.wish import Kind, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from doorward.crypto.openpgp import Signature
     from doorward.denials import Denial
     from doorward.values import Datagram, Secret
-    from doorward.wire.wish import Wish
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
 RECENT_MAX: Final = 4096  # payloads, most of 200 bytes, none of more than 1500
@@ -212,6 +213,7 @@ class Gate:
                 self._directory = Directory((members[key], pair) for key, pair in self.pairs.items())
         self._recent_tagged: dict[bytes, tuple[_Who, bytes]] = {}  # and the first origin
         self._codes = Codes()
+        self._sequences = {sequence.mark: stanza for stanza in stanzas for sequence in stanza.sequences}
 
     def follow(self, now: float) -> None:
         """Make the tags of the epoch that begins, before the first packet waits for them; `now` in Unix seconds."""
@@ -243,6 +245,8 @@ class Gate:
         error opens nothing and ends nothing: it becomes a verdict of its own.
         """
         try:
+            if isinstance(datagram, Completed):
+                return self._take_sequence(_Packet(datagram, now))
             if self._directory is not None and len(datagram.payload) == doorward.PACKET:
                 return self._take_tagged(self._directory, _Packet(datagram, now))
             try:
@@ -297,6 +301,23 @@ class Gate:
                 continue
             return self._accept_tagged(sender, packet, plaintext)
         return _refused(FORGED, packet, found[0].sender[0].who)
+
+    def _take_sequence(self, packet: _Packet) -> Verdict:
+        """The verdict of a sequence of ports that the kernel saw complete. A reload may have removed its stanza."""
+        mark = packet.datagram.payload
+        stanza = self._sequences.get(mark)
+        if stanza is None or not _concerns(stanza, packet.datagram):
+            return Verdict(NO_STANZA, packet.datagram)
+        who = stanza.number, stanza.name
+        if stanza.expires is not None and packet.now >= stanza.expires:
+            return _refused(EXPIRED, packet, who)
+        if stanza.one_time:
+            try:
+                if not self._memory.use_step(hashlib.sha256(b"sequence " + mark).digest(), 0):
+                    return _refused(REPLAYED, packet, who)
+            except ReplayError as error:
+                return _refused(StoreFailed(str(error)), packet, who)
+        return self._decide(stanza, packet, Wish(Kind.ACCESS, packet.now, None, None), None)
 
     def _accept_tagged(self, found: Found[tuple[_Member, ...]], packet: _Packet, plaintext: bytes) -> Verdict:
         """The verdict of a packet that a client made; it is remembered before anything else is asked."""

@@ -193,6 +193,12 @@ class Datagram(NamedTuple):
     forwarded: bytes | None = None
 
 
+class Completed(Datagram):
+    """The last step of a sequence of ports that the kernel saw complete; the payload is the sequence's mark."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Carriers:
     """What passive capture takes for knocks: ports of UDP and TCP, ICMP of both families.

@@ -10,6 +10,7 @@ from doorward.values import ANYWHERE, Networks, Service
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from doorward.config.sequence import Sequence
     from doorward.values import DigestType, IPAddress, PublicKey, Secret, SymmetricKeys
 
 WINDOW_DEFAULT: Final = 30  # seconds, fwknopd's DEF_FW_ACCESS_TIMEOUT
@@ -125,7 +126,8 @@ class Stanza:
 
     `open_ports` None, or `any_ports` beside it, allows every service that `restrict_ports` does not name. `number`
     counts from 1, as in the logs. It has `keys` or `openpgp` or both, or else `clients`, each of which shares `psk`
-    with the host where there is one. `origin_window` bounds the window of packets that name no source, None does not.
+    with the host where there is one; or else `sequences`, which are no packets and have no keys. `origin_window`
+    bounds the window of packets that name no source, None does not.
     """
 
     number: int
@@ -157,6 +159,8 @@ class Stanza:
     max_prefix6: int | None = None
     named: NamedCommands | None = None  # COMMANDS
     one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
+    sequences: tuple[Sequence, ...] = ()  # SEQUENCE, SEQUENCE_FILE
+    one_time: bool = False  # SEQUENCE_FILE: each of them opens once
 
     @property
     def label(self) -> str:

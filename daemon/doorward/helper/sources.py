@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from doorward.capture import tcp, tcp_process, udp
 from doorward.capture.packet import FWKNOP, Taps
 from doorward.errors import CaptureError
+from doorward.linux import netfilter_log
 from doorward.values import Carriers
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ class Sources:
         self._udp: _UdpServer | None = None
         self._tcp: _TcpServer | None = None
         self._file: _File | None = None
+        self._sequences: _Sequences | None = None
 
     @contextlib.contextmanager
-    def adopting(self, settings: DaemonSettings, formats: Formats = FWKNOP) -> Iterator[None]:
+    def adopting(
+        self, settings: DaemonSettings, formats: Formats = FWKNOP, *, sequences: bool = False
+    ) -> Iterator[None]:
         """Open the sources of these settings for packets of these formats, and after the block close all others.
+
+        With `sequences` also the one that hears of sequences of ports.
 
         Where the block fails nothing changes: no source of the listener has been closed.
 
@@ -46,11 +52,14 @@ class Sources:
             file = _next(_File, self._file, settings.pcap_file, stack)
             udp_server = _next(_UdpServer, self._udp, settings.udp_server, stack)
             tcp_server = _next(_TcpServer, self._tcp, settings.tcp_server, stack)
+            wish = netfilter_log.GROUP if sequences else None
+            of_sequences = _next(_Sequences, self._sequences, wish, stack)
             taps = self._next_taps(settings, formats, stack)
             yield
             stack.pop_all()
-        before = (self._file, self._udp, self._tcp, self._taps)
-        self._file, self._udp, self._tcp, self._taps = after = (file, udp_server, tcp_server, taps)
+        before = (self._file, self._udp, self._tcp, self._sequences, self._taps)
+        after = (file, udp_server, tcp_server, of_sequences, taps)
+        self._file, self._udp, self._tcp, self._sequences, self._taps = after
         for old in before:
             if old is not None and not any(old is new for new in after):
                 old.close()
@@ -60,7 +69,8 @@ class Sources:
         taps = [] if self._taps is None else [tap.fileno() for tap in self._taps.sockets]
         servers = [] if self._udp is None else [one.fileno() for one in self._udp.sockets]
         channel = [] if self._tcp is None else [self._tcp.listeners_end.fileno()]
-        return [*taps, *servers, *channel, *([] if self._file is None else [self._file.descriptor])]
+        sequences = [] if self._sequences is None else [self._sequences.opened.fileno()]
+        return [*taps, *servers, *channel, *sequences, *([] if self._file is None else [self._file.descriptor])]
 
     def let_pass(self, tags: Iterable[bytes]) -> str | None:
         """See Taps.let_pass(); servers are behind the kernel gate."""
@@ -76,7 +86,7 @@ class Sources:
 
     def close(self) -> None:
         """Close all sources."""
-        for one in (self._taps, self._udp, self._tcp, self._file):
+        for one in (self._taps, self._udp, self._tcp, self._sequences, self._file):
             if one is not None:
                 one.close()
 
@@ -135,6 +145,17 @@ class _TcpServer:
             one.close()
 
 
+class _Sequences:
+    """The netfilter group that hears of sequences of ports."""
+
+    def __init__(self, group: int) -> None:
+        self.asked_for = group
+        self.opened = netfilter_log.bound(group)
+
+    def close(self) -> None:
+        self.opened.close()
+
+
 class _File:
     """An open capture file."""
 
@@ -154,7 +175,7 @@ class _File:
         os.close(self.descriptor)
 
 
-_Source = TypeVar("_Source", _UdpServer, _TcpServer, _File)
+_Source = TypeVar("_Source", _UdpServer, _TcpServer, _Sequences, _File)
 _Wish = TypeVar("_Wish", int, Path)
 
 

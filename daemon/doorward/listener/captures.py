@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from doorward.capture import http, inherited
 from doorward.errors import CaptureError
 from doorward.helper.sources import tapped
+from doorward.values import Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ class Captures:
     def receive(self, capture: Capture) -> Datagram | None:
         """The next datagram of a capture, unwrapped from its HTTP request where there is one."""
         datagram = capture.receive()
-        if datagram is None or self._rules is None or datagram.protocol != _TCP:
+        if datagram is None or self._rules is None or datagram.protocol != _TCP or isinstance(datagram, Completed):
             return datagram
         return http.read(datagram, self._rules)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from doorward.config.access import Access
     from doorward.config.files import Answers, Files
     from doorward.config.reader import Line
+    from doorward.config.sequence import Sequence
     from doorward.config.settings import DaemonSettings
     from doorward.config.stanza import Stanza
 
@@ -58,6 +59,11 @@ class Configuration:
         """The formats of the packets that stanzas have keys for."""
         kinds = {bool(stanza.clients) for stanza in self.access.stanzas}
         return Formats(fwknop=False in kinds, doorward=True in kinds)
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """The sequences of ports of all stanzas."""
+        return tuple(sequence for stanza in self.access.stanzas for sequence in stanza.sequences)
 
     @property
     def clients(self) -> int:

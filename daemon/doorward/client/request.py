@@ -147,7 +147,10 @@ def request(profile: Profile, nat: NatRequest, search: KeySearch, environ: Mappi
 
 
 def _check(profile: Profile) -> None:
-    """Refuse what fwknop refuses (validate_options(), client/config_init.c)."""
+    """Refuse what fwknop refuses (validate_options(), client/config_init.c), and what makes no packet."""
+    if profile.sequence is not None:
+        msg = "SEQUENCE makes no packet: only `doorward knock` sends it"
+        raise ClientError(msg)
     if profile.host_key is not None and profile.use_gpg:
         msg = "HOST_KEY and USE_GPG exclude one another: USE_GPG N leaves GnuPG out"
         raise ClientError(msg)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.config import reader
 from doorward.errors import Problem, WireError
+from doorward.frozen import dataclass
 from doorward.values import Protocol, Service
 
 if TYPE_CHECKING:

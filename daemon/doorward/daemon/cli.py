@@ -1,4 +1,4 @@
-"""doorwardd's command line: fwknopd's options, and the commands check, explain and keys."""
+"""doorwardd's command line: fwknopd's options, and the commands check, explain, keys and import-knockd."""
 
 from __future__ import annotations
 
@@ -71,6 +71,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from doorward.daemon import host_key  # noqa: PLC0415  the daemon does not need its imports
 
         return host_key.main(arguments[1:])
+    if arguments[:1] == ["import-knockd"]:
+        from doorward.daemon import import_knockd  # noqa: PLC0415  the daemon does not need its imports
+
+        return import_knockd.main(arguments[1:])
     if arguments[:1] == ["check"]:
         options, checks = parser(check=True).parse_args(arguments[1:]), True
     else:

@@ -134,7 +134,7 @@ def test_every_name_that_fwknop_knows_is_known() -> None:
     assert len(names) == 44
     assert set(names) <= set(fwknoprc.SETTINGS)
     ours = {"HMAC_KEY_COMMAND", "HTTP_PROXY", "ICMP_CODE", "ICMP_TYPE", "KEY_COMMAND", "RESOLVE_DNS"}
-    ours |= {"CLIENT_KEY_FILE", "HOST_KEY", "ONE_TIME_CODE", "PREFIX", "PSK_BASE64"}
+    ours |= {"CLIENT_KEY_FILE", "HOST_KEY", "ONE_TIME_CODE", "PREFIX", "PSK_BASE64", "SEQUENCE"}
     assert set(fwknoprc.SETTINGS) - set(names) == ours
 
 

@@ -26,7 +26,7 @@ DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused:
 # Names that fwknop does not have, and names of fwknop 1.9.
 ACCESS_OURS: Final = frozenset(
     {
-        "SEQUENCE", "SEQUENCE_FILE", "SEQUENCE_TIMEOUT", "SEQUENCE_FLAGS",
+        "SEQUENCE", "SEQUENCE_FILE", "SEQUENCE_TIMEOUT", "SEQUENCE_FLAGS", "MAGIC",
         "CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "COMMANDS", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS",
         "CMD_EXEC_SHELL",
     }

@@ -12,11 +12,13 @@ from doorward.config.files import Disk, Files
 from doorward.config.reader import Line, Setting
 from doorward.config.settings import DaemonSettings
 from doorward.config.stanza import (
+    MAGIC_PASSWORD,
     ORIGIN_WINDOW_DEFAULT,
     Client,
     Commands,
     Cycle,
     Forwarding,
+    Magic,
     NamedCommands,
     OpenPgp,
     Stanza,
@@ -34,7 +36,7 @@ from doorward.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from doorward.config.files import Answers
     from doorward.values import Secret
@@ -105,6 +107,11 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     ),
     "SEQUENCE_FLAGS": Setting(
         "sequence_flags", sequence.flags, "the flags of a step over TCP; default `!fin,syn,!rst,!ack`"
+    ),
+    "MAGIC": Setting(
+        "magic",
+        convert.magic_carrier,
+        "`udp/PORT` or `icmp`: where magic packets come, whose password is HMAC_KEY (docs/magic-packet.md)",
     ),
     "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
     "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
@@ -210,6 +217,20 @@ _NOT_BESIDE_SEQUENCE: Final = {
     "everything": "a sequence names no target",
     "forward_only": "a sequence names no target: write FORCE_NAT",
     "targets": "a sequence names no target: write FORCE_NAT",
+}
+_NOT_BESIDE_MAGIC: Final = {
+    **dict.fromkeys(
+        ("key", "hmac_digest", "mode", "clients", "sequence", "sequence_file"),
+        "a magic packet has a password alone (HMAC_KEY): give other keys a stanza of their own",
+    ),
+    "require_username": "a magic packet carries no user name",
+    "require_source_address": "a magic packet names no address: where it comes from is let in",
+    "command": "a magic packet carries no command: write CMD_CYCLE_OPEN",
+    "named": "a magic packet names no command: write CMD_CYCLE_OPEN",
+    "any_ports": "a magic packet asks for no ports",
+    "everything": "a magic packet names no target",
+    "forward_only": "a magic packet names no target: write FORCE_NAT",
+    "targets": "a magic packet names no target: write FORCE_NAT",
 }
 _ONLY_BESIDE_SEQUENCE: Final = ("sequence_seconds", "sequence_flags")
 _ONLY_BESIDE_CLIENT: Final = ("psk", "one_time_code", "max_prefix4", "max_prefix6")
@@ -481,15 +502,17 @@ class _Judgement:
         openpgp = self._openpgp()
         clients = self._clients()
         sequences = self._sequences()
-        keys = self._keys(openpgp)
+        magic = self._magic()
+        keys = None if magic is not None else self._keys(openpgp)
         made: dict[str, Any] = {
             "commands": self._commands(),
             "named": self._named(),
             "cycle": self._cycle(),
             "forwarding": self._forwarding(),
+            "magic": magic,
         }
         self._check_ports()
-        lacks_keys = keys is None and openpgp is None and not clients and not sequences
+        lacks_keys = keys is None and openpgp is None and not clients and not sequences and magic is None
         if len(self._problems) > before or lacks_keys or "source" not in draft.values:
             return None
         same: dict[str, Any] = {name: values[name] for name in PLAIN if name in values}
@@ -502,6 +525,7 @@ class _Judgement:
                 same.setdefault("open_ports", frozenset())
         if sequences:
             same |= {"sequences": sequences, "one_time": "sequence_file" in values}
+        if sequences or magic is not None:
             same.setdefault("open_ports", frozenset())  # of a command cycle
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
@@ -572,19 +596,39 @@ class _Judgement:
         return tuple(found)
 
     def _check_beside_sequence(self) -> None:
+        if {"sequence", "sequence_file"} <= self._draft.named:
+            self._problem("sequence_file", "SEQUENCE_FILE beside SEQUENCE: a stanza has one of them")
+        self._check_beside("SEQUENCE", _NOT_BESIDE_SEQUENCE)
+
+    def _check_beside(self, which: str, refused: Mapping[str, str]) -> None:
+        """Report what cannot stand beside knocks that ask for nothing, and what they would open."""
         values, named = self._draft.values, self._draft.named
         given = {**values, **({"named": True} if self._draft.commands else {})}
         given |= {"clients": True} if self._draft.clients else {}
-        of_gpg = {name: _NOT_BESIDE_SEQUENCE["key"] for name in values if name.startswith("gpg_")}
-        for name, why in (_NOT_BESIDE_SEQUENCE | of_gpg).items():
+        of_gpg = {name: refused["key"] for name in values if name.startswith("gpg_")}
+        for name, why in {**refused, **of_gpg}.items():
             if given.get(name):
-                self._problem(name, f"{self._draft.line(name).name} beside SEQUENCE: {why}")
-        if {"sequence", "sequence_file"} <= named:
-            self._problem("sequence_file", "SEQUENCE_FILE beside SEQUENCE: a stanza has one of them")
+                self._problem(name, f"{self._draft.line(name).name} beside {which}: {why}")
         if not named & {"open_ports", "cycle_open"}:
-            self._problem("sequence", "SEQUENCE without OPEN_PORTS: what does it open?")
+            self._problem(which.lower(), f"{which} without OPEN_PORTS: what does it open?")
         elif "open_ports" in values and not values["open_ports"] - values.get("restrict_ports", frozenset()):
-            self._problem("open_ports", "SEQUENCE: RESTRICT_PORTS leaves nothing of OPEN_PORTS to open")
+            self._problem("open_ports", f"{which}: RESTRICT_PORTS leaves nothing of OPEN_PORTS to open")
+
+    def _magic(self) -> Magic | None:
+        """Where magic packets come, and their password."""
+        values = self._draft.values
+        if "magic" not in self._draft.named:
+            return None
+        self._check_beside("MAGIC", _NOT_BESIDE_MAGIC)
+        password: Secret | None = values.get("hmac_key")
+        if password is None:
+            if "hmac_key" not in self._draft.named:
+                self._problem("magic", "MAGIC without HMAC_KEY: which password makes the packets?")
+            return None
+        if len(password) not in MAGIC_PASSWORD:
+            most = f"{MAGIC_PASSWORD.start} to {MAGIC_PASSWORD.stop - 1}"
+            self._problem("hmac_key", f"{self._draft.line('hmac_key').name} beside MAGIC: a password has {most} bytes")
+        return Magic(values["magic"], password) if "magic" in values else None
 
     def _keys(self, openpgp: OpenPgp | None) -> SymmetricKeys | None:
         values, draft = self._draft.values, self._draft
@@ -600,7 +644,7 @@ class _Judgement:
             # a key with a mistake is reported at its own line
             if (
                 openpgp is None
-                and not draft.named & {"key", "clients", "sequence", "sequence_file"}
+                and not draft.named & {"key", "clients", "sequence", "sequence_file", "magic"}
                 and not any(name.startswith("gpg_") for name in draft.named)
             ):
                 self._problem(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WINDOW_DEFAULT: Final = 30  # seconds, fwknopd's DEF_FW_ACCESS_TIMEOUT
 WINDOW_MAX_DEFAULT: Final = 300  # seconds, fwknopd's DEF_MAX_FW_TIMEOUT
+MAGIC_PASSWORD: Final = range(16, 65)  # bytes: a shorter one can be guessed from one packet, HMAC hashes longer ones
 ORIGIN_WINDOW_DEFAULT: Final = 10  # seconds, for a CLIENT whose packet names no source
 
 
@@ -121,6 +122,14 @@ class Forwarding:
 
 
 @dataclass(frozen=True, slots=True)
+class Magic:
+    """Where magic packets of a stanza come (MAGIC), and the password that makes them. `port` of UDP; None is ICMP."""
+
+    port: int | None
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Stanza:
     """One client's rights: keys, networks, services and windows. Windows in seconds, `expires` in Unix seconds.
 
@@ -161,6 +170,7 @@ class Stanza:
     one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
     sequences: tuple[Sequence, ...] = ()  # SEQUENCE, SEQUENCE_FILE
     one_time: bool = False  # SEQUENCE_FILE: each of them opens once
+    magic: Magic | None = None
 
     @property
     def label(self) -> str:
@@ -171,4 +181,4 @@ class Stanza:
     def has_hmac_key(self) -> bool:
         """Whether packets are authenticated before they are decrypted."""
         keyed = any(made is not None and made.hmac_key is not None for made in (self.keys, self.openpgp))
-        return keyed or bool(self.clients)
+        return keyed or bool(self.clients) or self.magic is not None

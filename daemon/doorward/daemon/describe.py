@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from doorward.config.settings import Alerts, DaemonSettings
-    from doorward.config.stanza import Commands, Cycle, Forwarding, OpenPgp, Stanza
+    from doorward.config.stanza import Commands, Cycle, Forwarding, Magic, OpenPgp, Stanza
     from doorward.processes.configuration import Configuration
     from doorward.values import Permissions, SymmetricKeys
 
@@ -104,9 +104,10 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
         "psk": stanza.psk,
         "one_time_code": stanza.one_time_code,
         **_shown_sequences(stanza),
+        **_shown_magic(stanza),
         "max_prefix4": stanza.max_prefix4,
         "max_prefix6": stanza.max_prefix6,
-        **_shown_keys(stanza.keys, stanza.openpgp),
+        **({} if stanza.magic is not None else _shown_keys(stanza.keys, stanza.openpgp)),
         **_shown_commands(stanza.commands, stanza.cycle),
         **_shown_forwarding(stanza.forwarding),
     }
@@ -125,6 +126,16 @@ def _shown_sequences(stanza: Stanza) -> dict[str, object]:
     if stanza.one_time:
         return {"sequence_file": first.where.rpartition(":")[0], "sequence_flags": first.flags}
     return {"sequence": first, "sequence_seconds": first.seconds, "sequence_flags": first.flags}
+
+
+def _shown_magic(stanza: Stanza) -> dict[str, object]:
+    if stanza.magic is None:
+        return {"magic": None}
+    return {"magic": _carrier(stanza.magic), "hmac_key": stanza.magic.password}
+
+
+def _carrier(magic: Magic) -> str:
+    return "icmp" if magic.port is None else f"udp/{magic.port}"
 
 
 def _shown_keys(keys: SymmetricKeys | None, openpgp: OpenPgp | None) -> dict[str, object]:
@@ -207,6 +218,8 @@ def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, 
     yield "from", f"{'anywhere' if stanza.source.everywhere else stanza.source}, to {to}"
     if stanza.clients:
         yield from _about_clients(stanza)
+    elif stanza.magic is not None:
+        yield "magic", f"packets over {_carrier(stanza.magic)}, made by a password"
     elif stanza.sequences:
         yield "sequence", _about_sequences(stanza)
     else:

@@ -44,7 +44,8 @@ class Configuration:
         TCP ports, on which another program accepts.
         """
         named = map(_closed, self.access.stanzas)
-        silent = {Service(Protocol.UDP, ports.start) for ports in self.settings.carriers.udp if len(ports) == 1}
+        magic = {Service(Protocol.UDP, port) for port in self.magic[0]}
+        silent = magic | {Service(Protocol.UDP, ports.start) for ports in self.settings.carriers.udp if len(ports) == 1}
         return frozenset().union(*named, silent, self.served)
 
     @property
@@ -57,8 +58,15 @@ class Configuration:
     @property
     def formats(self) -> Formats:
         """The formats of the packets that stanzas have keys for."""
-        kinds = {bool(stanza.clients) for stanza in self.access.stanzas}
-        return Formats(fwknop=False in kinds, doorward=True in kinds)
+        stanzas = self.access.stanzas
+        keyed = any(stanza.keys is not None or stanza.openpgp is not None for stanza in stanzas)
+        return Formats(fwknop=keyed, doorward=any(stanza.clients for stanza in stanzas))
+
+    @property
+    def magic(self) -> tuple[frozenset[int], bool]:
+        """The UDP ports where magic packets come, and whether they come over ICMP."""
+        ports = {stanza.magic.port for stanza in self.access.stanzas if stanza.magic is not None}
+        return frozenset(port for port in ports if port is not None), None in ports
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:

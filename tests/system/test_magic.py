@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from doorward.crypto import magic
 from doorward.values import Secret
-from system.doorwardd import ACCESS, doorwardd, eventually, is_open, listener, send, write
+from system.doorwardd import ACCESS, doorwardd, environment, eventually, is_open, listener, send, write
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
@@ -75,11 +76,8 @@ def test_the_lines_of_the_document_open_once(serving: Serving, folder: Path, lan
         words = ("-s", address) if language == "sh" else (address,)
         client.run(*program, *words, input=lines(language), cwd=folder)
         line = daemon.wait_for(GRANTED)
-        while True:
-            try:
-                heard.append(tap.recv(2048))
-            except BlockingIOError:
-                break
+        while select.select([tap], [], [], 0)[0]:
+            heard.append(tap.recv(2048))
     assert f"origin={getattr(client, family)} " in line
     assert "stanza=1 name=camera" in line
     assert is_open(client, address)
@@ -145,6 +143,17 @@ def test_it_passes_beside_a_server_and_knocks_of_other_formats_go_on(
         daemon.wait_for("the configuration was read again", 2)
         send(client, packet(nonce=b"at another port!"), host.ipv4, 62205)
         assert "stanza=3 " in daemon.wait_for(GRANTED, 4)
+
+
+def test_explain_says_what_would_become_of_it(serving: Serving) -> None:
+    host, client, daemon = serving
+    argv = [sys.executable, "-m", "doorward", "doorwardd", "explain", "--origin", client.ipv4]
+    argv += ["-a", f"{daemon.folder}/access.conf", "-d", f"{daemon.folder}/run/replay.db"]
+    for password, words in ((PASSWORD, GRANTED), (b"another-password-of-some-bytes", "reason=hmac")):
+        sent = packet(password=password).decode()
+        said = host.run(*argv, input=f"{sent}\n", env=environment(), check=False)
+        assert words in said.stdout, said.stderr
+    assert not is_open(client, host.ipv4)
 
 
 def test_its_port_answers_nobody(serving: Serving) -> None:

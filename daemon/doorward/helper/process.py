@@ -26,7 +26,7 @@ from doorward.linux import privileges
 from doorward.processes import configuration
 from doorward.record import audit_file
 from doorward.record.log import Throttle
-from doorward.values import Carriers, FirewallMode, ForeignFirewall
+from doorward.values import FirewallMode, ForeignFirewall
 
 if TYPE_CHECKING:
     import argparse
@@ -187,7 +187,7 @@ class HelperProcess:
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
         """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
         with self._sources.adopting(  # first: where a port is taken, nothing else changes
-            new.settings, new.formats, sequences=bool(new.sequences), magic=_carriers_of(*new.magic)
+            new.settings, new.formats, sequences=bool(new.sequences), magic=new.magic
         ):
             if not self._options.test:
                 self._adopt_firewall(new)
@@ -406,11 +406,6 @@ def _gate_of(chosen: Configuration) -> Wanted | None:
     """The kernel gate that a configuration needs: in front of a UDP server for clients of doorward 1."""
     port = chosen.settings.udp_server
     return Wanted(port, chosen.formats.fwknop, chosen.clients) if port is not None and chosen.clients else None
-
-
-def _carriers_of(ports: Iterable[int], icmp: bool) -> Carriers:  # noqa: FBT001  as the configuration has them
-    """The carriers of magic packets: UDP ports, and echo requests and replies."""
-    return Carriers(udp=tuple(range(port, port + 1) for port in sorted(ports)), echo=icmp)
 
 
 def give_up_power() -> None:

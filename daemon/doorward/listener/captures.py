@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 from doorward.capture import http, inherited
 from doorward.errors import CaptureError
 from doorward.helper.sources import tapped
-from doorward.values import Completed
+from doorward.values import Carriers, Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from doorward.capture import Capture
     from doorward.config.settings import DaemonSettings
+    from doorward.processes.configuration import Configuration
     from doorward.values import Datagram
 
 _TCP: Final = 6
@@ -85,15 +86,19 @@ class Captures:
             capture.close()
 
 
-def described(settings: DaemonSettings) -> str:
+def described(chosen: Configuration) -> str:
     """The carriers and ports of knocks, for the log."""
+    settings = chosen.settings
     if settings.pcap_file is not None:
         return f"{settings.carriers} in {settings.pcap_file}"
     servers = [
         f"{name} {port} (server)" for name, port in (("udp", settings.udp_server), ("tcp", settings.tcp_server)) if port
     ]
-    passive = str(tapped(settings)) if settings.capture else ""
-    return ", ".join(filter(None, (passive if passive != "nothing" or not servers else "", *servers)))
+    packets = chosen.formats.fwknop or chosen.formats.doorward
+    passive = str(tapped(settings)) if settings.capture and packets else ""
+    others = [f"{carriers} (magic packets)" for carriers in (chosen.magic,) if carriers != Carriers()]
+    others += ["sequences of ports"] if chosen.sequences else []
+    return ", ".join(filter(None, (passive if passive != "nothing" or not servers else "", *servers, *others)))
 
 
 def _rules(settings: DaemonSettings) -> http.Rules | None:

@@ -141,7 +141,7 @@ class Listener:
                 selector.register(self._orders.channel, selectors.EVENT_READ, lambda: self._follow_orders(selector))
             if self._unsealer is not None:
                 selector.register(self._unsealer, selectors.EVENT_READ, self._take_answers)
-            self._log.info("listening for knocks on %s", described(self._configuration.settings))
+            self._log.info("listening for knocks on %s", described(self._configuration))
             ready()
             self._notify("READY=1\nSTATUS=listening")
             self._serve(selector)

@@ -11,7 +11,7 @@ from doorward.config import settings as daemon_config
 from doorward.config.files import Recorder
 from doorward.errors import ConfigError, DoorwardError, Problem
 from doorward.processes.options import DEFAULT, INERT, REFUSED
-from doorward.values import Protocol, Service
+from doorward.values import Carriers, Protocol, Service
 
 if TYPE_CHECKING:
     import argparse
@@ -44,7 +44,7 @@ class Configuration:
         TCP ports, on which another program accepts.
         """
         named = map(_closed, self.access.stanzas)
-        magic = {Service(Protocol.UDP, port) for port in self.magic[0]}
+        magic = {Service(Protocol.UDP, ports.start) for ports in self.magic.udp}
         silent = magic | {Service(Protocol.UDP, ports.start) for ports in self.settings.carriers.udp if len(ports) == 1}
         return frozenset().union(*named, silent, self.served)
 
@@ -63,10 +63,11 @@ class Configuration:
         return Formats(fwknop=keyed, doorward=any(stanza.clients for stanza in stanzas))
 
     @property
-    def magic(self) -> tuple[frozenset[int], bool]:
-        """The UDP ports where magic packets come, and whether they come over ICMP."""
-        ports = {stanza.magic.port for stanza in self.access.stanzas if stanza.magic is not None}
-        return frozenset(port for port in ports if port is not None), None in ports
+    def magic(self) -> Carriers:
+        """The carriers of magic packets: UDP ports, and echo requests and replies."""
+        wanted = {stanza.magic.port for stanza in self.access.stanzas if stanza.magic is not None}
+        ports = sorted(port for port in wanted if port is not None)
+        return Carriers(udp=tuple(range(port, port + 1) for port in ports), echo=None in wanted)
 
     @property
     def sequences(self) -> tuple[Sequence, ...]:

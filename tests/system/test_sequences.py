@@ -26,6 +26,7 @@ from doorward.firewall.sequences import SOURCES_MAX
 from doorward.linux import netfilter_log
 from doorward.values import Completed
 from system import netns
+from system.chaos.scene import listener_of
 from system.doorwardd import doorwardd, environment, eventually, is_open, listener, write
 
 if TYPE_CHECKING:
@@ -274,14 +275,12 @@ def test_ten_thousand_sources_in_the_middle_are_kept_and_more_are_bounded(servin
 
 def test_a_good_sequence_wakes_the_listener_and_a_flood_does_not(serving: Serving) -> None:
     host, client, daemon = serving
-    (child,) = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text().split()[:1]
+    processes = (daemon.process.pid, listener_of(daemon))
 
     def woken() -> int:
-        """How often a process of the daemon gave up the processor by itself."""
-        return sum(
-            int(re.findall(r"voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0])
-            for pid in (child, daemon.process.pid)
-        )
+        """How often the processes of the daemon began to wait."""
+        texts = (Path(f"/proc/{pid}/status").read_text() for pid in processes)
+        return sum(int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.MULTILINE)[0]) for text in texts)
 
     began, at_first = time.monotonic(), woken()
     with client.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

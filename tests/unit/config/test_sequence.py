@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.config import access, sequence
+from doorward.config.reader import PROBLEMS_MAX
 from doorward.config.sequence import SEQUENCES_MAX, SYN, Flags, Sequence, Step
 from doorward.config.settings import DaemonSettings
 from doorward.errors import ConfigError, WireError
@@ -135,6 +136,10 @@ def test_one_time_sequences_come_from_a_file_in_our_spelling_or_knockds(tmp_path
         "once:2: 2 steps: a sequence has 3 to 16",
         "once:3: 'x' is not PORT, PORT:tcp or PORT:udp",
     ]
+    file.write_text("x\n" * 200)
+    assert len(problems(tmp_path, text)) == PROBLEMS_MAX
+    file.write_text("".join(f"tcp/7000 udp/{8001 + number} tcp/9000\n" for number in range(200)))
+    assert problems(tmp_path, text) == [f"once:{SEQUENCES_MAX + 1}: SEQUENCE: more than 64 sequences"]
     file.write_text("# nothing left\n")
     assert problems(tmp_path, text)[0].endswith("once has no sequence: nobody could get in")
     file.chmod(0o644)

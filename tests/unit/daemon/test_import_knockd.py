@@ -135,6 +135,7 @@ def test_a_command_that_needs_a_shell_gets_one_and_is_named(command: str, become
         ("[door]\nsequence = 7000,8000,9000\n", 1, "START_COMMAND: it is missing"),
         ("[door]\ncommand = /bin/a\n", 1, "a door has SEQUENCE or ONE_TIME_SEQUENCES"),
         ("sequence = 7000,8000,9000\n", 1, "sequence stands before the first section"),
+        (door() + "\x01\n", 4, "the line has a control character"),
         (door() + door(name="other"), 5, "one who sends it or that of /etc/knockd.conf:2 sends the other one too"),
     ],
 )

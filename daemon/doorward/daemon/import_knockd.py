@@ -30,12 +30,13 @@ _OPTIONS: Final = {
     "PIDFILE": "write FWKNOP_PID_FILE in doorwardd.conf",
     "INTERFACE": "sequences count on every interface: write DESTINATION for one address of this host",
 }
-_ALIASES: Final = {"COMMAND": "START_COMMAND", "COMMAND_6": "START_COMMAND_6"}
+_ALIASES: Final = {"COMMAND": "START_COMMAND", "COMMAND_6": "START_COMMAND_6", "TIMEOUT": "SEQ_TIMEOUT"}
 _DOOR: Final = frozenset(
     {"SEQUENCE", "ONE_TIME_SEQUENCES", "SEQ_TIMEOUT", "TCPFLAGS", "TARGET", "CMD_TIMEOUT"}
     | {"START_COMMAND", "START_COMMAND_6", "STOP_COMMAND", "STOP_COMMAND_6"}
 )
-_FOR_IPV6: Final = ("START_COMMAND_6", "STOP_COMMAND_6")
+_FOR_IPV6: Final = {"START_COMMAND_6": "START_COMMAND", "STOP_COMMAND_6": "STOP_COMMAND"}  # and for IPv4
+_IPV4: Final = "0.0.0.0/1, 128.0.0.0/1"  # SOURCE has no /0
 _FOR_A_SHELL: Final = re.compile(r"[|&<>()`*?\[\]{}~\n]|\$(?!SRC\b)")
 
 
@@ -105,13 +106,21 @@ class Import:
     def _stanza(self, door: _Door) -> str | None:
         """The stanza of a door, or None and its problems."""
         before = len(self.problems)
-        lines = [f"# [{door.name}] of {self._path}:{door.line}", "SOURCE ANY"]
+        lines = [f"# [{door.name}] of {self._path}:{door.line}", f"SOURCE {self._source(door)}"]
         lines += [*self._name(door), *self._sequence(door), *self._flags(door), *self._target(door)]
         lines += self._commands(door)
-        for name in _FOR_IPV6:
-            if name in door.said:
-                self._note(door.said[name].line, f"{name} is not used: one command runs for IPv4 and IPv6, with $SRC")
         return None if len(self.problems) > before else "".join(f"{line}\n" for line in lines)
+
+    def _source(self, door: _Door) -> str:
+        """Who may knock: where IPv6 has commands of its own, which a stanza cannot have, IPv4 alone."""
+        others = [
+            said
+            for name, usual in _FOR_IPV6.items()
+            if (said := door.said.get(name)) is not None and said.text != door.said.get(usual, _Said("", 0)).text
+        ]
+        for said in others:
+            self._note(said.line, "it is not used, and the stanza takes IPv4 alone: write another one for IPv6")
+        return _IPV4 if others else "ANY"
 
     def _refuse(self, door: _Door, name: str, text: object) -> None:
         said = door.said.get(name)
@@ -179,6 +188,7 @@ class Import:
         if said is not None:
             try:
                 yield f"DESTINATION {convert.address(said.text)}"
+                self._note(said.line, "Target counts where it is an address of this host: knocks to others pass")
             except (ValueError, WireError) as error:
                 self._refuse(door, "TARGET", error)
 

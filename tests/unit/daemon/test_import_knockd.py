@@ -74,7 +74,9 @@ def test_debians_file_becomes_stanzas_that_doorwardd_reads() -> None:
 
 def test_a_door_with_all_settings_keeps_them() -> None:
     found = read(MORE)
-    assert (found.problems, found.notes) == ([], [])
+    assert not found.problems
+    (note,) = found.notes
+    assert (note.line, "where it is an address of this host" in note.text) == (5, True)
     (stanza,) = access.parse(Path("access.conf"), found.stanzas[0].encode()).stanzas
     (one,) = stanza.sequences
     assert one.services == tuple(map(Service.parse, ("udp/2222", "tcp/3333", "udp/4444")))
@@ -156,6 +158,17 @@ def test_what_a_stanza_does_otherwise_is_named_with_its_line() -> None:
     (stanza,) = found.stanzas
     assert "NAME" not in stanza
     assert "SEQUENCE_TIMEOUT 300\n" in stanza
+    assert "SOURCE 0.0.0.0/1, 128.0.0.0/1\n" in stanza, "its commands for IPv6 are others"
+
+
+def test_the_same_commands_for_both_families_are_one() -> None:
+    found = read(door("tcpflags = syn", "timeout = 7", "command = /bin/a %IP%", "start_command_6 = /bin/a %IP%"))
+    assert (found.problems, found.notes) == ([], [])
+    assert "SOURCE ANY\n" in found.stanzas[0]
+    assert "SEQUENCE_TIMEOUT 7\n" in found.stanzas[0]
+    nothing = read(door("tcpflags = syn", "start_command_6 ="))
+    assert [note.line for note in nothing.notes] == [3]
+    assert "SOURCE 0.0.0.0/1, 128.0.0.0/1\n" in nothing.stanzas[0], "knockd runs nothing then"
 
 
 def test_the_command_prints_stanzas_and_exits_1_where_a_door_has_none(

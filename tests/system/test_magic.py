@@ -15,7 +15,7 @@ import pytest
 
 from doorward.crypto import magic
 from doorward.values import Secret
-from system.doorwardd import ACCESS, doorwardd, environment, eventually, is_open, listener, send, write
+from system.doorwardd import ACCESS, doorwardd, environment, eventually, is_open, listener, send, used_store, write
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def folder(tmp_path: Path) -> Path:
 def serving(pair: tuple[Namespace, Namespace], tmp_path: Path) -> Iterator[tuple[Namespace, Namespace, Running]]:
     """A host with a stanza for magic packets over UDP, and a client."""
     host, client = pair
+    used_store(tmp_path)
     with doorwardd(host, tmp_path, UDP, f"ACCESS_FILE {tmp_path}/access.conf\n") as daemon, listener(host):
         yield host, client, daemon
 

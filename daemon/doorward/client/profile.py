@@ -186,7 +186,12 @@ class Profile(NamedTuple):
 
     @property
     def can_seal(self) -> bool:
-        """Whether it has a key, a file of keys, a program that prints one, or a recipient, to encrypt with."""
+        """Whether it has a key, a file of keys, a program that prints one, or a recipient, to encrypt with.
+
+        A sequence of ports takes the place of packets.
+        """
+        if self.sequence is not None:
+            return False
         if self.host_key is not None:
             return True
         if self.use_gpg:

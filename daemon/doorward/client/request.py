@@ -49,6 +49,8 @@ class Saved(NamedTuple):
 
     def lacks(self, kind: KeyKind) -> str:
         """The places that were searched for a key, in words."""
+        if self.profile.sequence is not None:
+            return "SEQUENCE makes no packet, and only `doorward knock` sends it"
         if kind in self.asked:
             return f"{kind.asking} asks for it"
         if self.path is None:
@@ -147,10 +149,7 @@ def request(profile: Profile, nat: NatRequest, search: KeySearch, environ: Mappi
 
 
 def _check(profile: Profile) -> None:
-    """Refuse what fwknop refuses (validate_options(), client/config_init.c), and what makes no packet."""
-    if profile.sequence is not None:
-        msg = "SEQUENCE makes no packet: only `doorward knock` sends it"
-        raise ClientError(msg)
+    """Refuse what fwknop refuses (validate_options(), client/config_init.c)."""
     if profile.host_key is not None and profile.use_gpg:
         msg = "HOST_KEY and USE_GPG exclude one another: USE_GPG N leaves GnuPG out"
         raise ClientError(msg)

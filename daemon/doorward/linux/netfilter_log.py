@@ -90,8 +90,8 @@ def _request(group: int) -> bytes:
 
 
 def _words(code: int) -> str:
-    if code == errno.EBUSY:
-        return "another program reads this group"
+    if code in {errno.EBUSY, errno.EPERM}:
+        return "another program reads it, or CAP_NET_ADMIN is missing"
     return os.strerror(code)
 
 

@@ -35,7 +35,7 @@ def text(sequences: tuple[Sequence, ...]) -> str:
     """The table that counts these sequences.
 
     It drops nothing. Packets of connections that were answered are no steps, and neither right nor wrong. A source
-    that has begun no sequence costs two look-ups.
+    that has begun no sequence costs two look-ups, one that has begun some costs three for each of the others.
     """
     firsts = ", ".join(_element(one) for one in sorted({sequence.services[0] for sequence in sequences}))
     underway = "".join(
@@ -49,7 +49,7 @@ def text(sequences: tuple[Sequence, ...]) -> str:
         f"{''.join(line for place, one in enumerate(sequences) for line in _sets(place, one))}"
         f"{''.join(_chain(place, one, longest) for place, one in enumerate(sequences))}"
         "    chain sequences {\n"
-        f"{''.join(f'        jump {_name(place)}' + chr(10) for place in range(len(sequences)))}    }}\n"
+        f"{''.join(f'        jump enter_{place}' + chr(10) for place in range(len(sequences)))}    }}\n"
         "    chain prerouting {\n"
         "        type filter hook prerouting priority mangle; policy accept;\n"
         "        meta l4proto != { 6, 17 } return\n"
@@ -86,19 +86,13 @@ def _set(name: str, kind: str, size: int = SOURCES_MAX) -> str:
 def _sets(place: int, sequence: Sequence) -> Iterator[str]:
     for number, (_, kind) in _FAMILIES.items():
         yield from (_set(_at(place, step, number), kind) for step in range(1, len(sequence.steps)))
-        if _is_bounded(sequence):
-            yield _set(_begun(place, number), kind)
-
-
-def _is_bounded(sequence: Sequence) -> bool:
-    """Whether the whole sequence has less time than its steps together."""
-    return sequence.seconds < sum(step.seconds for step in sequence.steps)
+        yield _set(_begun(place, number), kind)
 
 
 def _chain(place: int, sequence: Sequence, longest: int) -> str:
     """The chain of one sequence: the awaited port leads on, the one before it changes nothing, any other ends it.
 
-    The first port always begins.
+    The first port always begins. Another chain lets in who has begun, or begins.
     """
     flags, last = sequence.flags, len(sequence.steps)
     rules = [
@@ -108,7 +102,13 @@ def _chain(place: int, sequence: Sequence, longest: int) -> str:
         *_start_over(place, sequence),
         *_begin(place, sequence, longest),
     ]
-    return f"    chain {_name(place)} {{\n{''.join(f'        {rule}{chr(10)}' for rule in rules)}    }}\n"
+    enters = [f"{ip} saddr @{_begun(place, number)}" for number, (ip, _) in _FAMILIES.items()]
+    enter = [f"{which} goto {_name(place)}" for which in (*enters, _to(sequence.steps[0].service))]
+    return _rules(_name(place), rules) + _rules(f"enter_{place}", enter)
+
+
+def _rules(name: str, rules: Iterable[str]) -> str:
+    return f"    chain {name} {{\n{''.join(f'        {rule}{chr(10)}' for rule in rules)}    }}\n"
 
 
 def _to(service: Service) -> str:
@@ -123,9 +123,9 @@ def _lead_on(place: int, sequence: Sequence, done: int) -> Iterator[str]:
         here = f"{_to(step.service)} {ip} saddr @{_at(place, done, number)}"
         leave = f"delete @{_at(place, done, number)} {{ {ip} saddr }}"
         if is_last:
-            in_time = f" {ip} saddr @{_begun(place, number)}" if _is_bounded(sequence) else ""
+            in_time = f"{ip} saddr @{_begun(place, number)} delete @{_begun(place, number)} {{ {ip} saddr }}"
             said = f'log prefix "{PREFIX}{sequence.mark.decode()}" group {GROUP} snaplen {HEADERS}'
-            yield f"{here}{in_time} {leave} {said} return"
+            yield f"{here} {in_time} {leave} {said} return"
         else:
             seconds = sequence.steps[done + 1].seconds
             yield f"{here} {leave} add @{_at(place, done + 1, number)} {{ {ip} saddr timeout {seconds}s }} return"
@@ -140,19 +140,17 @@ def _repeat(place: int, sequence: Sequence, done: int) -> Iterator[str]:
 
 def _start_over(place: int, sequence: Sequence) -> Iterator[str]:
     for number, (ip, _) in _FAMILIES.items():
-        gone = " ".join(
-            f"delete @{_at(place, step, number)} {{ {ip} saddr }}" for step in range(1, len(sequence.steps))
-        )
+        names = (_begun(place, number), *(_at(place, step, number) for step in range(1, len(sequence.steps))))
+        gone = " ".join(f"delete @{name} {{ {ip} saddr }}" for name in names)
         yield f"meta nfproto ipv{number} {gone}"
 
 
 def _begin(place: int, sequence: Sequence, longest: int) -> Iterator[str]:
     """The rules for the first port. Where the set of all addresses has no room, the kernel ends the rule there."""
     for number, (ip, _) in _FAMILIES.items():
-        kept = [("update", f"underway{number}", longest)]
-        kept += [("update", _begun(place, number), sequence.seconds)] if _is_bounded(sequence) else []
-        kept += [("update", _at(place, 1, number), sequence.steps[1].seconds)]
-        changes = " ".join(f"{how} @{name} {{ {ip} saddr timeout {seconds}s }}" for how, name, seconds in kept)
+        kept = {f"underway{number}": longest, _begun(place, number): sequence.seconds}
+        kept[_at(place, 1, number)] = sequence.steps[1].seconds
+        changes = " ".join(f"update @{name} {{ {ip} saddr timeout {seconds}s }}" for name, seconds in kept.items())
         yield f"{_to(sequence.steps[0].service)} {changes}"
 
 

@@ -19,24 +19,29 @@ def rules(text: str, chain: str) -> list[str]:
 def test_the_last_step_is_logged_and_opens_nothing() -> None:
     text = sequences.text((ONE,))
     last = rules(text, "sequence_0")[1]
-    assert last.startswith("meta l4proto 6 th dport 9000 ip saddr @sequence_0_step_2_4 delete @sequence_0_step_2_4")
+    assert last.startswith("meta l4proto 6 th dport 9000 ip saddr @sequence_0_step_2_4 ip saddr @sequence_0_begun_4")
     assert f'log prefix "doorward {ONE.mark.decode()}" group 62201 snaplen 80 return' in last
     assert "accept" not in text.replace("policy accept", "")
     assert "drop" not in text
 
 
-def test_the_whole_sequence_has_a_time_of_its_own_where_it_is_shorter() -> None:
-    assert "begun" not in sequences.text((ONE,))
-    bounded = sequences.text((Sequence(STEPS, 14, SYN),))
-    assert bounded.count("update @sequence_0_begun_4 { ip saddr timeout 14s }") == 1
-    assert bounded.count("ip saddr @sequence_0_begun_4 delete") == 1
+def test_the_whole_sequence_has_a_time_of_its_own() -> None:
+    for seconds in (14, 15):
+        text = sequences.text((Sequence(STEPS, seconds, SYN),))
+        assert text.count(f"update @sequence_0_begun_4 {{ ip saddr timeout {seconds}s }}") == 1
+        assert text.count("ip saddr @sequence_0_begun_4 delete") == 1
 
 
 def test_a_source_that_has_begun_no_sequence_is_looked_up_twice() -> None:
     other = Sequence(sequence.steps("udp/8000 tcp/1 tcp/3"), 20, SYN)
     text = sequences.text((ONE, other, ONE))
     assert "set first { type inet_proto . inet_service; elements = { 6 . 7000, 17 . 8000 }; }" in text
-    assert rules(text, "sequences") == ["jump sequence_0", "jump sequence_1", "jump sequence_2"]
+    assert rules(text, "sequences") == ["jump enter_0", "jump enter_1", "jump enter_2"]
+    assert rules(text, "enter_1") == [
+        "ip saddr @sequence_1_begun_4 goto sequence_1",
+        "ip6 saddr @sequence_1_begun_6 goto sequence_1",
+        "meta l4proto 17 th dport 8000 goto sequence_1",
+    ]
     assert text.count("update @underway4 { ip saddr timeout 20s }") == 3, "as long as the longest of them"
 
 
@@ -48,5 +53,5 @@ def test_without_flags_every_packet_over_tcp_is_a_step() -> None:
 
 def test_every_set_has_a_bound() -> None:
     lines = [line for line in sequences.text((ONE,)).splitlines() if line.lstrip().startswith("set ")]
-    assert len(lines) == 7
+    assert len(lines) == 9
     assert all("size " in line for line in lines if " first " not in line)

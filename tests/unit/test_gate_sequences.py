@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from doorward import replay
 from doorward.config import sequence
 from doorward.config.sequence import SYN, Sequence
 from doorward.config.stanza import Cycle
 from doorward.errors import ReplayError
 from doorward.gate import Gate
+from doorward.replay import ReplayStore
 from doorward.values import Completed, Datagram, Networks, Reason, Service, address
 from unit.making import HOST, NOW, ORIGIN, ORIGIN6, Memory, stanza
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from doorward import gate
     from doorward.config.stanza import Stanza
     from doorward.gate import Verdict
     from doorward.values import Execution, Grant
@@ -38,7 +44,7 @@ def of(*sequences: Sequence, **changes: Any) -> Stanza:
 class Doors:
     """A gate and what it had opened."""
 
-    def __init__(self, *stanzas: Stanza, memory: Memory | None = None) -> None:
+    def __init__(self, *stanzas: Stanza, memory: gate.Memory | None = None) -> None:
         self.opened: list[Grant] = []
         self.run: list[Execution] = []
         self.memory = memory or Memory()
@@ -110,6 +116,20 @@ def test_a_sequence_of_a_file_opens_once_and_never_again() -> None:
     assert doors.judge(sent(OTHER)).granted, "the others are not used"
     assert Doors(*stanzas, memory=doors.memory).judge(sent()).reason is Reason.REPLAY, "nor after a restart"
     assert len(doors.opened) == 2
+
+
+@pytest.mark.parametrize("how", ["removed", "rotated"])
+def test_where_the_store_was_lost_every_sequence_of_a_file_counts_as_used(tmp_path: Path, how: str) -> None:
+    path, stanzas = tmp_path / "replay.db", (of(ONE, OTHER, one_time=True),)
+    with contextlib.closing(ReplayStore(path)) as store:
+        assert Doors(*stanzas, memory=store).judge(sent()).granted
+    if how == "removed":
+        path.unlink()
+    else:
+        replay.rotate(path, int(NOW), 120)
+    with contextlib.closing(ReplayStore(path, if_new=int(NOW), if_lost=int(NOW))) as store:
+        for made in (ONE, OTHER):
+            assert Doors(*stanzas, memory=store).judge(sent(made)).reason is Reason.REPLAY
 
 
 class Broken(Memory):

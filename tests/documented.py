@@ -26,6 +26,7 @@ DIFFERS, INERT, REFUSED = "works differently: ", "no effect, warns: ", "refused:
 # Names that fwknop does not have, and names of fwknop 1.9.
 ACCESS_OURS: Final = frozenset(
     {
+        "SEQUENCE", "SEQUENCE_FILE", "SEQUENCE_TIMEOUT", "SEQUENCE_FLAGS", "MAGIC",
         "CLIENT", "PSK_BASE64", "ONE_TIME_CODE", "COMMANDS", "MAX_PREFIX4", "MAX_PREFIX6", "NAME", "NAT_TARGETS",
         "CMD_EXEC_SHELL", "SESSION_MAX", "KEEP_WHILE_USED",
     }
@@ -52,6 +53,7 @@ CLIENT_OURS: Final = frozenset(
         "PREFIX",
         "PSK_BASE64",
         "RESOLVE_DNS",
+        "SEQUENCE",
     }
 )
 CLIENT_OPTIONS_OURS: Final = frozenset(
@@ -66,6 +68,7 @@ CLIENT_OPTIONS_OURS: Final = frozenset(
         "--client-key",
         "--otp",
         "--prefix",
+        "--sequence",
     }
 )
 

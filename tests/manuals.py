@@ -17,7 +17,7 @@ import documented
 from doorward import __version__, console
 from doorward.client import cli
 from doorward.client.options import COMMANDS, KEYS, RC_ROWS
-from doorward.daemon import explain, host_key
+from doorward.daemon import explain, host_key, import_knockd
 from doorward.processes import options
 
 if TYPE_CHECKING:
@@ -298,7 +298,13 @@ def _daemon() -> Iterator[str]:
     yield from literal(
         "doorwardd [options]\n"
         + "\n".join(
-            _usage(parser) for parser in (options.parser(check=True), explain.command_line(), host_key.command_line())
+            _usage(parser)
+            for parser in (
+                options.parser(check=True),
+                explain.command_line(),
+                host_key.command_line(),
+                import_knockd.command_line(),
+            )
         )
     )
     yield ".SH DESCRIPTION"
@@ -307,6 +313,7 @@ def _daemon() -> Iterator[str]:
     yield from prose(options.parser(check=True).description or "")
     yield from _argparse_command(explain.command_line(), "")
     yield from _argparse_command(host_key.command_line(), "")
+    yield from _argparse_command(import_knockd.command_line(), "")
     yield ".SH FILES"
     for file, text in _DAEMON_FILES.items():
         yield from tagged(file, text)

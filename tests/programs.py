@@ -46,6 +46,7 @@ PACKAGES: Final = {
     "iptables": "iptables",
     "iptables-nft": "iptables",
     "iptables-restore": "iptables",
+    "knock": "knockd",
     "lintian": "lintian",
     "ls": "coreutils",
     "man": "man-db",

@@ -46,12 +46,13 @@ def _print_completion(shell: str, commands: Subparsers) -> int:
 
 def _of_the_daemon() -> Offers:
     from doorward.client import usage  # noqa: PLC0415  only for completion
-    from doorward.daemon import explain, host_key  # noqa: PLC0415  only for completion
+    from doorward.daemon import explain, host_key, import_knockd  # noqa: PLC0415  only for completion
     from doorward.processes import options  # noqa: PLC0415  only for completion
 
     return {
-        "": [*usage.offers(options.parser()), *map(usage.Offer.command, ("check", "explain", "keys"))],
+        "": [*usage.offers(options.parser()), *map(usage.Offer.command, ("check", "explain", "keys", "import-knockd"))],
         "check": usage.offers(options.parser(check=True)),
         "explain": usage.offers(explain.command_line()),
         "keys": usage.offers(host_key.command_line()),
+        "import-knockd": usage.offers(import_knockd.command_line()),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from doorward import policy
-from doorward.crypto import curve, openpgp, symmetric
+from doorward.crypto import curve, magic, openpgp, symmetric
 from doorward.crypto.doorward import Directory, Pair, nonce_of
 from doorward.crypto.one_time_code import Codes
 from doorward.crypto.openpgp import Status, Unsealed
@@ -37,6 +37,7 @@ from doorward.errors import AuthenticationError, FirewallError, HelperError, Rep
 from doorward.policy import Facts
 from doorward.values import (
     NO_PERMISSIONS,
+    Completed,
     DigestType,
     Execution,
     Grant,
@@ -46,18 +47,20 @@ from doorward.values import (
     SymmetricKeys,
     address,
 )
+from doorward.values import Protocol as TransportProtocol
 from doorward.wire import doorward, fwknop
+from doorward.wire import magic as wire_magic
 from doorward.wire.fwknop import Message
+from doorward.wire.wish import Kind, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from doorward.config.stanza import Client, OpenPgp, Stanza
+    from doorward.config.stanza import Client, Magic, OpenPgp, Stanza
     from doorward.crypto.doorward import Found
     from doorward.crypto.openpgp import Signature
     from doorward.denials import Denial
     from doorward.values import Datagram, Secret
-    from doorward.wire.wish import Wish
 
 _RANK: Final = {reason: rank for rank, reason in enumerate(Reason)}
 RECENT_MAX: Final = 4096  # payloads, most of 200 bytes, none of more than 1500
@@ -65,6 +68,7 @@ STRANGERS_MAX: Final = 32_768  # digests of OpenPGP messages without HMAC, some 
 _SHORT: Final = 16  # bytes of such a digest
 FUTURE_MAX: Final = 10_000  # a hundredth of the store
 _Who = tuple[int, str | None]  # number and name of a stanza, which outlive its keys in a reload
+_ICMP: Final = frozenset({1, 58})  # and ICMPv6
 _KEPT: Final = 128  # seconds after its own time for which a packet of doorward 1 is remembered; it is accepted for 64
 _FOREVER: Final = 2**62  # Unix seconds: without ageing a packet never becomes too old to be accepted
 
@@ -213,6 +217,9 @@ class Gate:
                 self._directory = Directory((members[key], pair) for key, pair in self.pairs.items())
         self._recent_tagged: dict[bytes, tuple[_Who, bytes]] = {}  # and the first origin
         self._codes = Codes()
+        self._sequences = {sequence.mark: stanza for stanza in stanzas for sequence in stanza.sequences}
+
+        self._magic = tuple((one, one.magic) for one in stanzas if one.magic is not None)
 
     def follow(self, now: float) -> None:
         """Make the tags of the epoch that begins, before the first packet waits for them; `now` in Unix seconds."""
@@ -244,8 +251,12 @@ class Gate:
         error opens nothing and ends nothing: it becomes a verdict of its own.
         """
         try:
+            if isinstance(datagram, Completed):
+                return self._take_sequence(_Packet(datagram, now))
             if self._directory is not None and len(datagram.payload) == doorward.PACKET:
                 return self._take_tagged(self._directory, _Packet(datagram, now))
+            if self._magic and len(datagram.payload) == wire_magic.PACKET:
+                return self._take_magic(_Packet(datagram, now))
             try:
                 fwknop.check(datagram.payload)
             except WireError as error:
@@ -298,6 +309,52 @@ class Gate:
                 continue
             return self._accept_tagged(sender, packet, plaintext)
         return _refused(FORGED, packet, found[0].sender[0].who)
+
+    def _take_sequence(self, packet: _Packet) -> Verdict:
+        """The verdict of a sequence of ports that the kernel saw complete. A reload may have removed its stanza."""
+        mark = packet.datagram.payload
+        stanza = self._sequences.get(mark)
+        if stanza is None or not _concerns(stanza, packet.datagram):
+            return Verdict(NO_STANZA, packet.datagram)
+        who = stanza.number, stanza.name
+        if stanza.expires is not None and packet.now >= stanza.expires:
+            return _refused(EXPIRED, packet, who)
+        if stanza.one_time:
+            try:
+                if not self._memory.use_step(hashlib.sha256(b"sequence " + mark).digest(), 0):
+                    return _refused(REPLAYED, packet, who)
+            except ReplayError as error:
+                return _refused(StoreFailed(str(error)), packet, who)
+        return self._decide(stanza, packet, Wish(Kind.ACCESS, packet.now, None, None), None)
+
+    def _take_magic(self, packet: _Packet) -> Verdict:
+        """The verdict of a packet of the magic packet's length; it is remembered once a password has made it."""
+        datagram, furthest = packet.datagram, Verdict(NO_STANZA, packet.datagram)
+        try:
+            message = wire_magic.parse(datagram.payload)
+        except WireError as error:
+            return Verdict(Malformed(str(error)), datagram)
+        for stanza, wanted in self._magic:
+            who = stanza.number, stanza.name
+            if not _comes_by(wanted, datagram) or not _concerns(stanza, datagram):
+                continue
+            if stanza.expires is not None and packet.now >= stanza.expires:
+                verdict = _refused(EXPIRED, packet, who)
+            elif not magic.is_of(message, wanted.password):
+                verdict = _refused(WRONG_HMAC, packet, who)
+            else:
+                return self._accept_magic(stanza, packet, message.made)
+            furthest = _further(furthest, verdict)
+        return furthest
+
+    def _accept_magic(self, stanza: Stanza, packet: _Packet, made: int) -> Verdict:
+        who = stanza.number, stanza.name
+        try:
+            if not self._is_new(hashlib.sha256(packet.datagram.payload).digest(), packet, made):
+                return _refused(REPLAYED, packet, who)
+        except ReplayError as error:
+            return _refused(StoreFailed(str(error)), packet, who)
+        return self._decide(stanza, packet, Wish(Kind.ACCESS, made, None, None), self._max_age)
 
     def _accept_tagged(self, found: Found[tuple[_Member, ...]], packet: _Packet, plaintext: bytes) -> Verdict:
         """The verdict of a packet that a client made; it is remembered before anything else is asked."""
@@ -434,7 +491,7 @@ class Gate:
             message = fwknop.parse(plaintext)
             if way.strangers and message.time <= self._blind_until:
                 return MaybeReplayed()
-            return message if self._is_new(name, packet, message) else REPLAYED
+            return message if self._is_new(name, packet, message.time) else REPLAYED
         except fwknop.FieldError as error:
             return Undecodable(error.field, str(error))
         except ReplayError as error:
@@ -487,25 +544,25 @@ class Gate:
             del self._recent[next(iter(self._recent))]
         self._recent[packet.datagram.payload] = who
 
-    def _is_new(self, name: bytes, packet: _Packet, message: Message) -> bool:
+    def _is_new(self, name: bytes, packet: _Packet, made: int) -> bool:
         """Remember once a packet, however many stanzas share its keys.
 
         A packet from the future is kept until it is too old, or it could be sent again once its time has come.
         """
         if name not in packet.new:
-            self._bound_the_future(packet.now, message)
-            newest = max(packet.now, float(message.time))
+            self._bound_the_future(packet.now, made)
+            newest = max(packet.now, float(made))
             until = _FOREVER if self._max_age is None else int(newest) + 2 * self._max_age
-            packet.new[name] = self._memory.remember(name, message.time, until)
+            packet.new[name] = self._memory.remember(name, made, until)
         return packet.new[name]
 
-    def _bound_the_future(self, now: float, message: Message) -> None:
+    def _bound_the_future(self, now: float, made: int) -> None:
         """Bound the packets from the future, which the store may not forget early. Such a packet opens nothing.
 
         Raises:
             ReplayError: too many were remembered.
         """
-        if self._max_age is None or message.time - now <= self._max_age:
+        if self._max_age is None or made - now <= self._max_age:
             return
         if self._from_the_future >= FUTURE_MAX:
             msg = f"more than {FUTURE_MAX} packets from the future"
@@ -641,6 +698,13 @@ def _refused_signature(how: OpenPgp, signature: Signature | None) -> Denial | No
     if how.remote_ids and not signature.is_one_of(how.remote_ids):
         return WrongSigner(signature.fingerprint, "GPG_REMOTE_ID")
     return None
+
+
+def _comes_by(wanted: Magic, datagram: Datagram) -> bool:
+    """Whether a packet came where a stanza waits for magic packets."""
+    if wanted.port is None:
+        return datagram.protocol in _ICMP
+    return (datagram.protocol, datagram.destination_port) == (TransportProtocol.UDP, wanted.port)
 
 
 def _concerns(stanza: Stanza, datagram: Datagram) -> bool:

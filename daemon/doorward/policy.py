@@ -108,6 +108,7 @@ def _grant(facts: Facts) -> Grant:
 
 def _execution(facts: Facts) -> Execution:
     stanza, wish = facts.stanza, facts.wish
+    asked = () if wish.command is not None else _asked(facts)
     return Execution(
         stanza=stanza.number,
         source=_source_of(facts),
@@ -115,7 +116,7 @@ def _execution(facts: Facts) -> Execution:
         destination=facts.destination,
         seconds=_cycle_window(facts),
         made=int(wish.made),
-        service=_asked(facts)[0] if wish.command is None else None,
+        service=next(iter(asked), None),
         client_timeout=wish.seconds,
         command=wish.command,
         named=wish.kind is Kind.NAMED_COMMAND,

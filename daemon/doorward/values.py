@@ -200,6 +200,12 @@ class Datagram(NamedTuple):
     forwarded: bytes | None = None
 
 
+class Completed(Datagram):
+    """The last step of a sequence of ports that the kernel saw complete; the payload is the sequence's mark."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Carriers:
     """What passive capture takes for knocks: ports of UDP and TCP, ICMP of both families.
@@ -348,9 +354,10 @@ class Grant:
 class Execution:
     """What doorward-exec is asked to do for one stanza: run its command cycle, or a command.
 
-    `command` None is the cycle; it closes after `seconds`. A command is the client's own text, or with `named` the name
-    of one of the stanza's. `service` is the first one asked for. `made` is the packet's own time in Unix seconds,
-    `client_timeout` the window that it asked for, in seconds.
+    `command` None is the cycle; it closes after `seconds`, and is for no service where a sequence of ports asked. A
+    command is the client's own text, or with `named` the name of one of the stanza's. `service` is the first one
+    asked for. `made` is the packet's own time in Unix seconds, `client_timeout` the window that it asked for, in
+    seconds.
     """
 
     stanza: int
@@ -375,7 +382,7 @@ class Execution:
         if self.made < 0 or not 0 <= self.client_timeout <= GRANT_SECONDS_MAX:
             msg = f"no execution was made at {self.made} for {self.client_timeout} s"
             raise WireError(msg)
-        if (self.service is None) != bool(self.command):
+        if self.command is not None and (self.service is not None or not self.command):
             msg = "an execution is for a service, or has a command"
             raise WireError(msg)
         if self.named and self.command is None:

@@ -17,11 +17,11 @@ from doorward.errors import ConfigError
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 EXAMPLES: Final = {
-    "access.conf": 11,
+    "access.conf": 13,
     "doorwardd.conf": 2,
     "fwknoprc": 1,
 }  # kinds that are parsed here, and how many there are
-OTHERS: Final = {"sh", "console", "text", "ini", "yaml"}  # kinds that are no files of ours
+OTHERS: Final = {"sh", "console", "text", "ini", "yaml", "python"}  # kinds that are no files of ours
 _BLOCK: Final = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _NAMES: Final = {*access.SETTINGS, *settings.SETTINGS, *fwknoprc.SETTINGS}
 HEAD: Final = "SOURCE ANY\nKEY_BASE64 {}\nHMAC_KEY_BASE64 {}\nOPEN_PORTS tcp/22\nREQUIRE_SOURCE_ADDRESS Y\n".format(
@@ -94,7 +94,8 @@ def test_no_example_hides_in_a_block_of_another_kind() -> None:
 
 @pytest.mark.parametrize("block", [one for one in blocks() if one.kind in EXAMPLES], ids=lambda block: block.place)
 def test_an_example_is_taken_as_it_is(block: Block) -> None:
-    assert not [told for told in parsed(block) if "REQUIRE_SOURCE_ADDRESS is not Y" not in told]
+    weak = ("REQUIRE_SOURCE_ADDRESS is not Y", "a sequence can be replayed")
+    assert not [told for told in parsed(block) if not any(words in told for words in weak)]
 
 
 @pytest.mark.parametrize(

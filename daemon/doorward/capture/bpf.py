@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PAYLOAD_MIN: Final = 140  # bytes; fwknop's MIN_SPA_DATA_SIZE (lib/fko_limits.h)
 PAYLOAD_MAX: Final = 1500  # bytes; fwknop's MAX_SPA_PACKET_LEN
 TAGGED: Final = 164  # bytes of every packet of the format doorward 1, and of none of fwknop's
+MAGIC: Final = 106  # bytes of every magic packet, and of no other format's
 INSTRUCTIONS_MAX: Final = 4096  # BPF_MAXINSNS
 VLAN_TAG: Final = 4  # bytes: a tag's control word and the next type (IEEE 802.1Q)
 ACCEPT: Final = 0xFFFF  # bytes of the packet to keep: all of it
@@ -54,10 +55,13 @@ class Formats:
 
     fwknop: bool = True
     doorward: bool = False
+    magic: bool = False  # of them alone: they have a filter of their own
 
     @property
     def payload(self) -> tuple[int, int]:
         """The shortest and the longest payload."""
+        if self.magic:
+            return MAGIC, MAGIC
         return (PAYLOAD_MIN, PAYLOAD_MAX) if self.fwknop or not self.doorward else (TAGGED, TAGGED)
 
 

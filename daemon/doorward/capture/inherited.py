@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.capture.packet import PacketCapture
 from doorward.capture.pcap import FileCapture
+from doorward.capture.sequences import SequenceCapture
 from doorward.capture.tcp import TcpCapture
 from doorward.capture.udp import UdpCapture
 from doorward.errors import CaptureError
@@ -77,4 +78,5 @@ _KINDS: Final = {
     (socket.AF_INET, socket.SOCK_DGRAM): UdpCapture,
     (socket.AF_INET6, socket.SOCK_DGRAM): UdpCapture,
     (socket.AF_UNIX, socket.SOCK_SEQPACKET): TcpCapture,
+    (socket.AF_NETLINK, socket.SOCK_RAW): SequenceCapture,
 }

@@ -201,7 +201,7 @@ def _oddities(path: str, rows: list[str]) -> Iterator[Problem]:
 def _line(path: str, number: int, row: str) -> Line | Problem:
     """Split `NAME value` or `NAME: value`; a value ends at a blank, `;` or `#`, as fwknop's scanf has it.
 
-    A program and a public key, which fwknop knows none of, are all of the line behind their name.
+    A program, a public key and a sequence, which fwknop knows none of, are all of the line behind their name.
     """
     name, *rest = row.split(maxsplit=1)
     if rest and name.rstrip(":") in WHOLE:
@@ -226,7 +226,7 @@ def _warnings(client_file: ClientFile, status: os.stat_result) -> tuple[str, ...
 
 
 _COMMANDS: Final = frozenset({"KEY_COMMAND", "HMAC_KEY_COMMAND"})
-WHOLE: Final = _COMMANDS | {"HOST_KEY"}
+WHOLE: Final = _COMMANDS | {"HOST_KEY", "SEQUENCE"}
 _PROGRAMS: Final = frozenset({"WGET_CMD", "GPG_EXE"}) | _COMMANDS
 _KEY_FIELDS: Final = frozenset({"key", "hmac_key", "gpg_password", "psk"})
 _KEY_SOURCES: Final = _KEY_FIELDS | {"key_command", "hmac_key_command", "host_key"}  # a section has one of a kind

@@ -43,6 +43,12 @@ def knock(
     Raises:
         ClientError: a setting is missing, or no packet could be sent.
     """
+    if profile.sequence is not None:
+        from doorward.client import sequence  # noqa: PLC0415  other knocks are packets
+
+        ready()
+        sequence.knock(profile, outside, arguments)
+        return
     check(profile, test=arguments.test)
     none = profile.command is not None
     wanted = nat.NatRequest(()) if none else nat.request(profile, profile.access or (), outside.random_bytes)

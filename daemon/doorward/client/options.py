@@ -123,6 +123,8 @@ GROUPS: Final = {
         Row("-A --access=SERVICES | --Access", "services to open: tcp/22,udp/53", convert.services, rc="ACCESS"),
         Row("-C --command --server-cmd=COMMAND | --Server-cmd", "a command for the host to run; with HOST_KEY its name",
             profile.command, "command"),
+        Row("--sequence=PORTS", 'no packet, but these ports in their order: "tcp/7000 udp/8000 tcp/9000"',
+            profile.sequence, rc="SEQUENCE"),
         Row("-f --fw-timeout=SECONDS", "seconds to keep them open", profile.window, "timeout", "FW_TIMEOUT"),
         Row("-U --spoof-user=NAME | --Spoof-user", "the user name to send", profile.user, "user", "SPOOF_USER"),
     ),

@@ -126,6 +126,7 @@ class Profile(NamedTuple):
     spoofed: IPAddress | None = None
     access: tuple[Service, ...] | None = None
     command: str | None = None
+    sequence: tuple[Service, ...] | None = None
     source: SourceRule | IPAddress | None = None
     resolve_urls: tuple[str, ...] | None = None
     resolve_http_only: bool | None = None
@@ -185,7 +186,12 @@ class Profile(NamedTuple):
 
     @property
     def can_seal(self) -> bool:
-        """Whether it has a key, a file of keys, a program that prints one, or a recipient, to encrypt with."""
+        """Whether it has a key, a file of keys, a program that prints one, or a recipient, to encrypt with.
+
+        A sequence of ports takes the place of packets.
+        """
+        if self.sequence is not None:
+            return False
         if self.host_key is not None:
             return True
         if self.use_gpg:
@@ -496,6 +502,15 @@ def code_rule(text: str) -> CodeRule:
         return read
     msg = "a code does not stay good in a file: `ask` asks for it at the terminal"
     raise ValueError(msg)
+
+
+def sequence(text: str) -> tuple[Service, ...]:
+    """Read a sequence of ports as access.conf has it; the times of its steps are the host's."""
+    found = tuple(Service.parse(word.partition(":")[0]) for word in text.split())
+    if not found:
+        msg = "no ports"
+        raise ValueError(msg)
+    return found
 
 
 def prefixes(text: str) -> tuple[int, ...]:

@@ -49,6 +49,8 @@ class Saved(NamedTuple):
 
     def lacks(self, kind: KeyKind) -> str:
         """The places that were searched for a key, in words."""
+        if self.profile.sequence is not None:
+            return "SEQUENCE makes no packet, and only `doorward knock` sends it"
         if kind in self.asked:
             return f"{kind.asking} asks for it"
         if self.path is None:

@@ -7,26 +7,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from doorward.config import convert, private_key, reader
+from doorward.config import convert, private_key, reader, sequence
 from doorward.config.files import Disk, Files
 from doorward.config.reader import Line, Setting
 from doorward.config.settings import DaemonSettings
 from doorward.config.stanza import (
+    MAGIC_PASSWORD,
     ORIGIN_WINDOW_DEFAULT,
     Client,
     Commands,
     Cycle,
     Forwarding,
+    Magic,
     NamedCommands,
     OpenPgp,
     Stanza,
     Target,
 )
 from doorward.errors import ConfigError, Problem, WireError
-from doorward.values import PREFIXES, DigestType, EncryptionMode, SymmetricKeys, check_name
+from doorward.values import (
+    PREFIXES,
+    DigestType,
+    EncryptionMode,
+    Protocol,
+    Service,
+    SymmetricKeys,
+    check_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from doorward.config.files import Answers
     from doorward.values import Secret
@@ -83,6 +93,25 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
         "named",
         convert.named_command,
         "`NAME=COMMAND`; clients send the name alone; one line a command, several in a stanza",
+    ),
+    "SEQUENCE": Setting(
+        "sequence",
+        sequence.steps,
+        "`tcp/7000 udp/8000:5 tcp/9000`: ports, each with the seconds it may come after the one before (10)",
+    ),
+    "SEQUENCE_FILE": Setting("sequence_file", convert.path, "sequences that open once, one a line"),
+    "SEQUENCE_TIMEOUT": Setting(
+        "sequence_seconds",
+        convert.number(1, sequence.SECONDS_MAX),
+        "seconds for all of a sequence; default those of its steps",
+    ),
+    "SEQUENCE_FLAGS": Setting(
+        "sequence_flags", sequence.flags, "the flags of a step over TCP; default `!fin,syn,!rst,!ack`"
+    ),
+    "MAGIC": Setting(
+        "magic",
+        convert.magic_carrier,
+        "`udp/PORT` or `icmp`: where magic packets come, whose password is HMAC_KEY (docs/magic-packet.md)",
     ),
     "OPEN_PORTS": Setting("open_ports", _services, _SERVICES),
     "RESTRICT_PORTS": Setting("restrict_ports", _services, _SERVICES),
@@ -158,13 +187,13 @@ REFUSED: Final[dict[str, str]] = {  # names of fwknop 1.9, with their replacemen
     "RESTRICT_INTF": "write DESTINATION",
     "DISABLE_FW_ACCESS": "write CMD_CYCLE_OPEN",
     "ENABLE_OUTPUT_ACCESS": "replies pass by the packet filter's connection tracking",
-    "ENCRYPT_SEQUENCE": "sequences of ports are not served",
-    "SHARED_SEQUENCE": "sequences of ports are not served",
-    "PORT_OFFSET": "sequences of ports are not served",
-    "KNOCK_INTERVAL": "sequences of ports are not served",
-    "KNOCK_LIMIT": "sequences of ports are not served",
-    "MIN_TIME_DIFF": "sequences of ports are not served",
-    "MAX_TIME_DIFF": "sequences of ports are not served",
+    "ENCRYPT_SEQUENCE": "encrypted sequences of ports are not served",
+    "SHARED_SEQUENCE": "write SEQUENCE",
+    "PORT_OFFSET": "write SEQUENCE with the ports themselves",
+    "KNOCK_INTERVAL": "write the seconds behind each port of SEQUENCE",
+    "KNOCK_LIMIT": "write SEQUENCE_FILE: each of its sequences opens once",
+    "MIN_TIME_DIFF": "a step of SEQUENCE may follow at once",
+    "MAX_TIME_DIFF": "write the seconds behind each port of SEQUENCE",
     "GPG_USE_OPTIONS": "gpg works on a copy of the keyring, without gpg.conf",
     "GPG_NO_OPTIONS": "gpg works on a copy of the keyring, without gpg.conf",
     "GPG_NO_REQUIRE_PREFIX": "the prefix is always put back",
@@ -182,6 +211,35 @@ _NOT_BESIDE_CLIENT: Final = {
     "require_username": "packets of this format carry no user name",
     "command": "packets of this format carry names of commands alone (COMMANDS)",
 }
+# What a stanza with SEQUENCE cannot have: a sequence has no keys and says nothing but that it was sent.
+_NOT_BESIDE_SEQUENCE: Final = {
+    **dict.fromkeys(
+        ("key", "hmac_key", "hmac_digest", "mode", "clients"), "a sequence has no keys: give them a stanza of their own"
+    ),
+    "require_username": "a sequence carries no user name",
+    "require_source_address": "a sequence names no address: where it comes from is let in",
+    "command": "a sequence carries no command: write CMD_CYCLE_OPEN",
+    "named": "a sequence names no command: write CMD_CYCLE_OPEN",
+    "any_ports": "a sequence asks for no ports",
+    "everything": "a sequence names no target",
+    "forward_only": "a sequence names no target: write FORCE_NAT",
+    "targets": "a sequence names no target: write FORCE_NAT",
+}
+_NOT_BESIDE_MAGIC: Final = {
+    **dict.fromkeys(
+        ("key", "hmac_digest", "mode", "clients", "sequence", "sequence_file"),
+        "a magic packet has a password alone (HMAC_KEY): give other keys a stanza of their own",
+    ),
+    "require_username": "a magic packet carries no user name",
+    "require_source_address": "a magic packet names no address: where it comes from is let in",
+    "command": "a magic packet carries no command: write CMD_CYCLE_OPEN",
+    "named": "a magic packet names no command: write CMD_CYCLE_OPEN",
+    "any_ports": "a magic packet asks for no ports",
+    "everything": "a magic packet names no target",
+    "forward_only": "a magic packet names no target: write FORCE_NAT",
+    "targets": "a magic packet names no target: write FORCE_NAT",
+}
+_ONLY_BESIDE_SEQUENCE: Final = ("sequence_seconds", "sequence_flags")
 _ONLY_BESIDE_CLIENT: Final = ("psk", "one_time_code", "max_prefix4", "max_prefix6")
 
 
@@ -274,9 +332,10 @@ class _Reading:
             self._problems.append(Problem(str(path), 0, "has no stanza: nobody could get in"))
         homes = {} if self._problems else self._homes([stanza for stanza in stanzas if stanza is not None])
         host_key = self._host_key()
+        made = tuple(stanza for stanza in stanzas if stanza is not None)
+        self._check_sequences(made)
         if self._problems:
             raise reader.failure(self._problems)
-        made = tuple(stanza for stanza in stanzas if stanza is not None)
         about = [warning for one, stanza in zip(judged, made, strict=True) for warning in one.warnings(stanza)]
         return Access(made, (*self._warnings, *about, *_shared_names(made)), homes, host_key)
 
@@ -380,6 +439,23 @@ class _Reading:
             draft.lines[name] = line
             self._warnings.extend(filter(None, [line.remark_on_comment()]))
 
+    def _check_sequences(self, stanzas: tuple[Stanza, ...]) -> None:
+        """Report sequences of which one opens what another one should, too many of them, and ports of our own."""
+        found = [one for stanza in stanzas for one in stanza.sequences]
+        for one, other in sequence.overlaps(found[: sequence.SEQUENCES_MAX]):
+            self._sequence_problem(one, f"one who sends it or the sequence of {other.where} sends the other one too")
+        if len(found) > sequence.SEQUENCES_MAX:
+            self._sequence_problem(found[sequence.SEQUENCES_MAX], f"more than {sequence.SEQUENCES_MAX} sequences")
+        port = None if self._settings is None else self._settings.udp_server
+        own = None if port is None else Service(Protocol.UDP, port)
+        for one in found:
+            if own in one.services:
+                self._sequence_problem(one, f"{own} is the port of our own server (ENABLE_UDP_SERVER)")
+
+    def _sequence_problem(self, one: sequence.Sequence, text: str) -> None:
+        path, _, line = one.where.rpartition(":")
+        self._problems.append(Problem(path, int(line), f"SEQUENCE: {text}"))
+
     def _host_key(self) -> Secret | None:
         """The host's private key, where a stanza has clients and the settings say where it is."""
         clients = [each for draft in self._drafts for each in draft.clients]
@@ -432,16 +508,19 @@ class _Judgement:
         self._groups = {name: self._group(name) for name in ("command_group", "sudo_group") if name in values}
         openpgp = self._openpgp()
         clients = self._clients()
-        keys = self._keys(openpgp)
+        sequences = self._sequences()
+        magic = self._magic()
+        keys = None if magic is not None else self._keys(openpgp)
         made: dict[str, Any] = {
             "commands": self._commands(),
             "named": self._named(),
             "cycle": self._cycle(),
             "forwarding": self._forwarding(),
+            "magic": magic,
         }
         self._check_ports()
         self._check_sessions()
-        lacks_keys = keys is None and openpgp is None and not clients
+        lacks_keys = keys is None and openpgp is None and not clients and not sequences and magic is None
         if len(self._problems) > before or lacks_keys or "source" not in draft.values:
             return None
         same: dict[str, Any] = {name: values[name] for name in PLAIN if name in values}
@@ -452,6 +531,10 @@ class _Judgement:
             same |= {name: values.get(name) for name in _ONLY_BESIDE_CLIENT}
             if draft.commands:
                 same.setdefault("open_ports", frozenset())
+        if sequences:
+            same |= {"sequences": sequences, "one_time": "sequence_file" in values}
+        if sequences or magic is not None:
+            same.setdefault("open_ports", frozenset())  # of a command cycle
         where = draft.start
         return Stanza(number=number, path=where.path, line=where.number, keys=keys, openpgp=openpgp, **made, **same)
 
@@ -492,6 +575,69 @@ class _Judgement:
                 self._problem(name, f"{self._draft.line(name).name} without CLIENT: it goes with public keys")
         return tuple(client for _, client in self._draft.clients)
 
+    def _sequences(self) -> tuple[sequence.Sequence, ...]:
+        """The stanza's sequences of ports: one, or those of a file that open once each."""
+        values, named = self._draft.values, self._draft.named
+        if not named & {"sequence", "sequence_file"}:
+            for name in _ONLY_BESIDE_SEQUENCE:
+                if name in values:
+                    self._problem(name, f"{self._draft.line(name).name} without SEQUENCE")
+            return ()
+        self._check_beside_sequence()
+        flags, within = values.get("sequence_flags", sequence.SYN), values.get("sequence_seconds")
+        if "sequence" in values:
+            steps, line = values["sequence"], self._draft.line("sequence")
+            whole = sequence.whole(steps, within)
+            return (sequence.Sequence(steps, whole, flags, f"{line.path}:{line.number}"),)
+        return self._one_time(values["sequence_file"], within, flags) if "sequence_file" in values else ()
+
+    def _one_time(self, path: Path, within: int | None, flags: sequence.Flags) -> tuple[sequence.Sequence, ...]:
+        try:
+            content = self._files.content(path, secret=True)
+        except ConfigError as error:
+            self._problem("sequence_file", f"SEQUENCE_FILE: {error}")
+            return ()
+        found, problems = sequence.one_time(str(path), content, within, flags)
+        self._problems += problems
+        if not found and not problems:
+            self._problem("sequence_file", f"SEQUENCE_FILE: {path} has no sequence: nobody could get in")
+        return tuple(found)
+
+    def _check_beside_sequence(self) -> None:
+        if {"sequence", "sequence_file"} <= self._draft.named:
+            self._problem("sequence_file", "SEQUENCE_FILE beside SEQUENCE: a stanza has one of them")
+        self._check_beside("SEQUENCE", _NOT_BESIDE_SEQUENCE)
+
+    def _check_beside(self, which: str, refused: Mapping[str, str]) -> None:
+        """Report what cannot stand beside knocks that ask for nothing, and what they would open."""
+        values, named = self._draft.values, self._draft.named
+        given = {**values, **({"named": True} if self._draft.commands else {})}
+        given |= {"clients": True} if self._draft.clients else {}
+        of_gpg = {name: refused["key"] for name in values if name.startswith("gpg_")}
+        for name, why in {**refused, **of_gpg}.items():
+            if given.get(name):
+                self._problem(name, f"{self._draft.line(name).name} beside {which}: {why}")
+        if not named & {"open_ports", "cycle_open"}:
+            self._problem(which.lower(), f"{which} without OPEN_PORTS: what does it open?")
+        elif "open_ports" in values and not values["open_ports"] - values.get("restrict_ports", frozenset()):
+            self._problem("open_ports", f"{which}: RESTRICT_PORTS leaves nothing of OPEN_PORTS to open")
+
+    def _magic(self) -> Magic | None:
+        """Where magic packets come, and their password."""
+        values = self._draft.values
+        if "magic" not in self._draft.named:
+            return None
+        self._check_beside("MAGIC", _NOT_BESIDE_MAGIC)
+        password: Secret | None = values.get("hmac_key")
+        if password is None:
+            if "hmac_key" not in self._draft.named:
+                self._problem("magic", "MAGIC without HMAC_KEY: which password makes the packets?")
+            return None
+        if len(password) not in MAGIC_PASSWORD:
+            most = f"{MAGIC_PASSWORD.start} to {MAGIC_PASSWORD.stop - 1}"
+            self._problem("hmac_key", f"{self._draft.line('hmac_key').name} beside MAGIC: a password has {most} bytes")
+        return Magic(values["magic"], password) if "magic" in values else None
+
     def _keys(self, openpgp: OpenPgp | None) -> SymmetricKeys | None:
         values, draft = self._draft.values, self._draft
         key: Secret | None = values.get("key")
@@ -506,11 +652,12 @@ class _Judgement:
             # a key with a mistake is reported at its own line
             if (
                 openpgp is None
-                and not draft.named & {"key", "clients"}
+                and not draft.named & {"key", "clients", "sequence", "sequence_file", "magic"}
                 and not any(name.startswith("gpg_") for name in draft.named)
             ):
                 self._problem(
-                    "", "the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, and no CLIENT"
+                    "",
+                    "the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, no CLIENT and no SEQUENCE",
                 )
             return None
         mode = values.get("mode", EncryptionMode.CBC)
@@ -701,8 +848,15 @@ def _shared_names(stanzas: tuple[Stanza, ...]) -> Iterator[str]:
             yield f"{stanza.path}:{stanza.line}: NAME {stanza.name} is that of {other.path}:{other.line} too"
 
 
+_SEEN: Final = "a sequence can be replayed by whoever sees it: use a knock"
+_SEEN_ONCE: Final = "a sequence can be sent first by whoever sees its beginning or reads the file: use a knock"
+
+
 def _openness(stanza: Stanza) -> Iterator[tuple[str, str]]:
     """Yield fields with a weakness, and the weakness."""
+    if stanza.sequences:
+        yield "sequence_file" if stanza.one_time else "sequence", _SEEN_ONCE if stanza.one_time else _SEEN
+        return
     if not stanza.has_hmac_key:
         yield "", "no HMAC key: packets are not authenticated before they are decrypted"
     if not stanza.require_source_address:

@@ -88,6 +88,20 @@ window = number(1, GRANT_SECONDS_MAX)
 port = number(1, PORT_MAX)
 
 
+def magic_carrier(value: str) -> int | None:
+    """Read where magic packets come: a UDP port, or None for `icmp`."""
+    if value == "icmp":
+        return None
+    try:
+        found = Service.parse(value)
+    except WireError:
+        found = None
+    if found is None or found.protocol is not Protocol.UDP:
+        msg = f"{value[:40]!r} is neither udp/PORT nor icmp"
+        raise ValueError(msg)
+    return found.port
+
+
 def text(value: str) -> str:
     """Read any text but the placeholder of the templates."""
     if value == CHANGE_ME:

@@ -10,10 +10,12 @@ from doorward.values import ANYWHERE, Networks, Service
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from doorward.config.sequence import Sequence
     from doorward.values import DigestType, IPAddress, PublicKey, Secret, SymmetricKeys
 
 WINDOW_DEFAULT: Final = 30  # seconds, fwknopd's DEF_FW_ACCESS_TIMEOUT
 WINDOW_MAX_DEFAULT: Final = 300  # seconds, fwknopd's DEF_MAX_FW_TIMEOUT
+MAGIC_PASSWORD: Final = range(16, 65)  # bytes: a shorter one can be guessed from one packet, HMAC hashes longer ones
 ORIGIN_WINDOW_DEFAULT: Final = 10  # seconds, for a CLIENT whose packet names no source
 
 
@@ -120,12 +122,21 @@ class Forwarding:
 
 
 @dataclass(frozen=True, slots=True)
+class Magic:
+    """Where magic packets of a stanza come (MAGIC), and the password that makes them. `port` of UDP; None is ICMP."""
+
+    port: int | None
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Stanza:
     """One client's rights: keys, networks, services and windows. Windows in seconds, `expires` in Unix seconds.
 
     `open_ports` None, or `any_ports` beside it, allows every service that `restrict_ports` does not name. `number`
     counts from 1, as in the logs. It has `keys` or `openpgp` or both, or else `clients`, each of which shares `psk`
-    with the host where there is one. `origin_window` bounds the window of packets that name no source, None does not.
+    with the host where there is one; or else `sequences`, which are no packets and have no keys. `origin_window`
+    bounds the window of packets that name no source, None does not.
     """
 
     number: int
@@ -159,6 +170,9 @@ class Stanza:
     session_max: int | None = None  # SESSION_MAX: seconds after which a connection is ended, None never
     keep_while_used: bool = False  # KEEP_WHILE_USED
     one_time_code: Secret | None = None  # ONE_TIME_CODE: what its authenticator app and this host share
+    sequences: tuple[Sequence, ...] = ()  # SEQUENCE, SEQUENCE_FILE
+    one_time: bool = False  # SEQUENCE_FILE: each of them opens once
+    magic: Magic | None = None
 
     @property
     def label(self) -> str:
@@ -169,4 +183,4 @@ class Stanza:
     def has_hmac_key(self) -> bool:
         """Whether packets are authenticated before they are decrypted."""
         keyed = any(made is not None and made.hmac_key is not None for made in (self.keys, self.openpgp))
-        return keyed or bool(self.clients)
+        return keyed or bool(self.clients) or self.magic is not None

@@ -1,4 +1,4 @@
-"""doorwardd's command line: fwknopd's options, and the commands check, explain and keys."""
+"""doorwardd's command line: fwknopd's options, and the commands check, explain, keys and import-knockd."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ def _main(argv: Sequence[str] | None) -> int:
         from doorward.daemon import host_key  # noqa: PLC0415  the daemon does not need its imports
 
         return host_key.main(arguments[1:])
+    if arguments[:1] == ["import-knockd"]:
+        from doorward.daemon import import_knockd  # noqa: PLC0415  the daemon does not need its imports
+
+        return import_knockd.main(arguments[1:])
     if arguments[:1] == ["check"]:
         options, checks = parser(check=True).parse_args(arguments[1:]), True
     else:
@@ -182,7 +186,7 @@ def _about_hearing(found: Configuration) -> str:
     if settings.automatic and os.geteuid() != 0 and hearing.beforehand(found) is None:
         return ""
     way = hearing.way(found)
-    return f"Knocks are heard on {described(found.heard(server=way.server).settings)}: {way.why}."
+    return f"Knocks are heard on {described(found.heard(server=way.server))}: {way.why}."
 
 
 def _about_firewall(found: Configuration) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from doorward.config.settings import Alerts, DaemonSettings
-    from doorward.config.stanza import Commands, Cycle, Forwarding, OpenPgp, Stanza
+    from doorward.config.stanza import Commands, Cycle, Forwarding, Magic, OpenPgp, Stanza
     from doorward.processes.configuration import Configuration
     from doorward.values import Permissions, SymmetricKeys
 
@@ -103,9 +103,11 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
         "clients": tuple(f"{one.key} {one.name or ''}".rstrip() for one in stanza.clients),
         "psk": stanza.psk,
         "one_time_code": stanza.one_time_code,
+        **_shown_sequences(stanza),
+        **_shown_magic(stanza),
         "max_prefix4": stanza.max_prefix4,
         "max_prefix6": stanza.max_prefix6,
-        **_shown_keys(stanza.keys, stanza.openpgp),
+        **({} if stanza.magic is not None else _shown_keys(stanza.keys, stanza.openpgp)),
         **_shown_commands(stanza.commands, stanza.cycle),
         **_shown_forwarding(stanza.forwarding),
     }
@@ -114,6 +116,26 @@ def _variables(stanza: Stanza) -> Iterator[tuple[str, str]]:
         if setting.field in shown and setting.field not in named:  # of several names for the same the first
             named.add(setting.field)
             yield name, _text(shown[setting.field])
+
+
+def _shown_sequences(stanza: Stanza) -> dict[str, object]:
+    """A stanza's sequence; those of a file are secrets that open once."""
+    if not stanza.sequences:
+        return {"sequence": None, "sequence_file": None}
+    first = stanza.sequences[0]
+    if stanza.one_time:
+        return {"sequence_file": first.where.rpartition(":")[0], "sequence_flags": first.flags}
+    return {"sequence": first, "sequence_seconds": first.seconds, "sequence_flags": first.flags}
+
+
+def _shown_magic(stanza: Stanza) -> dict[str, object]:
+    if stanza.magic is None:
+        return {"magic": None}
+    return {"magic": _carrier(stanza.magic), "hmac_key": stanza.magic.password}
+
+
+def _carrier(magic: Magic) -> str:
+    return "icmp" if magic.port is None else f"udp/{magic.port}"
 
 
 def _shown_keys(keys: SymmetricKeys | None, openpgp: OpenPgp | None) -> dict[str, object]:
@@ -196,6 +218,10 @@ def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, 
     yield "from", f"{'anywhere' if stanza.source.everywhere else stanza.source}, to {to}"
     if stanza.clients:
         yield from _about_clients(stanza)
+    elif stanza.magic is not None:
+        yield "magic", f"packets over {_carrier(stanza.magic)}, made by a password"
+    elif stanza.sequences:
+        yield "sequence", _about_sequences(stanza)
     else:
         yield from _about_keys(stanza.keys, stanza.openpgp)
     yield "user", f"only {stanza.require_username!r}" if stanza.require_username is not None else "any name (default)"
@@ -216,6 +242,13 @@ def _sentences(stanza: Stanza, permissions: Permissions) -> Iterator[tuple[str, 
     who = stanza.named.user or "the least privileged account"
     for name, text in stanza.named.texts:
         yield "command", f"{name} runs as {who}: {text}"
+
+
+def _about_sequences(stanza: Stanza) -> str:
+    first = stanza.sequences[0]
+    if stanza.one_time:
+        return f"each of {len(stanza.sequences)} in {first.where.rpartition(':')[0]} opens once"
+    return f"{first} within {first.seconds} s; whoever sees it can send it again"
 
 
 def _about_clients(stanza: Stanza) -> Iterator[tuple[str, str]]:

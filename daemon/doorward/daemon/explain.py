@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from doorward.config import access, private_key, reader
 from doorward.config.settings import CONFIG_FOLDER, KNOCK_PORT, STATE_FOLDER, DaemonSettings
-from doorward.crypto import openpgp
-from doorward.errors import ConfigError, DoorwardError
+from doorward.crypto import magic, openpgp
+from doorward.errors import ConfigError, DoorwardError, WireError
 from doorward.gate import Gate
 from doorward.gnupg import messages
 from doorward.gnupg.worker import LocalUnsealer, workspace
@@ -25,7 +25,8 @@ from doorward.processes import configuration
 from doorward.processes.options import parser
 from doorward.record import line as record_line
 from doorward.replay import ReplayView
-from doorward.values import Datagram, Permissions, unmap
+from doorward.values import Datagram, Permissions, Protocol, unmap
+from doorward.wire import magic as wire_magic
 from doorward.wire.doorward import PACKET
 from doorward.wire.fwknop import PAYLOAD_MAX
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from doorward.config.access import Access
     from doorward.gate import Memory, Verdict
 
+_ICMP, _ECHO_REQUEST = 1, 0x0800
 _PACKET_TEXT = 220  # characters of base64
 _DecidedBy = tuple["Access", Permissions, "int | None"]
 
@@ -110,7 +112,7 @@ def _explain(
     if user is not None:
         privileges.become(user)
     access_file, permissions, max_age = decided_by
-    datagram = Datagram(payload, options.origin, options.destination, 0, KNOCK_PORT)
+    datagram = Datagram(payload, options.origin, options.destination, 0, *_place(access_file, payload))
     now = time.time() if options.time is None else options.time
     age = None if options.any_age else max_age if options.max_age is None else options.max_age
     unsealer = LocalUnsealer(access_file.homes, folder)
@@ -119,6 +121,16 @@ def _explain(
     verdict = _verdict(gate, unsealer, datagram, now)
     print(record_line.line(verdict))  # noqa: T201  the command's output
     return 0 if verdict.granted else 1
+
+
+def _place(access_file: Access, payload: bytes) -> tuple[int, int]:
+    """The port, or type and code, to which a packet comes, and the protocol: where its stanza waits for it."""
+    waiting = [one.magic for one in access_file.stanzas if one.magic is not None]
+    with contextlib.suppress(WireError):
+        message = wire_magic.parse(payload)
+        for one in sorted(waiting, key=lambda each: not magic.is_of(message, each.password)):
+            return (_ECHO_REQUEST, _ICMP) if one.port is None else (one.port, Protocol.UDP)
+    return KNOCK_PORT, Protocol.UDP
 
 
 def _verdict(gate: Gate, unsealer: LocalUnsealer, datagram: Datagram, now: float) -> Verdict:

@@ -143,6 +143,11 @@ def _keys(stanza: Stanza) -> Iterator[Finding]:
         told = fingerprint.words(keys.key, keys.hmac_key)
         lacks = "" if keys.hmac_key else ", and no HMAC key: anybody's packet is decrypted"
         yield Finding(UNKNOWN if lacks else OK, "key", f"{stanza.label}: {told}{lacks}", _SAME)
+    if stanza.magic is not None:
+        yield Finding(OK, "key", f"{stanza.label}: a password of {len(stanza.magic.password)} bytes, for magic packets")
+    if stanza.sequences:
+        text = "a sequence of ports, which whoever sees it can send"
+        yield Finding(UNKNOWN, "key", f"{stanza.label}: {text}")
     if openpgp is not None:
         told = f"GnuPG's {openpgp.decrypt_id}, which gpg opens"
         if openpgp.hmac_key is not None:

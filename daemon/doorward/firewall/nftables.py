@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import batch, elements, forwards, kernel, kernel_gate, layout, legacy, ruleset, wide
+from doorward.firewall import batch, elements, forwards, kernel, kernel_gate, layout, legacy, ruleset, sequences, wide
 from doorward.firewall.elements import Element, Listing
 from doorward.firewall.foreign import Foreign
 from doorward.firewall.kernel import TRIES, Table, read_table
@@ -578,16 +578,17 @@ class Nftables:
 class Changes(Watch):
     """Every change of nftables, sorted by table before anything is listed."""
 
-    def touched(self, timed: Collection[str] = ()) -> tuple[bool, bool, bool]:
-        """Whether our table changed but for elements of `timed` sets, chains or rules of another table, and our gate.
+    def touched(self, timed: Collection[str] = ()) -> tuple[bool, bool, bool, bool]:
+        """Whether our table, chains or rules of another one, our gate, and our table of sequences changed.
 
+        Elements of `timed` sets of our table do not count.
         Every renewed grant changes elements of those sets, every epoch adds tags to the gate. Missed changes count as
         all of these.
         """
         heard = self.heard()
         if heard is None:
-            return True, True, True
-        ours = others = gate = False
+            return True, True, True, True
+        ours = others = gate = steps = False
         for kind, family, found in heard:
             table = kernel.words(found.get(kernel.TABLE, b"")) if family == kernel.INET else ""
             if table == kernel.NAME:
@@ -595,9 +596,11 @@ class Changes(Watch):
                 ours |= kind in _PARTS or (kind in _ELEMENTS and fixed)
             elif table == kernel_gate.NAME:
                 gate |= kind in _PARTS or kind == netlink.DELETE_ELEMENT
+            elif table == sequences.NAME:
+                steps |= kind in _PARTS
             else:
                 others |= kind in _CHANGED
-        return ours, others, gate
+        return ours, others, gate, steps
 
 
 def _of_text(table: Table, text: Text | None, differences: tuple[str, ...]) -> Standing:

@@ -20,6 +20,7 @@ from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.helper.messages import Way
+from doorward.values import Carriers
 
 if TYPE_CHECKING:
     from doorward.processes.configuration import Configuration
@@ -44,6 +45,8 @@ def beforehand(found: Configuration) -> str | None:
     """Why the files alone do without a UDP server, or None where it depends on the host."""
     if found.formats.fwknop or not found.clients:
         return "not every stanza names clients by public keys"
+    if found.magic != Carriers():
+        return "magic packets are heard passively"
     if Needs.of(found.access.stanzas, found.settings.permissions).forwarding:
         return "connections are forwarded, and knocks may be addressed to other hosts"
     return None

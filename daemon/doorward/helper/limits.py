@@ -134,7 +134,9 @@ def _refused_cycle(stanza: Stanza, execution: Execution) -> str | None:
     longest = max(stanza.max_fw_timeout, stanza.fw_access_timeout, stanza.cycle.seconds or 0)
     if execution.seconds > longest:
         return f"window {execution.seconds}"
-    return None if execution.service is None else _words(policy.refused_service(stanza, [execution.service]))
+    if execution.service is None:
+        return None if stanza.sequences and not stanza.open_ports else "no service"
+    return _words(policy.refused_service(stanza, [execution.service]))
 
 
 def _refused_nat(stanza: Stanza, permissions: Permissions, grant: Grant) -> str | None:  # noqa: PLR0911  one a kind

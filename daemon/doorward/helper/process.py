@@ -18,7 +18,7 @@ from doorward.firewall.standing import Word, doubtful
 from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.helper import hearing
 from doorward.helper.admission import Admission
-from doorward.helper.gatekeeper import Gatekeeper
+from doorward.helper.gatekeeper import Gatekeeper, SequenceKeeper
 from doorward.helper.keeper import Keeper
 from doorward.helper.limits import Ledger, Limits
 from doorward.helper.messages import RefusedPackets, Way
@@ -79,6 +79,7 @@ class HelperProcess:
         self._unwritten: list[tuple[Grant, float]] = []  # with the Unix time at which they were opened
         self._unrecorded = ""  # the logged reason why grants are not on record
         self._withdrawn: tuple[tuple[float, IPAddress | None], ...] = ()  # what root closed, as the ledger knows it
+        self._sequences: SequenceKeeper | None = None
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
@@ -107,8 +108,8 @@ class HelperProcess:
             now = time.monotonic()
             if self._in_doubt and now >= self._rest:
                 self._restore()
-            if self._gate is not None:
-                self._gate.look(now)
+            for table in self._tables:
+                table.look(now)
             if self._keeper is not None:
                 self._keeper.look(now)
             if self._firewall is not None:
@@ -124,8 +125,13 @@ class HelperProcess:
     def _patience(self) -> float:
         """Seconds after which something is to be done, whatever arrives."""
         patience = _TICK if self._keeper is None else self._keeper.patience
-        patience = patience if self._gate is None else min(patience, self._gate.patience)
+        patience = min([patience, *(table.patience for table in self._tables)])
         return min(patience, max(0, self._rest - time.monotonic())) if self._in_doubt else patience
+
+    @property
+    def _tables(self) -> tuple[Gatekeeper | SequenceKeeper, ...]:
+        """The keepers of our other tables."""
+        return tuple(one for one in (self._gate, self._sequences) if one is not None)
 
     def configure(self) -> Files:
         """Read and return the files; the old configuration stays in force. Raises DoorwardError."""
@@ -250,7 +256,9 @@ class HelperProcess:
 
     def _adopt(self, new: Configuration, unserved: frozenset[Service]) -> None:
         """Apply a configuration to firewall and sources; `unserved` are ports that lose their server."""
-        with self._sources.adopting(new.settings, new.formats):  # first: where a port is taken, nothing else changes
+        with self._sources.adopting(  # first: where a port is taken, nothing else changes
+            new.settings, new.formats, sequences=bool(new.sequences), magic=new.magic
+        ):
             if not self._options.test:
                 self._adopt_firewall(new)
             # Before the gate goes, and before the sockets close: a closed port behind an open firewall would answer.
@@ -258,6 +266,8 @@ class HelperProcess:
             if not self._options.test:
                 self._gate = self._gate or Gatekeeper(self._log)
                 self._gate.follow(hearing.gate_of(new))
+                self._sequences = self._sequences or SequenceKeeper(self._log)
+                self._sequences.follow(new.sequences)
 
     def _adopt_firewall(self, new: Configuration) -> None:
         old, settings = self._firewall, new.settings
@@ -340,6 +350,8 @@ class HelperProcess:
             self._log.error("firewall: the old configuration could not be restored: %s", error)
         if self._gate is not None and self._current is not None:
             self._gate.follow(hearing.gate_of(self._current))
+        if self._sequences is not None and self._current is not None:
+            self._sequences.follow(self._current.sequences)
         self._let_knocks_in()
 
     @property
@@ -397,10 +409,12 @@ class HelperProcess:
     def _notice(self, watch: Changes) -> None:
         """Have our table compared where it was changed, and other firewalls checked."""
         intact = None if self._firewall is None else self._firewall.intact
-        ours, others, gate = watch.touched(() if intact is None else intact.timed_sets)
+        ours, others, gate, sequences = watch.touched(() if intact is None else intact.timed_sets)
         self._in_doubt |= ours
         if gate and self._gate is not None:
             self._gate.doubt()
+        if sequences and self._sequences is not None:
+            self._sequences.doubt()
         if others and self._keeper is not None:
             self._keeper.expect()
         if (others or ours) and self._watcher is not None:
@@ -485,6 +499,8 @@ class HelperProcess:
             self._firewall.close()
         if self._gate is not None:
             self._gate.close()
+        if self._sequences is not None:
+            self._sequences.end()
         self._metrics.close()
 
 

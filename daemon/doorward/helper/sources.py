@@ -8,19 +8,24 @@ import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from doorward.capture import tcp, tcp_process, udp
+from doorward.capture.bpf import Formats
 from doorward.capture.packet import FWKNOP, Taps
 from doorward.errors import CaptureError
+from doorward.linux import netfilter_log
 from doorward.values import Carriers
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterable, Iterator
 
-    from doorward.capture.bpf import Formats
     from doorward.config.settings import DaemonSettings
+
+
+NOTHING: Final = Carriers()
+_MAGIC: Final = Formats(fwknop=False, magic=True)
 
 
 class Sources:
@@ -32,10 +37,21 @@ class Sources:
         self._udp: _UdpServer | None = None
         self._tcp: _TcpServer | None = None
         self._file: _File | None = None
+        self._sequences: _Sequences | None = None
+        self._magic: Taps | None = None
 
     @contextlib.contextmanager
-    def adopting(self, settings: DaemonSettings, formats: Formats = FWKNOP) -> Iterator[None]:
+    def adopting(
+        self,
+        settings: DaemonSettings,
+        formats: Formats = FWKNOP,
+        *,
+        sequences: bool = False,
+        magic: Carriers = NOTHING,
+    ) -> Iterator[None]:
         """Open the sources of these settings for packets of these formats, and after the block close all others.
+
+        With `sequences` also the one that hears of sequences of ports; magic packets come by the carriers `magic`.
 
         Where the block fails nothing changes: no source of the listener has been closed.
 
@@ -46,21 +62,27 @@ class Sources:
             file = _next(_File, self._file, settings.pcap_file, stack)
             udp_server = _next(_UdpServer, self._udp, settings.udp_server, stack)
             tcp_server = _next(_TcpServer, self._tcp, settings.tcp_server, stack)
-            taps = self._next_taps(settings, formats, stack)
+            wish = netfilter_log.GROUP if sequences else None
+            of_sequences = _next(_Sequences, self._sequences, wish, stack)
+            wanted = settings.capture and (formats.fwknop or formats.doorward)
+            taps = _next_taps(self._taps, tapped(settings) if wanted else NOTHING, settings, formats, stack)
+            of_magic = _next_taps(self._magic, magic, settings, _MAGIC, stack)
             yield
             stack.pop_all()
-        before = (self._file, self._udp, self._tcp, self._taps)
-        self._file, self._udp, self._tcp, self._taps = after = (file, udp_server, tcp_server, taps)
+        before = (self._file, self._udp, self._tcp, self._sequences, self._taps, self._magic)
+        after = (file, udp_server, tcp_server, of_sequences, taps, of_magic)
+        self._file, self._udp, self._tcp, self._sequences, self._taps, self._magic = after
         for old in before:
             if old is not None and not any(old is new for new in after):
                 old.close()
 
     def descriptors(self) -> list[int]:
         """All descriptors that the listener reads from now on."""
-        taps = [] if self._taps is None else [tap.fileno() for tap in self._taps.sockets]
+        taps = [tap.fileno() for each in (self._taps, self._magic) if each is not None for tap in each.sockets]
         servers = [] if self._udp is None else [one.fileno() for one in self._udp.sockets]
         channel = [] if self._tcp is None else [self._tcp.listeners_end.fileno()]
-        return [*taps, *servers, *channel, *([] if self._file is None else [self._file.descriptor])]
+        sequences = [] if self._sequences is None else [self._sequences.opened.fileno()]
+        return [*taps, *servers, *channel, *sequences, *([] if self._file is None else [self._file.descriptor])]
 
     def let_pass(self, tags: Iterable[bytes]) -> str | None:
         """See Taps.let_pass(); servers are behind the kernel gate."""
@@ -68,28 +90,16 @@ class Sources:
 
     def refresh(self) -> Iterator[str]:
         """Maintain all sources; yield one line on each change."""
-        change = None if self._taps is None else self._taps.refresh()
-        if change:
-            yield change
+        changes = [each.refresh() for each in (self._taps, self._magic) if each is not None]
+        yield from dict.fromkeys(change for change in changes if change)
         if self._tcp is not None and self._tcp.revive():
             yield "capture: the reader of TCP connections has ended and was started again"
 
     def close(self) -> None:
         """Close all sources."""
-        for one in (self._taps, self._udp, self._tcp, self._file):
+        for one in (self._taps, self._magic, self._udp, self._tcp, self._sequences, self._file):
             if one is not None:
                 one.close()
-
-    def _next_taps(self, settings: DaemonSettings, formats: Formats, stack: contextlib.ExitStack) -> Taps | None:
-        carriers = tapped(settings)
-        if not settings.capture or settings.pcap_file is not None or carriers == Carriers():
-            return None
-        if self._taps is None:
-            taps = Taps(carriers, settings.interfaces, promiscuous=settings.promiscuous, formats=formats)
-            return stack.enter_context(contextlib.closing(taps))
-        stack.callback(self._taps.listening())
-        self._taps.listen(carriers, settings.interfaces, promiscuous=settings.promiscuous, formats=formats)
-        return self._taps
 
 
 class _UdpServer:
@@ -135,6 +145,17 @@ class _TcpServer:
             one.close()
 
 
+class _Sequences:
+    """The netfilter group that hears of sequences of ports."""
+
+    def __init__(self, group: int) -> None:
+        self.asked_for = group
+        self.opened = netfilter_log.bound(group)
+
+    def close(self) -> None:
+        self.opened.close()
+
+
 class _File:
     """An open capture file."""
 
@@ -154,7 +175,7 @@ class _File:
         os.close(self.descriptor)
 
 
-_Source = TypeVar("_Source", _UdpServer, _TcpServer, _File)
+_Source = TypeVar("_Source", _UdpServer, _TcpServer, _Sequences, _File)
 _Wish = TypeVar("_Wish", int, Path)
 
 
@@ -167,6 +188,20 @@ def _next(
     if current is not None and current.asked_for == wish:
         return current
     return stack.enter_context(contextlib.closing(kind(wish)))
+
+
+def _next_taps(
+    current: Taps | None, carriers: Carriers, settings: DaemonSettings, formats: Formats, stack: contextlib.ExitStack
+) -> Taps | None:
+    """The capture of these carriers, the current one where there is one."""
+    if settings.pcap_file is not None or carriers == NOTHING:
+        return None
+    if current is None:
+        taps = Taps(carriers, settings.interfaces, promiscuous=settings.promiscuous, formats=formats)
+        return stack.enter_context(contextlib.closing(taps))
+    stack.callback(current.listening())
+    current.listen(carriers, settings.interfaces, promiscuous=settings.promiscuous, formats=formats)
+    return current
 
 
 def tapped(settings: DaemonSettings) -> Carriers:

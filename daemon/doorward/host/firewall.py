@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.errors import FirewallError
-from doorward.firewall import deadman, kernel_gate, ruleset
+from doorward.firewall import deadman, kernel_gate, ruleset, sequences
 from doorward.firewall.kernel import is_there
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.host.here import Host, add_json, deadline, packet_filter, runs
@@ -110,7 +110,7 @@ def _stop(host: Host, arguments: argparse.Namespace) -> str:
             nft.run(ruleset.swap(ruleset.stopped(settings.mark)))
             opened = "THE HOST IS OPEN until the next boot: doorwardd runs on, and only records grants"
             return f"{opened}{_KEEPS_RULE if settings.foreign_firewall is ForeignFirewall.ADMIT else ''}"
-        nft.run(kernel_gate.REMOVE)
+        nft.run(kernel_gate.REMOVE + sequences.REMOVE)
         count = firewall.foreign().remove()
         taken = f", and {count} rules of ours are taken out of other firewalls" if count else ""
         if firewall.table() is None:

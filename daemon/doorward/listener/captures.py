@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final
 from doorward.capture import http, inherited
 from doorward.errors import CaptureError
 from doorward.helper.sources import tapped
+from doorward.values import Carriers, Completed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from doorward.capture import Capture
     from doorward.config.settings import DaemonSettings
+    from doorward.processes.configuration import Configuration
     from doorward.values import Datagram
 
 _TCP: Final = 6
@@ -70,7 +72,7 @@ class Captures:
     def receive(self, capture: Capture) -> Datagram | None:
         """The next datagram of a capture, unwrapped from its HTTP request where there is one."""
         datagram = capture.receive()
-        if datagram is None or self._rules is None or datagram.protocol != _TCP:
+        if datagram is None or self._rules is None or datagram.protocol != _TCP or isinstance(datagram, Completed):
             return datagram
         return http.read(datagram, self._rules)
 
@@ -84,15 +86,20 @@ class Captures:
             capture.close()
 
 
-def described(settings: DaemonSettings) -> str:
+def described(chosen: Configuration) -> str:
     """The carriers and ports of knocks, for the log."""
+    settings = chosen.settings
     if settings.pcap_file is not None:
         return f"{settings.carriers} in {settings.pcap_file}"
     servers = [
         f"{name} {port} (server)" for name, port in (("udp", settings.udp_server), ("tcp", settings.tcp_server)) if port
     ]
-    passive = str(tapped(settings)) if settings.capture else "nothing"
-    return ", ".join(filter(None, (f"{passive} (passive)" if passive != "nothing" or not servers else "", *servers)))
+    packets = chosen.formats.fwknop or chosen.formats.doorward
+    passive = str(tapped(settings)) if settings.capture and packets else ""
+    others = [f"{carriers} (magic packets)" for carriers in (chosen.magic,) if carriers != Carriers()]
+    others += ["sequences of ports"] if chosen.sequences else []
+    heard = f"{passive} (passive)" if passive not in {"", "nothing"} else ""
+    return ", ".join(filter(None, (heard, *servers, *others))) or "nothing"
 
 
 def _rules(settings: DaemonSettings) -> http.Rules | None:

@@ -385,7 +385,7 @@ class Listener:
     @property
     def _heard(self) -> str:
         """How knocks are heard, and why, for the log and `doorward status`."""
-        return f"{described(self._configuration.settings)}: {self._way.why}"
+        return f"{described(self._configuration)}: {self._way.why}"
 
     def _report_way(self) -> None:
         self._log.info("listening for knocks on %s", self._heard)

@@ -11,7 +11,7 @@ from doorward.config import settings as daemon_config
 from doorward.config.files import Recorder
 from doorward.errors import ConfigError, DoorwardError, Problem
 from doorward.processes.options import DEFAULT, INERT, REFUSED
-from doorward.values import Protocol, Service
+from doorward.values import Carriers, Protocol, Service
 
 if TYPE_CHECKING:
     import argparse
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from doorward.config.access import Access
     from doorward.config.files import Answers, Files
     from doorward.config.reader import Line
+    from doorward.config.sequence import Sequence
     from doorward.config.settings import DaemonSettings
     from doorward.config.stanza import Stanza
 
@@ -43,7 +44,8 @@ class Configuration:
         TCP ports, on which another program accepts.
         """
         named = map(_closed, self.access.stanzas)
-        silent = {Service(Protocol.UDP, ports.start) for ports in self.settings.carriers.udp if len(ports) == 1}
+        magic = {Service(Protocol.UDP, ports.start) for ports in self.magic.udp}
+        silent = magic | {Service(Protocol.UDP, ports.start) for ports in self.settings.carriers.udp if len(ports) == 1}
         return frozenset().union(*named, silent, self.served)
 
     @property
@@ -67,8 +69,21 @@ class Configuration:
     @property
     def formats(self) -> Formats:
         """The formats of the packets that stanzas have keys for."""
-        kinds = {bool(stanza.clients) for stanza in self.access.stanzas}
-        return Formats(fwknop=False in kinds, doorward=True in kinds)
+        stanzas = self.access.stanzas
+        keyed = any(stanza.keys is not None or stanza.openpgp is not None for stanza in stanzas)
+        return Formats(fwknop=keyed, doorward=any(stanza.clients for stanza in stanzas))
+
+    @property
+    def magic(self) -> Carriers:
+        """The carriers of magic packets: UDP ports, and echo requests and replies."""
+        wanted = {stanza.magic.port for stanza in self.access.stanzas if stanza.magic is not None}
+        ports = sorted(port for port in wanted if port is not None)
+        return Carriers(udp=tuple(range(port, port + 1) for port in ports), echo=None in wanted)
+
+    @property
+    def sequences(self) -> tuple[Sequence, ...]:
+        """The sequences of ports of all stanzas."""
+        return tuple(sequence for stanza in self.access.stanzas for sequence in stanza.sequences)
 
     @property
     def clients(self) -> int:

@@ -36,6 +36,7 @@ commands:
   doorwardd check --explain-config      and print every stanza in words, keys masked
   doorwardd check --report              and what knocks need of this host, with fingerprints of the keys
   doorwardd explain --origin ADDRESS    print the verdict on the packet on standard input, without effect
+  doorwardd import-knockd [FILE]        print stanzas that do what a knockd.conf says
 
 Without -f the daemon goes to the background and logs to syslog. Signals: HUP reads the files again and keeps
 live grants; TERM and INT end it. Grants end by themselves, also when the daemon is gone.

@@ -134,7 +134,7 @@ def test_every_name_that_fwknop_knows_is_known() -> None:
     assert len(names) == 44
     assert set(names) <= set(fwknoprc.SETTINGS)
     ours = {"HMAC_KEY_COMMAND", "HTTP_PROXY", "ICMP_CODE", "ICMP_TYPE", "KEY_COMMAND", "RESOLVE_DNS"}
-    ours |= {"CLIENT_KEY_FILE", "HOST_KEY", "ONE_TIME_CODE", "PREFIX", "PSK_BASE64"}
+    ours |= {"CLIENT_KEY_FILE", "HOST_KEY", "ONE_TIME_CODE", "PREFIX", "PSK_BASE64", "SEQUENCE"}
     assert set(fwknoprc.SETTINGS) - set(names) == ours
 
 
@@ -399,3 +399,12 @@ def test_a_file_that_others_can_write_names_no_program(tmp_path: Path, mode: int
         fwknoprc.load(path)
     path.chmod(0o644)
     assert fwknoprc.load(path).profile() != Profile()
+
+
+def test_a_sequence_is_all_of_its_line() -> None:
+    text = b"[web]\nSPA_SERVER web\nSEQUENCE tcp/7000 udp/8000:5 tcp/9000\n"
+    found = fwknoprc.parse(text, "rc").profile("web").sequence
+    assert found == tuple(map(Service.parse, ("tcp/7000", "udp/8000", "tcp/9000")))
+    for wrong in (b"tcp/7000,udp/8000", b"tcp/7000 # udp/8000", b"tcp/7000 udp/70000"):
+        with pytest.raises(ConfigError, match="rc:2: SEQUENCE: "):
+            fwknoprc.parse(b"[web]\nSEQUENCE " + wrong, "rc").profile("web")

@@ -201,7 +201,7 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
     "an empty file": ("", [": has no stanza: nobody could get in"]),
     "a stanza without a key": (
         "SOURCE ANY\n",
-        [":1: the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, and no CLIENT"],
+        [":1: the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, no CLIENT and no SEQUENCE"],
     ),
     "the placeholder": (GOOD.replace(KEY, "__CHANGEME__"), [":2: KEY_BASE64: still has the placeholder __CHANGEME__"]),
     "a name without a value": (GOOD + "OPEN_PORTS\n", [":4: 'OPEN_PORTS' has no value"]),
@@ -210,7 +210,7 @@ MISTAKES: dict[str, tuple[str | bytes, list[str]]] = {
         "SOURCE ANY\nKEY abc;def\n",
         [
             ":2: KEY: text after ';', where a value ends",
-            ":1: the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, and no CLIENT",
+            ":1: the stanza has no KEY or KEY_BASE64, no GPG_DECRYPT_ID with a password, no CLIENT and no SEQUENCE",
         ],
     ),
     "true for Y": (

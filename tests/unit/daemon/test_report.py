@@ -59,6 +59,16 @@ def test_a_stanza_without_an_hmac_key_is_told(tmp_path: Path, capsys: pytest.Cap
     assert "no HMAC key" in line
 
 
+def test_knocks_without_keys_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    access = (
+        "SOURCE ANY\nSEQUENCE tcp/7000 udp/8000 tcp/9000\nOPEN_PORTS tcp/22\n"
+        "SOURCE ANY\nNAME camera\nMAGIC icmp\nHMAC_KEY correct-horse-battery\nOPEN_PORTS tcp/22\n"
+    )
+    sequence, magic = lines(tmp_path, capsys, access, "--report")["key"]
+    assert sequence.startswith("?   key     stanza 1: a sequence of ports, which whoever sees it can send")
+    assert magic.startswith("ok  key     stanza 2 (camera): a password of 21 bytes, for magic packets")
+
+
 @pytest.mark.parametrize(
     ("rules", "told"),
     [

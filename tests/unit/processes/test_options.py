@@ -219,3 +219,22 @@ def test_a_reader_that_has_had_enough_is_no_reason_for_a_traceback(folder: Path,
         assert ended.returncode == (0 if reader_is_there else 1)
         told.append(ended.stderr)
     assert told[0] == told[1]
+
+
+def test_sequences_and_magic_packets_are_shown_without_what_is_secret(folder: Path) -> None:
+    (folder / "once").write_text("tcp/1111 tcp/2222 tcp/4444\ntcp/1111 tcp/3333 tcp/4444\n")
+    (folder / "once").chmod(0o600)
+    (folder / "access.conf").write_text(
+        "SOURCE ANY\nSEQUENCE tcp/7000 udp/8000:5 tcp/9000\nSEQUENCE_TIMEOUT 9\nOPEN_PORTS tcp/22\n"
+        f"SOURCE ANY\nSEQUENCE_FILE {folder}/once\nOPEN_PORTS tcp/22\n"
+        "SOURCE ANY\nMAGIC udp/62204\nHMAC_KEY correct-horse-battery\nOPEN_PORTS tcp/22\n"
+        "SOURCE ANY\nMAGIC icmp\nHMAC_KEY another-horse-battery\nOPEN_PORTS tcp/22\n"
+    )
+    found = read(folder)
+    shown, told = "\n".join(describe.dump(found)), "\n".join(describe.tell(found))
+    for text in ("tcp/7000 udp/8000:5 tcp/9000:10", "!fin,syn,!rst,!ack", f"{folder}/once", "udp/62204", "icmp"):
+        assert text in shown
+    assert "tcp/7000 udp/8000:5 tcp/9000:10 within 9 s; whoever sees it can send it again" in told
+    assert f"each of 2 in {folder}/once opens once" in told
+    assert "packets over udp/62204, made by a password" in told
+    assert not [text for text in ("horse", "1111", "3333") if text in shown + told]

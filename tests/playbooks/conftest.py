@@ -13,6 +13,7 @@ from lab import hosts
 from lab.controller import AT_ONCE, VISIT, Controller
 from lab.plan import HOSTS, RUN
 from lab.trial import Trial
+from playbooks.snapshot import BEFORE, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ def trials() -> Iterator[dict[str, Trial]]:
     for name in NAMES:
         hosts.remove(HOSTS[name])
     hosts.up(NAMES)
+    BEFORE.update({name: snapshot(Trial(HOSTS[name])) for name in NAMES})
     Controller(inventory=HERE / "inventory").playbook("doorward.spa.rollout", *AT_ONCE).check()
     yield {name: Trial(HOSTS[name]) for name in NAMES}
     for name in NAMES:

@@ -63,7 +63,7 @@ rm -f pending
 """
 # "$1" is a moment in seconds of /proc/uptime, the rest a command. SIGTERM makes it the moment: who ends a dead man's
 # switch gets what it was there for.
-_AT: Final = """\
+AT: Final = """\
 moment=$1
 shift
 trap 'moment=0' TERM
@@ -100,7 +100,7 @@ class SystemdTimer:
         tools.run(
             ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", "--property=Type=exec",
              "--property=Restart=on-failure", "--property=RestartSec=1s", "--property=StartLimitIntervalSec=0",
-             "--", "/bin/sh", "-c", _AT, "sh", moment, *command],
+             "--", "/bin/sh", "-c", AT, "sh", moment, *command],
             _COMMAND_SECONDS,
         )  # fmt: skip
 

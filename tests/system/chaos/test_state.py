@@ -49,8 +49,23 @@ def test_a_full_disk_opens_nothing_until_there_is_room(scene: Scene) -> None:
         with pytest.raises(OSError, match="No space"):
             (run / "rest").write_bytes(bytes(1 << 20))
         assert eventually(lambda: refused(scene, daemon.lines))
+        assert daemon.wait_for("the replay store FAILS: no knock opens anything")
         (run / "rest").unlink()
+        assert daemon.wait_for("the replay store is written again"), "by itself, before the next knock"
         scene.check(daemon)
+
+
+def test_a_start_on_a_full_disk_asks_for_room(scene: Scene) -> None:
+    with disk(scene.folder / "run") as run:
+        with pytest.raises(OSError, match="No space"):
+            (run / "rest").write_bytes(bytes(1 << 20))
+        with scene.daemon(hears=False) as daemon:
+            assert daemon.process.wait(10) == 1
+            assert daemon.wait_for(f"the file system of {run} is full: make room on it")
+        assert not any("rotate" in line for line in daemon.lines)
+        (run / "rest").unlink()
+        with scene.daemon() as daemon:
+            scene.check(daemon)
 
 
 def test_a_daemon_killed_on_a_full_disk_starts_when_there_is_room(scene: Scene) -> None:
@@ -74,6 +89,7 @@ def test_a_state_folder_that_is_read_only_opens_nothing(scene: Scene) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(run)], check=True)
         with scene.daemon(hears=False) as daemon:
             assert daemon.process.wait(10) == 1
+            assert daemon.wait_for(f"the file system of {run} is read-only: mount it writable")
         subprocess.run(["mount", "-o", "remount,rw", str(run)], check=True)
         with scene.daemon() as daemon:
             scene.check(daemon)

@@ -239,6 +239,21 @@ def test_other_policies_open_nothing_and_say_so_once(ns: Namespace, tmp_path: Pa
     assert "expires" not in opened(ns)
 
 
+def test_a_policy_that_is_changed_meanwhile_takes_effect(ns: Namespace, tmp_path: Path) -> None:
+    ns.nft(TABLE)
+    policy = tmp_path / "failure-policy"
+    policy.write_text("open_ssh\n")
+    script = tmp_path / "first-aid"
+    script.write_text(SCRIPT.read_text().replace("/etc/doorward/failure-policy", str(policy)))
+    environment = {**os.environ, "PATIENCE": "0"}
+    with sshd(ns, tmp_path, 2222), ns.process("/bin/sh", str(script), "watch", env=environment):
+        assert eventually(lambda: MARK in opened(ns))
+        policy.write_text("closed\n")
+        assert eventually(lambda: MARK not in opened(ns))
+        policy.write_text("open_ssh\n")
+        assert eventually(lambda: MARK in opened(ns))
+
+
 @pytest.mark.parametrize("table", ["", ruleset.observe(), f"{TABLE}add table inet doorward {{ flags dormant; }}\n"])
 def test_where_nothing_is_closed_the_policy_says_nothing(ns: Namespace, tmp_path: Path, table: str) -> None:
     if table:

@@ -35,6 +35,7 @@ DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
 MOMENT: Final = "moment"  # a file of the switch: when the pending table is rolled back, in seconds of /proc/uptime
 _COMMAND_SECONDS: Final = 30  # a program that takes longer hangs
+_AGAIN: Final = "3s"  # after a rollback that fails; systemd gives up only after 5 starts in 10 s
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET: Final = 0x40000000
 
@@ -99,8 +100,7 @@ class SystemdTimer:
         moment = str(math.ceil(_uptime()) + seconds)
         tools.run(
             ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", "--property=Type=exec",
-             "--property=Restart=on-failure", "--property=RestartSec=1s", "--property=StartLimitIntervalSec=0",
-             "--", "/bin/sh", "-c", AT, "sh", moment, *command],
+             "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}", "--", "/bin/sh", "-c", AT, "sh", moment, *command],
             _COMMAND_SECONDS,
         )  # fmt: skip
 

@@ -98,9 +98,11 @@ class SystemdTimer:
             msg = "systemd does not run this host, so nothing could roll the firewall back: not applied"
             raise FirewallError(msg)
         moment = str(math.ceil(_uptime()) + seconds)
+        waiting = ("/bin/sh", "-c", AT, "sh", moment, *command)
         tools.run(
             ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", "--property=Type=exec",
-             "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}", "--", "/bin/sh", "-c", AT, "sh", moment, *command],
+             "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}",
+             "--", *(word.replace("$", "$$") for word in waiting)],  # else systemd puts its variables in
             _COMMAND_SECONDS,
         )  # fmt: skip
 

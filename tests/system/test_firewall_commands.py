@@ -434,7 +434,7 @@ def test_a_rollback_that_fails_is_tried_until_it_holds(site: Site) -> None:
     assert site.timer.armed(), "it still tries"
     assert site.status()["pending_seconds"] == 0
     for file, text in zip(files, good, strict=True):
-        file.write_text(text)
+        replace_file(file, text.encode())
     site.wait_until_settled()
     assert site.table() == before
 

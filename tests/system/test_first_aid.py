@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "collections/ansible_collections/doorward/spa/roles/firewall/files/first-aid"
-CHAIN = "chain input { type filter hook input priority 0; policy drop; }"
+CHAIN = "chain input { type filter hook input priority 0; policy drop; };"
 TABLE = f"table inet doorward {{ {ruleset.SETS} {CHAIN} }}\n"
 GATE = "table inet doorward_gate { }\n"
 MARK = 'comment "failure policy"'

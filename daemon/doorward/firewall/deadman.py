@@ -152,7 +152,7 @@ class DeadMansSwitch:
             moment = int((self._directory / MOMENT).read_text())
         except (OSError, ValueError):
             return 0
-        return max(0, math.ceil(moment - _uptime()))
+        return max(0, int(moment - _uptime()))
 
     def apply(self, candidate: Candidate, seconds: int) -> str:
         """Arm, then put `candidate` into the kernel for `seconds`, and return the token that confirms it.

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from doorward.client.options import Command
 
 FOLDER: Final = Path(__file__).parents[1] / "docs/man"
+FIRST_AID: Final = (
+    Path(__file__).parents[1] / "collections/ansible_collections/doorward/spa/roles/firewall/files/first-aid"
+)
 DATE: Final = "2026-11-28"  # when the pages last took another form
 _WIDTH: Final = 78
 _SYMBOLS: Final = {"\\": "\\e", "-": "\\-", "…": "...", "\u2013": "\\(en", "→": "\\(->", "'": "\\(aq", "`": "\\(ga"}
@@ -35,6 +38,7 @@ _IDLE_PARAGRAPH: Final = re.compile(r"^(\.S[HS] .*\n)\.PP\n", re.MULTILINE)  # a
 _ALSO: Final = {
     "doorward(1)": "the client, and root's commands on a host",
     "doorwardd(8)": "the daemon",
+    "doorward-first-aid(8)": "the way back in, without Python and the archive",
     "doorward-access.conf(5)": "who may open what",
     "doorwardd.conf(5)": "settings of the daemon",
     "doorward-fwknoprc(5)": "keys and hosts of a client",
@@ -327,9 +331,31 @@ _DAEMON_FILES: Final = {
     "/var/lib/doorward-exec/": "the journal of open command cycles",
     "/run/doorward/": "the PID file, the sockets between the processes, a change that waits for its confirmation",
 }
+_AID: Final = """\
+For root at the console of a host that doorward keeps closed. It reads no configuration, and works without Python and
+the archive of doorward. `doorward open --for 15m` and `doorward firewall stop` do the same where they run.
+
+It opens the ports at which sshd listens, or systemd for it; else those that `sshd -T` prints; else 22.
+
+The failure policy is the word in `/etc/doorward/failure-policy`: `closed` (without the file), `fallback` or `open_ssh`.
+It takes effect when no doorwardd.service has answered knocks for half a minute, whatever the reason is, and ends when
+one does.
+"""
+
+
+def _first_aid() -> Iterator[str]:
+    yield ".SH SYNOPSIS"
+    yield from literal(FIRST_AID.read_text("utf-8").partition("<<'END'\n")[2].partition("END\n")[0])
+    yield ".SH DESCRIPTION"
+    yield from prose(_AID)
+    yield ".SH FILES"
+    yield from tagged("/etc/doorward/failure-policy", "the failure policy")
+
+
 PAGES: Final = (
     Page("doorward", 1, "open services of hidden hosts by Single Packet Authorization", _client),
     Page("doorwardd", 8, "open the firewall for authentic knocks", _daemon),
+    Page("doorward-first-aid", 8, "open a host that doorward keeps closed", _first_aid),
     Page("doorward-access.conf", 5, "access.conf of doorwardd: who may open what", _access),
     Page("doorwardd.conf", 5, "settings of doorwardd", _settings),
     Page("doorward-fwknoprc", 5, "~/.fwknoprc: keys and hosts of the client doorward", _fwknoprc),

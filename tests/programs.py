@@ -98,7 +98,8 @@ PACKAGES: Final = {
 OURS: Final = frozenset({"ansible", "ansible-galaxy", "ansible-playbook", "doorward", "doorwardd", "python3"})
 # Only inside the lab's hosts, whose images have systemd.
 OF_HOSTS: Final = frozenset(
-    {"chown", "chpasswd", "install", "journalctl", "systemctl", "systemd-analyze", "systemd-run", "useradd"}
+    {"chown", "chpasswd", "find", "grep", "install", "journalctl", "sha256sum", "sort", "systemctl", "systemd-analyze"}
+    | {"systemd-run", "useradd"}
 )
 # First words of other lists: commands of doorward and podman, and data.
 NO_PROGRAMS: Final = frozenset(

@@ -82,6 +82,7 @@ TESTED_BY: Final = {
     "host/here.py": "property/test_spellings.py",
     "host/service.py": "system/test_init.py",
     "host/status.py": "system/test_firewall_commands.py",
+    "host/sshd.py": "system/test_first_aid.py",
     "linux/bpf.py": "unit/capture/test_bpf.py",
     "linux/interpreter.py": "system/test_captures.py",
     "linux/netfilter_log.py": "system/test_sequences.py",

@@ -33,9 +33,10 @@ UNITS: Final = {
         "doorward-exec.socket",
         "doorward-exec.service",
     ),
-    "firewall": ("doorward-firewall.service", "doorward-firewall-failed.service"),
+    "firewall": ("doorward-firewall.service", "doorward-firewall-failed.service", "doorward-watch.service"),
 }
 LAUNCHERS: Final = {"bin/doorward": "", "sbin/doorwardd": "doorwardd "}
+FIRST_AID: Final = "sbin/doorward-first-aid"
 # Additions to the units that only some hosts need; the role writes them where its host does.
 EXAMPLES: Final = (
     "doorwardd-gnupg.conf",
@@ -94,6 +95,7 @@ def files(version: str) -> dict[str, str]:
         made[f"units/{unit}.service.d/apparmor.conf"] = f"[Service]\nAppArmorProfile=-{profile}\n"
     for name, arguments in LAUNCHERS.items():
         made[name] = rendered("daemon", "launcher", item={"arguments": arguments})
+    made[FIRST_AID] = (ROLES / "firewall/files/first-aid").read_text("utf-8")
     made |= {f"examples/{name}": rendered("daemon", name) for name in EXAMPLES}
     made |= {f"completion/{name}": _completion(shell) for shell, name in COMPLETIONS.items()}
     made["debian/changelog"] = _changelog(version)
@@ -138,7 +140,7 @@ def stage(folder: Path, version: str) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-        path.chmod(0o755 if name in LAUNCHERS else 0o644)
+        path.chmod(0o755 if name in {*LAUNCHERS, FIRST_AID} else 0o644)
     shutil.copytree(ROLES / "daemon/files/fail2ban", folder / "examples/fail2ban")
     archive.build(folder / "doorward.pyz")
 

@@ -31,6 +31,7 @@ CLIENT_MAX: Final = 1024  # packets of one client; who sends more is refused, an
 ROWS_MAX: Final = 1_000_000  # about 70 MB; at MAX_SPA_PACKET_AGE 120 that is 4 000 authentic packets a second
 UNSAVED_MAX: Final = 20_000  # some 5 MB; twice the packets from the future that the gate lets through
 _LOG_FRAMES: Final = 256  # 1 MB; a packet takes two, and a checkpoint a minute starts the log again
+_ROOM: Final = 1 << 18  # bytes; a store that is new takes half of them
 _AUTOCHECKPOINT: Final = 1000  # frames, sqlite's default: the bound of a log that is not pruned
 _APPLICATION_ID: Final = 0x646F6F72  # "door"
 _MAGIC: Final = b"SQLite format 3\0"  # sqlite.org/fileformat.html
@@ -121,7 +122,7 @@ class ReplayStore:
             self._open_or_close(if_new, if_lost)
         except (sqlite3.Error, OSError) as error:
             self._release()
-            msg = f"the replay store {path} cannot be used: {error}; doorwardd --rotate-digest-cache begins a new one"
+            msg = f"the replay store {path} cannot be used: {error}; {_remedy(error, path.parent)}"
             raise ReplayError(msg) from error
 
     def _open_or_close(self, if_new: int, if_lost: int) -> None:
@@ -331,6 +332,16 @@ class ReplayStore:
         with suppress(OSError):  # the disk fails, and may come back
             self._note()
 
+    def is_whole(self) -> bool:
+        """Whether every packet is on the disk. Those that could not be written are written now, if that is possible.
+
+        While they are not, no packet is remembered, and none opens anything.
+        """
+        if self._unsaved and self._rows + len(self._unsaved) < self._rows_max:
+            with suppress(sqlite3.Error, OSError):
+                self._save_unsaved()
+        return not self._unsaved
+
     def prune(self, now: float) -> int:
         """Forget the packets that may be forgotten at `now` (Unix seconds); return how many.
 
@@ -388,6 +399,20 @@ class ReplayStore:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _remedy(error: Exception, folder: Path) -> str:
+    """The remedy for a store that cannot be opened. A new one would help neither a full nor a read-only disk."""
+    number, flags, room = getattr(error, "errno", None), 0, _ROOM
+    with suppress(OSError):
+        status = os.statvfs(folder)
+        flags, room = status.f_flag, status.f_bavail * status.f_frsize
+        room = 0 if status.f_files and not status.f_favail else room
+    if number == errno.EROFS or flags & os.ST_RDONLY:
+        return f"the file system of {folder} is read-only: mount it writable"
+    if number in {errno.ENOSPC, errno.EDQUOT} or room < _ROOM:
+        return f"the file system of {folder} is full: make room on it"
+    return "doorwardd --rotate-digest-cache begins a new one"
 
 
 class ReplayView:

@@ -152,7 +152,7 @@ def test_without_a_knock_everything_is_taken_back(pair: Pair) -> None:
 
 def test_what_nobody_confirms_is_opened_by_the_dead_mans_switch_and_taken_back(pair: Pair) -> None:
     window, _ = pair.begun(f"--deadline {DEADLINE}s")
-    pair.host("doorward close; systemctl is-active doorward-fw-rollback.timer")
+    pair.host("doorward close; systemctl is-active doorward-fw-rollback.service")
     assert pair.dial() == "silence"
     assert window.ends() == 1
     window.shows_after("nobody has confirmed it in time: the host is open again\n")

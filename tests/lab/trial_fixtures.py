@@ -12,6 +12,7 @@ import pytest
 from lab import hosts
 from lab.controller import AT_ONCE, VISIT, Controller
 from lab.plan import HOSTS, RUN
+from lab.snapshot import BEFORE, snapshot
 from lab.trial import Trial
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def trials(pair: Pair) -> Iterator[dict[str, Trial]]:
     for name in pair.names:
         hosts.remove(HOSTS[name])
     hosts.up(pair.names)
+    BEFORE.update({name: snapshot(Trial(HOSTS[name])) for name in pair.names})
     Controller(inventory=pair.inventory).playbook("doorward.spa.rollout", *AT_ONCE).check()
     yield {name: Trial(HOSTS[name]) for name in pair.names}
     for name in pair.names:

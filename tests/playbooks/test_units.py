@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import sys
@@ -38,6 +39,10 @@ ExecStart=/usr/bin/python3 -I -c 'import runpy, sys; sys.path.insert(0, "{ARCHIV
 sys.argv = ["taken_over", "--listener"]; runpy.run_path("{LIBRARY}", run_name="__main__")'
 Restart=no
 """
+WATCH = "doorward-watch.service"
+PATIENT = "/run/systemd/system/doorward-watch.service.d"
+PATIENCE = 6
+"""Seconds after which the failure policy acts here; a host of its own waits for longer."""
 LOOKING = 2.0
 """Seconds for which an answer that must not come is looked for; where it must come, it comes within a tenth of them."""
 LOUD = 3
@@ -359,6 +364,85 @@ def test_a_reboot_before_the_confirmation_brings_the_open_host_back(host: Trial)
     assert let_in_after_a_knock(host)
 
 
+# ---- the dead man's switch, kept by systemd --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_table(host: Trial) -> Iterator[Trial]:
+    """The host without its table, and a file /root/other.nft with the same one; put right at the end."""
+    shell(host, f"cp {FIREWALL} /root/other.nft; systemctl stop doorwardd; nft delete table inet doorward")
+    try:
+        assert answers(host)
+        yield host
+    finally:
+        shell(host, "doorward firewall rollback; systemctl restart doorward-firewall doorwardd")
+        assert eventually(lambda: serving(host))
+
+
+def apply(trial: Trial, seconds: int) -> str:
+    """Close the host for so long, and return the token that would keep it closed."""
+    applied = trial.console("doorward", "firewall", "apply", "/root/other.nft", "--deadline", f"{seconds}s", "--json")
+    assert not answers(trial)
+    return str(json.loads(applied)["token"])
+
+
+def test_the_deadline_is_a_moment_that_no_reload_of_systemd_moves(other_table: Trial) -> None:
+    trial = other_table
+    began = time.monotonic()
+    apply(trial, 12)
+    while not answers(trial):
+        trial.console("systemctl", "daemon-reload")
+        assert time.monotonic() < began + 60, "it is put off by each reload"
+        time.sleep(1)
+    assert time.monotonic() >= began + 10, "not before its moment"
+    assert status(trial)["pending"] is False
+
+
+def test_a_rollback_whose_keeper_is_killed_and_that_fails_is_tried_until_it_holds_and_says_what_is_true(
+    other_table: Trial,
+) -> None:
+    trial = other_table
+    began = cursor(trial)
+    apply(trial, 5)
+    trial.console("systemctl", "kill", "--signal=KILL", "doorward-fw-rollback.service")
+    shell(trial, "mount --bind /dev/null /usr/sbin/nft")
+    try:
+        assert eventually(lambda: "CANNOT BE RESTORED" in said(trial, began), 30)
+        assert "IS OPEN" not in said(trial, began)
+        assert not answers(trial)
+    finally:
+        shell(trial, "umount /usr/sbin/nft")
+    assert eventually(lambda: answers(trial), 30)
+    assert status(trial)["pending"] is False
+
+
+def test_who_ends_the_dead_mans_switch_gets_the_table_from_before(other_table: Trial) -> None:
+    apply(other_table, 3600)
+    other_table.console("systemctl", "stop", "doorward-fw-rollback.service")
+    assert answers(other_table)
+    assert status(other_table)["pending"] is False
+
+
+def said(trial: Trial, began: str) -> str:
+    """What the rollback has said since a cursor."""
+    return trial.console("journalctl", f"--after-cursor={began}", "--unit=doorward-fw-rollback", "--output=cat")
+
+
+def test_a_run_waits_for_the_rollback_of_the_one_before_and_does_not_put_it_off(host: Trial) -> None:
+    shell(host, f"sed '/^table inet doorward {{/a set another {{ type ipv4_addr; }}' {FIREWALL} > /root/other.nft")
+    shell(host, "doorward firewall apply /root/other.nft --deadline 15s")
+    began = time.monotonic()
+    refused = shell(host, "doorward firewall apply /root/other.nft --deadline 1h 2>&1 || :")
+    assert re.search(r"is pending for 1\d s more", refused), refused
+    played = Controller(inventory=HERE / "inventory").playbook(str(HERE / "apply.yml"), "--limit", host.host.name)
+    assert "takes an earlier change back in" in played.check().output
+    assert time.monotonic() < began + 60, "the second apply would have put it off for an hour"
+    assert "another" not in in_force(host)
+    assert status(host)["pending"] is False
+    host.close()
+    assert let_in_after_a_knock(host)
+
+
 # ---- the failure policy open_ssh -----------------------------------------------------------------------------------
 
 
@@ -368,7 +452,10 @@ def opened_at_failure(trials: dict[str, Trial]) -> Iterator[Trial]:
     controller, trial = Controller(inventory=HERE / "inventory"), trials["trial-12"]
     rollout = ("doorward.spa.rollout", "--limit", trial.host.name, "--extra-vars")
     controller.playbook(*rollout, "doorward_failure_policy=open_ssh").check()
+    shell(trial, f"mkdir -p {PATIENT}; printf '[Service]\\nEnvironment=PATIENCE={PATIENCE}\\n' > {PATIENT}/fast.conf")
+    shell(trial, "systemctl daemon-reload; systemctl restart doorward-watch.service")
     yield trial
+    shell(trial, f"rm -r {PATIENT}; systemctl daemon-reload; systemctl restart doorward-watch.service")
     controller.playbook(*rollout, "doorward_failure_policy=closed").check()
 
 
@@ -379,22 +466,108 @@ def opening(opened_at_failure: Trial, host: Trial) -> Trial:
     return host
 
 
-def test_with_the_policy_open_ssh_a_broken_archive_opens_ssh_until_it_is_mended(opening: Trial) -> None:
+RESTART = "systemctl restart --no-block doorward-helper.socket doorwardd.service"
+STORE = "/var/lib/doorward"
+SMALL = f"systemctl stop doorwardd; mount -t tmpfs -o size=256k,mode=0700 none {STORE}; chown doorward: {STORE}"
+FILLED = f"dd if=/dev/zero of={STORE}/rest bs=4k 2>/dev/null || :"
+FAILURES = {
+    "the archive is broken": (
+        f"mv {ARCHIVE} /root/good.pyz; echo broken > {ARCHIVE}; {RESTART}",
+        f"mv /root/good.pyz {ARCHIVE}",
+    ),
+    "doorward's user is gone": (
+        f"cp -p /etc/passwd /etc/shadow /root; sed -i /^doorward:/d /etc/passwd /etc/shadow; {RESTART}",
+        f"cp -p /root/passwd /root/shadow /etc; {RESTART}",
+    ),
+    "the daemon is disabled and stopped": (
+        "systemctl disable --now doorwardd.service",
+        "systemctl enable --now doorwardd.service",
+    ),
+    "/run/doorward is removed": ("rm -r /run/doorward; systemctl restart --no-block doorwardd.service", RESTART),
+    "the disk is full at the start": (
+        f"{SMALL}; {FILLED}; {RESTART}",
+        f"systemctl stop doorwardd; umount {STORE}; {RESTART}",
+    ),
+    "the disk is read-only at the start": (
+        f"{SMALL}; mount -o remount,ro {STORE}; {RESTART}",
+        f"systemctl stop doorwardd; umount {STORE}; {RESTART}",
+    ),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_with_the_policy_open_ssh_the_host_opens_whatever_fails_until_it_is_mended(
+    opening: Trial, failure: str
+) -> None:
+    breaks, mends = FAILURES[failure]
     assert not answers(opening)
     began = cursor(opening)
-    with broken(opening, ARCHIVE, "broken"):
-        break_the_daemon(opening)
-        assert eventually(lambda: answers(opening))
-        assert eventually(lambda: "IS OPEN TO EVERYBODY" in loud_lines(opening, "doorwardd.service", began))
-    assert eventually(lambda: serving(opening) and not opening.grants())
-    assert not eventually(lambda: answers(opening), LOOKING)
+    shell(opening, breaks)
+    try:
+        assert not answers(opening), "not at once"
+        assert eventually(lambda: answers(opening), 60)
+        lines = loud_lines(opening, WATCH, began).splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("NOBODY ANSWERS KNOCKS (doorwardd is ")
+        assert lines[0].endswith(f"tcp/{opening.host.ssh_port} IS OPEN TO EVERYBODY")
+    finally:
+        shell(opening, mends)
+    assert eventually(lambda: serving(opening) and not opening.grants(), 60)
+    assert loud_lines(opening, WATCH, began).splitlines()[1:] == [
+        f"doorwardd answers knocks again, and tcp/{opening.host.ssh_port} is closed again"
+    ]
     assert let_in_after_a_knock(opening)
 
 
-def test_what_was_opened_by_hand_is_not_the_policys_to_close(opening: Trial) -> None:
-    opening.console("doorward", "open", f"tcp/{opening.host.ssh_port}", "--for", "1h")
-    shell(opening, f"kill -9 {main_pid(opening, 'doorwardd.service')}")
+def test_a_running_daemon_that_cannot_remember_what_it_grants_makes_the_policy_act(opening: Trial) -> None:
+    shell(opening, f"{SMALL}; {RESTART}")
+    try:
+        assert eventually(lambda: serving(opening))
+        knock(opening)
+        assert eventually(lambda: answers(opening))
+        opening.close()
+        shell(opening, FILLED)
+        assert eventually(lambda: refused_for_want_of_room(opening), 30)
+        assert eventually(lambda: answers(opening), 60)
+        assert serving(opening)
+        shell(opening, f"rm {STORE}/rest")
+        assert eventually(lambda: not opening.grants(), 60)
+        assert not answers(opening)
+    finally:
+        shell(opening, f"systemctl stop doorwardd; umount {STORE}; {RESTART}")
     assert eventually(lambda: serving(opening))
+
+
+def refused_for_want_of_room(trial: Trial) -> bool:
+    """Knock, and say whether a knock of late was refused because it cannot be remembered."""
+    knock(trial)
+    return "reason=store" in trial.console("journalctl", "-n20", "--unit=doorwardd", "--output=cat")
+
+
+def test_restarts_short_stops_and_strangers_packets_open_nothing(opening: Trial) -> None:
+    began = cursor(opening)
+    place = (opening.host.address.ipv4, 62201)
+    with polled(opening) as seen, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(3):
+            shell(opening, "systemctl restart doorwardd.service")
+            for length in (0, 16, 164, 300, 1400):
+                stranger.sendto(os.urandom(length), place)
+            time.sleep(1)
+        shell(opening, "systemctl stop doorwardd.service; sleep 2; systemctl start doorwardd.service")
+        end = time.monotonic() + PATIENCE + 4
+        while time.monotonic() < end:
+            stranger.sendto(os.urandom(164), place)
+    assert len(seen) > 100
+    assert True not in seen
+    assert loud_lines(opening, WATCH, began) == ""
+
+
+def test_what_was_opened_by_hand_is_not_the_policys_to_close(opening: Trial) -> None:
+    began = cursor(opening)
+    shell(opening, "doorward-first-aid open 1h; systemctl stop doorwardd.service")
+    assert eventually(lambda: "IS OPEN TO EVERYBODY" in loud_lines(opening, WATCH, began), 60)
+    shell(opening, "systemctl start doorwardd.service")
+    assert eventually(lambda: "answers knocks again" in loud_lines(opening, WATCH, began), 60)
     [grant] = opening.grants()
     assert isinstance(grant["remaining"], float)
     assert grant["remaining"] > 3000

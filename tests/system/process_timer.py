@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# Like systemd, it starts the command as a process of its own: stopping the timer does not stop a rollback that runs.
-_WAIT = "import subprocess, sys, time; time.sleep(float(sys.argv[1])); subprocess.run(sys.argv[2:])"
+# Like the service of systemd, it runs the command again until it succeeds.
+_WAIT = """
+import subprocess, sys, time
+time.sleep(float(sys.argv[1]))
+while subprocess.run(sys.argv[2:]).returncode:
+    time.sleep(0.1)
+"""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from doorward.commands.journal import Cycle, Journal, Moment
-from doorward.errors import ConfigError, FirewallError
-from doorward.firewall import ruleset
+from doorward.errors import FirewallError
+from doorward.firewall import deadman, ruleset
 from doorward.firewall.deadman import SystemdTimer
 from doorward.firewall.libnftables import Libnftables
 from doorward.firewall.nftables import Nftables
@@ -30,6 +30,7 @@ from doorward.host.here import Host
 from doorward.linux.files import replace_file
 from doorward.values import FirewallMode, Grant, Protocol, Service
 from system.process_timer import ProcessTimer
+from system.ssh_server import sshd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -165,10 +166,12 @@ def test_where_there_was_no_table_there_is_none_again(site: Site) -> None:
 
 def test_a_second_apply_while_one_is_pending_is_refused_and_changes_nothing(site: Site) -> None:
     token = site.apply()
-    before = site.table()
-    with pytest.raises(FirewallError, match="pending"):
-        site.apply(OLD)
+    before, moment = site.table(), (site.folder / "fw" / "moment").read_text()
+    with pytest.raises(FirewallError, match=r"is pending for (60|5\d) s more"):
+        site.apply(OLD, deadline=3600)
     assert site.table() == before
+    assert (site.folder / "fw" / "moment").read_text() == moment
+    assert 50 <= site.status()["pending_seconds"] <= 60
     site.run("firewall", "confirm", token)
     assert site.persisted.read_text() == ruleset.swap(NEW)
     site.apply(OLD)
@@ -378,6 +381,81 @@ def test_a_previous_table_that_does_not_load_any_more_leaves_no_wall(site: Site)
     assert site.status()["pending"] is False
 
 
+WITHOUT = """
+for program in {programs}; do mount --bind /dev/null "$(command -v $program)"; done
+exec sh "$0" "$1"
+"""
+
+
+def without(site: Site, token: str, *programs: str) -> subprocess.CompletedProcess[str]:
+    """Run the rollback script where these programs cannot be started."""
+    script = str(site.folder / "fw" / "rollback.sh")
+    words = ("unshare", "--mount", "sh", "-c", WITHOUT.format(programs=" ".join(programs)), script, token)
+    return site.ns.run(*words, check=False)
+
+
+def test_a_rollback_without_nft_does_not_say_that_the_host_is_open_and_stays_pending(site: Site) -> None:
+    site.ns.nft(OLD)
+    before = site.table()
+    token = site.apply()
+    failed = without(site, token, "nft")
+    assert failed.returncode == 1
+    assert "OPEN" not in failed.stdout
+    assert "CANNOT BE RESTORED" in failed.stderr
+    assert site.status()["pending"] is True
+    assert "the previous one is back" in without(site, token).stdout
+    assert site.table() == before
+
+
+@pytest.mark.parametrize("hidden", [["flock"], []], ids=["no flock", "a lock that nobody releases"])
+def test_a_rollback_does_not_need_the_lock(site: Site, hidden: list[str]) -> None:
+    site.ns.nft(OLD)
+    before = site.table()
+    token = site.apply()
+    with (site.folder / "fw" / "lock").open("r+") as lock:
+        if not hidden:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        done = without(site, token, *hidden)
+    assert "the previous one is back" in done.stdout
+    assert site.table() == before
+
+
+def test_a_rollback_that_fails_is_tried_until_it_holds(site: Site) -> None:
+    site.ns.nft(OLD)
+    before = site.table()
+    site.apply(deadline=1)
+    files = [site.folder / "fw" / name for name in ("previous.nft", "absent.nft")]
+    good = [file.read_text() for file in files]
+    for file in files:
+        file.write_text("nonsense\n")
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert site.status()["pending"] is True
+    assert site.timer.armed(), "it still tries"
+    assert site.status()["pending_seconds"] == 0
+    for file, text in zip(files, good, strict=True):
+        replace_file(file, text.encode())
+    site.wait_until_settled()
+    assert site.table() == before
+
+
+def test_the_timers_command_runs_at_its_moment_by_the_clock_of_the_boot_or_when_it_is_to_end(tmp_path: Path) -> None:
+    def begun(seconds: int, name: str) -> subprocess.Popen[bytes]:
+        moment = int(float(Path("/proc/uptime").read_text().split()[0])) + seconds
+        return subprocess.Popen(["sh", "-c", deadman.AT, "sh", str(moment), "touch", str(tmp_path / name)])
+
+    with begun(2, "at its moment") as waiting:
+        assert not (tmp_path / "at its moment").exists()
+        assert waiting.wait(30) == 0
+    assert (tmp_path / "at its moment").exists()
+    with begun(3600, "told to end") as waiting:
+        time.sleep(1)
+        assert not (tmp_path / "told to end").exists()
+        waiting.terminate()
+        assert waiting.wait(30) == 0
+    assert (tmp_path / "told to end").exists()
+
+
 def test_a_folder_that_others_may_write_to_is_refused(site: Site) -> None:
     for folder in (site.folder / "fw", site.folder):
         folder.mkdir(exist_ok=True)
@@ -468,20 +546,14 @@ def test_open_and_close_by_hand(site: Site) -> None:
     assert site.grants() == []
 
 
-def test_open_without_a_service_opens_what_access_conf_names(site: Site) -> None:
+def test_open_without_a_service_opens_sshds_own_ports_whatever_our_files_say(site: Site) -> None:
     site.ns.nft(OLD)
-    access = site.folder / "access.conf"
-    stanza = "KEY_BASE64 {}\nHMAC_KEY_BASE64 {}\n".format("YWFhYWFhYWFhYWFhYWFhYQ==", "YmJiYmJiYmJiYmJiYmJiYg==")
-    access.write_text(f"SOURCE ANY\nOPEN_PORTS tcp/2222, udp/53\n{stanza}")
-    access.chmod(0o600)
-    site.run("open", "--for", "15m")
-    assert site.grants() == ["any tcp/2222", "any udp/53"]
-    access.write_text(f"SOURCE ANY\n{stanza}")
-    with pytest.raises(FirewallError, match="names no service"):
-        site.run("open", "--for", "15m")
-    access.unlink()
-    with pytest.raises(ConfigError):
-        site.run("open", "--for", "15m")
+    (site.folder / "access.conf").write_text("SOURCE ANY\nOPEN_PORTS tcp/4444\nNONSENSE 1\n")
+    site.host.configuration.write_text("NONSENSE 1;\n")
+    with sshd(site.ns, site.folder, 2222, 2223):
+        said = site.run("open", "--for", "15m")
+    assert said == "open to everybody for 900 s: tcp/2222 tcp/2223"
+    assert site.grants() == ["any tcp/2222", "any tcp/2223"]
 
 
 def test_open_needs_a_table_and_a_set_for_everybody(site: Site) -> None:

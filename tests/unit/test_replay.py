@@ -644,3 +644,31 @@ def test_a_store_of_before_clients_had_floors_gets_them(tmp_path: Path) -> None:
         assert store.remember(CLIENT + nonce(1), 50, 178, client=CLIENT)
     finally:
         store.close()
+
+
+def test_a_store_says_that_it_cannot_be_written_and_writes_what_it_owes_once_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path)
+    assert store.is_whole()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ReplayError):
+            store.remember(ONE, 50, 100)
+        assert not store.is_whole()
+        other.execute("ROLLBACK")
+    assert not knows(path, ONE)
+    assert store.is_whole()
+    assert knows(path, ONE)
+    assert not store.remember(ONE, 50, 100)
+    store.close()
+
+
+def test_a_full_store_is_not_made_larger_by_what_it_owes(tmp_path: Path) -> None:
+    path = tmp_path / "replay.db"
+    store = ReplayStore(path, rows_max=1)
+    assert store.remember(ONE, 50, 100)
+    with pytest.raises(ReplayError, match="full"):
+        store.remember(TWO, 50, 100)
+    assert not store.is_whole()
+    assert not knows(path, TWO)
+    store.close()

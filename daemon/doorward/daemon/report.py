@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +13,7 @@ from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import TABLE
 from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.host import sshd
 from doorward.host.running import holder
 from doorward.linux.clock import UNSYNCHRONISED, is_synchronised
 from doorward.values import Protocol, Service
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from doorward.firewall.foreign import Foreign
     from doorward.processes.configuration import Configuration
 
-_SECONDS: Final = 10
-_FOLDERS: Final = "/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"
 _SAME: Final = "at the client: doorward doctor HOST says the same"
 _SSHD: Final = "sshd -T | grep ^port"
 
@@ -93,7 +90,7 @@ def _others(foreign: Foreign) -> Iterator[Finding]:
 
 def _sshd(found: Configuration) -> Iterator[Finding]:
     """Whether a stanza opens the ports of sshd, as sshd itself has them."""
-    ports = _ports_of_sshd()
+    ports = sshd.configured()
     if not ports:
         yield Finding(UNKNOWN, "sshd", "does not say its port", _SSHD)
     for port in ports:
@@ -109,20 +106,6 @@ def _opens(stanza: Stanza, service: Service) -> bool:
     named = stanza.open_ports
     allowed = stanza.any_ports or named is None or service in named
     return allowed and service not in (stanza.restrict_ports or ())
-
-
-def _ports_of_sshd() -> list[int]:
-    program = shutil.which("sshd", path=_FOLDERS)
-    if program is None:
-        return []
-    try:
-        done = subprocess.run(  # noqa: S603  one program of the system's folders, without a shell
-            [program, "-T"], capture_output=True, text=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = (line.split() for line in done.stdout.splitlines())
-    return [int(row[1]) for row in rows if row[:1] == ["port"] and row[1].isdecimal()]
 
 
 def _clock() -> Finding:

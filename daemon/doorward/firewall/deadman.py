@@ -1,8 +1,8 @@
 """The dead man's switch: a table that closes a host is only kept once somebody has proven the way in.
 
 apply() arms a timer that will restore the previous table, and only then swaps; confirm() keeps the new table; rollback,
-by the timer or manually, is a shell script that needs only flock(1) and nft(8). All three hold one lock. The file
-`pending` holds the only valid token; removing it is the point of no return for both.
+by the timer or manually, is a shell script that needs only nft(8). All three hold one lock. The file `pending` holds
+the only valid token; removing it is the point of no return for both.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import hmac
 import json
+import math
 import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
@@ -32,27 +33,45 @@ if TYPE_CHECKING:
 
 DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
+MOMENT: Final = "moment"  # a file of the switch: when the pending table is rolled back, in seconds of /proc/uptime
 _COMMAND_SECONDS: Final = 30  # a program that takes longer hangs
+_AGAIN: Final = "3s"  # after a rollback that fails; systemd gives up only after 5 starts in 10 s
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET: Final = 0x40000000
 
-# The token is the only input of the script, and only as "$1".
+# The token is the only input of the script, and only as "$1". A lock that nobody releases, and a system without
+# flock(1), do not keep it from its work.
 _SCRIPT: Final = """\
 #!/bin/sh
 # Written by `doorward firewall apply`. Restores the table that was there before, if token $1 is still pending.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd {directory} || exit 1
-exec 9>>lock || exit 1
-flock 9 || exit 1
-[ -n "$1" ] && [ "$(cat pending 2>/dev/null)" = "$1" ] || exit 0
+is_pending() {{ [ -n "$1" ] && [ "$(cat pending 2>/dev/null)" = "$1" ]; }}
+is_pending "$1" || exit 0
+command exec 9>>lock
+flock -w 10 9
+is_pending "$1" || exit 0
 if nft -f previous.nft; then
     echo 'the table was not confirmed: the previous one is back'
-else
+elif nft -f absent.nft; then
     # The way in comes before the wall: without its old table a host must not keep one that nobody has proven.
     echo 'the previous table does not load: ours is removed, THE HOST IS OPEN'
-    nft -f absent.nft || exit 1
+else
+    echo 'the table was not confirmed, and the previous one CANNOT BE RESTORED: the host stays as it is' >&2
+    exit 1
 fi
 rm -f pending
+"""
+# "$1" is a moment in seconds of /proc/uptime, the rest a command. SIGTERM makes it the moment: who ends a dead man's
+# switch gets what it was there for.
+AT: Final = """\
+moment=$1
+shift
+trap 'moment=0' TERM
+until read -r now _ </proc/uptime && [ "${now%.*}" -ge "$moment" ]; do
+    sleep 1
+done
+exec "$@"
 """
 
 
@@ -60,30 +79,37 @@ class Timer(Protocol):
     """Calls the rollback when nobody confirms. Both methods raise FirewallError."""
 
     def arm(self, seconds: int, command: Sequence[str]) -> None:
-        """Run `command` once, `seconds` from now, even if this process ends."""
+        """Run `command` `seconds` from now, even if this process ends, again and again until it succeeds."""
 
     def disarm(self) -> None:
         """Cancel it; no error where nothing is armed."""
 
 
 class SystemdTimer:
-    """A transient systemd timer: it outlives this process, the SSH session and the user's last login."""
+    """A transient service that waits: it outlives this process, the SSH session and the user's last login.
+
+    It waits for a moment on the clock of /proc/uptime, which a step of the time does not move, and which counts a
+    suspend. A timer of systemd would begin its time again at each daemon-reload.
+    """
 
     def arm(self, seconds: int, command: Sequence[str]) -> None:
-        """See Timer. A second timer of the same name is refused by systemd."""
+        """See Timer. A second one of the same name is refused by systemd."""
         if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
             msg = "systemd does not run this host, so nothing could roll the firewall back: not applied"
             raise FirewallError(msg)
+        moment = str(math.ceil(_uptime()) + seconds)
+        waiting = ("/bin/sh", "-c", AT, "sh", moment, *command)
         tools.run(
-            ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", f"--on-active={seconds}s",
-             "--timer-property=AccuracySec=100ms", "--", *command],
+            ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", "--property=Type=exec",
+             "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}",
+             "--", *(word.replace("$", "$$") for word in waiting)],  # else systemd puts its variables in
             _COMMAND_SECONDS,
         )  # fmt: skip
 
     def disarm(self) -> None:
-        """See Timer. Only the timer is stopped: a running rollback waits for our lock and finds no token."""
+        """See Timer. A rollback that runs finds no token any more."""
         with contextlib.suppress(FirewallError):
-            tools.run(["systemctl", "stop", f"{UNIT}.timer"], _COMMAND_SECONDS)
+            tools.run(["systemctl", "stop", f"{UNIT}.service"], _COMMAND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +144,34 @@ class DeadMansSwitch:
         except FileNotFoundError:
             return None
 
+    def seconds_left(self) -> int:
+        """Seconds until the pending table is rolled back; 0 where none is pending, or its moment has passed."""
+        if self.pending() is None:
+            return 0
+        try:
+            moment = int((self._directory / MOMENT).read_text())
+        except (OSError, ValueError):
+            return 0
+        return max(0, int(moment - _uptime()))
+
     def apply(self, candidate: Candidate, seconds: int) -> str:
         """Arm, then put `candidate` into the kernel for `seconds`, and return the token that confirms it.
 
         Killed before the timer is armed, nothing has changed; killed after, the timer restores the previous table.
+        What is pending keeps its moment: it is refused with the seconds that are left.
 
         Raises:
             FirewallError: another is pending, or a step failed; the table is unchanged.
         """
         with self._locked():
             if self.pending():
-                msg = "another table is pending: confirm it or roll it back first"
+                left = self.seconds_left()
+                msg = f"another table is pending for {left} s more: confirm it, wait, or roll it back first"
                 raise FirewallError(msg)
             self._nft.check(ruleset.swap(candidate.text))
             token = self._new_token()
             previous = self._prepare(candidate)
+            self._write(MOMENT, f"{math.ceil(_uptime()) + seconds}\n")
             self._timer.arm(seconds, ["/bin/sh", str(self._directory / "rollback.sh"), token])
             try:
                 self._write(PENDING, f"{token}\n")
@@ -166,7 +205,7 @@ class DeadMansSwitch:
         """Restore the table from before apply() and return a report; None where nothing, or another, is pending.
 
         Raises:
-            FirewallError: the rollback failed; the timer, if it still runs, tries again.
+            FirewallError: the rollback failed, and the host is as the new table has it; the timer tries again.
         """
         wanted = token or self.pending()
         if wanted is None or not (self._directory / "rollback.sh").exists():
@@ -239,6 +278,11 @@ class DeadMansSwitch:
             yield
         finally:
             os.close(descriptor)
+
+
+def _uptime() -> float:
+    """Seconds since the boot, a suspend included (proc_uptime(5))."""
+    return float(Path("/proc/uptime").read_text("ascii").split()[0])
 
 
 def examine(file: Path) -> Candidate:

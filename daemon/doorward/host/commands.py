@@ -9,10 +9,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.commands.journal import Moment
-from doorward.config import access
-from doorward.config.files import Disk
 from doorward.errors import FirewallError, WireError
 from doorward.firewall import closed_by_hand, ruleset
+from doorward.host import sshd
 from doorward.host.change import add_change
 from doorward.host.firewall import NOTHING, add_firewall
 from doorward.host.here import Host, add_json, duration, packet_filter, runs
@@ -23,14 +22,13 @@ from doorward.linux import sessions
 from doorward.values import Grant, Protocol, Service, refuse_nobody
 
 if TYPE_CHECKING:
-    from doorward.config.settings import DaemonSettings
     from doorward.firewall.nftables import Nftables
     from doorward.values import IPAddress
 
 
 _EXAMPLES: Final = """\
 examples:
-  doorward open --for 15m                        access.conf's services, for everybody: the way back in from the console
+  doorward open --for 15m                        ssh, for everybody: the way back in from the console
   doorward open tcp/22 --from 192.0.2.7 --for 1h
   doorward close --from 192.0.2.7
   doorward close --from 192.0.2.7 --sessions      and end this address's connections
@@ -95,7 +93,7 @@ def _add_open(subparsers: argparse._SubParsersAction[Any], host: Host) -> None:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("services", nargs="*", type=service, metavar="SERVICE", help="tcp/22; default: access.conf's")
+    parser.add_argument("services", nargs="*", type=service, metavar="SERVICE", help="tcp/22; default: sshd's ports")
     parser.add_argument("--from", dest="source", type=address, metavar="ADDR", help="for this address; default: all")
     parser.add_argument("--for", dest="seconds", type=duration, required=True, metavar="TIME", help="90s, 15m, 1h")
     runs(parser, host, _open)
@@ -104,7 +102,7 @@ def _add_open(subparsers: argparse._SubParsersAction[Any], host: Host) -> None:
 def _open(host: Host, arguments: argparse.Namespace) -> str:
     """Open services manually for one address, or for everybody."""
     settings = host.settings_or_defaults(arguments)
-    services = tuple(arguments.services) or _configured_services(host.settings(arguments))
+    services = tuple(arguments.services) or _ssh()
     with closing(packet_filter(settings)) as firewall:
         _open_in(firewall, arguments.source, services, arguments.seconds)
     return f"open to {arguments.source or 'everybody'} for {arguments.seconds} s: {' '.join(map(str, services))}"
@@ -125,13 +123,13 @@ def _open_in(firewall: Nftables, source: IPAddress | None, services: tuple[Servi
         raise FirewallError(msg)
 
 
-def _configured_services(settings: DaemonSettings) -> tuple[Service, ...]:
-    """The services that access.conf names."""
-    named = {port for stanza in access.load_configured(settings, Disk()).stanzas for port in stanza.open_ports or ()}
-    if not named:
-        msg = f"{settings.access_file} names no service: say which, for example tcp/22"
+def _ssh() -> tuple[Service, ...]:
+    """The ports of sshd: the way back in does not depend on our configuration."""
+    ports = sshd.ports()
+    if not ports:
+        msg = "no sshd is found on this host: say which service, for example tcp/22"
         raise FirewallError(msg)
-    return tuple(sorted(named))
+    return tuple(Service(Protocol.TCP, port) for port in ports)
 
 
 def _add_close(subparsers: argparse._SubParsersAction[Any], host: Host) -> None:

@@ -39,8 +39,13 @@ class PidFile:
             os.close(self._descriptor)
             msg = f"a doorwardd with the PID file {path} is running already"
             raise DoorwardError(msg) from error
-        os.ftruncate(self._descriptor, 0)
-        os.write(self._descriptor, f"{pid or os.getpid()}\n".encode("ascii"))
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.write(self._descriptor, f"{pid or os.getpid()}\n".encode("ascii"))
+        except OSError as error:
+            os.close(self._descriptor)
+            msg = f"the PID file {path} cannot be written: {error.strerror}"
+            raise DoorwardError(msg) from error
 
     def leave(self) -> None:
         """Close the file in a child, which must not write to it; the parent keeps the lock."""

@@ -75,7 +75,8 @@ def _causes(found: dict[str, Any], standing: Standing) -> Iterator[Cause]:
         yield Cause(Word.DOWN, f"doorwardd is not running, by {found['pid_file']}")
     yield from _causes_in_table(found, standing)
     if found["pending"]:
-        yield Cause(Word.PENDING, "the table waits for `doorward firewall confirm`")
+        left = found["pending_seconds"]
+        yield Cause(Word.PENDING, f"the table waits for `doorward firewall confirm`, for {left} s more")
     yield from (Cause(Word.FOREIGN, line) for line in found["foreign_drops"])
     for cycle in found["cycles"]:
         if cycle["failures"] or cycle["remaining"] < -_OVERDUE:
@@ -97,12 +98,14 @@ def _held(host: Host, settings: DaemonSettings) -> tuple[dict[str, Any], Standin
     with closing(packet_filter(settings, host.switch_folder)) as firewall:
         table, foreign, listed = firewall.table(), firewall.foreign(), firewall.grants()
         standing = firewall.standing(served, listed)
+        switch = host.switch(Libnftables())
         gate = firewall.gate()
         grants = tuple(grant for grant in listed if gate is None or not _is_guarded(grant, served))
         held = {
             "table": table.kind if table else "absent",
             "closed": standing.closed,
-            "pending": host.switch(Libnftables()).pending() is not None,
+            "pending": switch.pending() is not None,
+            "pending_seconds": switch.seconds_left(),
             "gate": None if gate is None else {"tags": gate.tags, "refused": gate.refused},
             "grants": [grant_words(grant) for grant in grants],
             "foreign_firewall": str(settings.foreign_firewall),

@@ -80,6 +80,9 @@ _UNTIL: Final = (
     "until doorwardd is restarted (under systemd: systemctl enable --now doorward-exec.socket "
     "doorward-exec.service; systemctl restart doorwardd)"
 )
+# StatusErrno of the unit (sd_notify(3)); 5 is EIO.
+_WHOLE: Final = "ERRNO=0\nSTATUS=listening"
+_FAILING: Final = "ERRNO=5\nSTATUS=the replay store cannot be written: no knock opens anything"
 PATIENCE: Final = 5.0  # seconds the helper may take; it answers in well under a millisecond
 
 
@@ -107,6 +110,7 @@ class Listener:
         self._notify = notify
         self._alarm = alarm
         self._counters = Counters()
+        self._remembers = True
         self._limiter = record_line.Limiter()
         self._copies = Copies()
         self._running = True
@@ -346,7 +350,16 @@ class Listener:
         if self._orders.dropped:
             self._log.warning("%d lines were not mailed: doorward-exec does not keep up", self._orders.dropped)
             self._orders.dropped = 0
+        self._say_whether_it_remembers()
         self._notify("WATCHDOG=1")
+
+    def _say_whether_it_remembers(self) -> None:
+        """Tell the service manager, and so the failure policy (doorward-watch.service), of a store that fails."""
+        whole = self._replay.is_whole()
+        if whole is not self._remembers:
+            self._remembers = whole
+            self._notify(_WHOLE if whole else _FAILING)
+            self._log.error("the replay store %s", "is written again" if whole else "FAILS: no knock opens anything")
 
     def _count_dropped(self) -> None:
         """Log the packets that the kernel dropped, and publish the counters for `doorward status`."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.errors import ReplayError
+from doorward.replay import ReplayStore
 from system.doorwardd import command, environment, eventually, write
 
 if TYPE_CHECKING:
@@ -49,8 +51,37 @@ def test_a_full_disk_opens_nothing_until_there_is_room(scene: Scene) -> None:
         with pytest.raises(OSError, match="No space"):
             (run / "rest").write_bytes(bytes(1 << 20))
         assert eventually(lambda: refused(scene, daemon.lines))
+        assert daemon.wait_for("the replay store FAILS: no knock opens anything")
         (run / "rest").unlink()
+        assert daemon.wait_for("the replay store is written again"), "by itself, before the next knock"
         scene.check(daemon)
+
+
+def test_a_start_on_a_full_disk_fails_with_one_sentence(scene: Scene) -> None:
+    with disk(scene.folder / "run") as run:
+        with pytest.raises(OSError, match="No space"):
+            (run / "rest").write_bytes(bytes(1 << 20))
+        with scene.daemon(hears=False) as daemon:
+            assert daemon.process.wait(10) == 1
+            assert daemon.lines == [
+                f"doorwardd: the PID file {run}/doorwardd.pid cannot be written: No space left on device"
+            ]
+        (run / "rest").unlink()
+        with scene.daemon() as daemon:
+            scene.check(daemon)
+
+
+def test_a_store_whose_disk_is_full_or_read_only_asks_for_what_helps(tmp_path: Path) -> None:
+    with disk(tmp_path / "state") as state:
+        with pytest.raises(OSError, match="No space"):
+            (state / "rest").write_bytes(bytes(1 << 20))
+        with pytest.raises(ReplayError, match=f"the file system of {state} is full: make room on it"):
+            ReplayStore(state / "replay.db")
+        (state / "rest").unlink()
+        ReplayStore(state / "replay.db").close()
+        subprocess.run(["mount", "-o", "remount,ro", str(state)], check=True)
+        with pytest.raises(ReplayError, match=f"the file system of {state} is read-only: mount it writable"):
+            ReplayStore(state / "replay.db")
 
 
 def test_a_daemon_killed_on_a_full_disk_starts_when_there_is_room(scene: Scene) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from doorward.crypto import fingerprint
-from doorward.daemon import cli, report
+from doorward.daemon import cli
+from doorward.host import sshd
 from doorward.values import Secret
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def test_the_ports_of_sshd_are_covered_by_a_stanza_or_not(
     program = tmp_path / "sshd"
     program.write_text("#!/bin/sh\necho port 2201\necho addressfamily any\n")
     program.chmod(0o755)
-    monkeypatch.setattr(report, "_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(sshd, "_FOLDERS", str(tmp_path))
     (line,) = lines(tmp_path, capsys, ACCESS.replace("OPEN_PORTS tcp/22", rules), "--report")["sshd"]
     assert line.startswith(told)
 
@@ -93,5 +94,5 @@ def test_the_ports_of_sshd_are_covered_by_a_stanza_or_not(
 def test_a_host_without_sshd_says_that_its_port_is_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "_FOLDERS", str(tmp_path))
+    monkeypatch.setattr(sshd, "_FOLDERS", str(tmp_path))
     assert lines(tmp_path, capsys, ACCESS, "--report")["sshd"][0].startswith("?   sshd")

@@ -9,9 +9,10 @@ import ipaddress
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.utils.display import Display
 from ansible_collections.doorward.spa.plugins.plugin_utils import _inherited, _knocking, _silence
 from ansible_collections.doorward.spa.plugins.plugin_utils._listing import without_grants
-from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, MARGIN, WayInAction
+from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, MARGIN, RETURN, WayInAction
 
 _OPTIONS = {
     "content": {"type": "str", "required": True},
@@ -43,6 +44,8 @@ class ActionModule(WayInAction):
         """Compare; then arm, swap, confirm, and persist."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
+        if not self._task.check_mode:
+            self._wait_for_what_is_pending()
         file = self._send_table(options["content"])
         wanted, persisted, live = self._tables(file)
         if wanted == persisted == live and not options["force"]:
@@ -56,6 +59,20 @@ class ActionModule(WayInAction):
         if silent:
             self._require_an_answer()
         return result | {"deadline": deadline} | self._close(file, deadline, expect_closed=silent)
+
+    def _wait_for_what_is_pending(self) -> None:
+        """Wait for the rollback of a change that an earlier run did not confirm; it happens at its own moment."""
+        status = self._doorward_status()
+        give_up = time.monotonic() + status.get("pending_seconds", 0) + RETURN
+        if status["pending"]:
+            host, left = self._connection.get_option("host"), status.get("pending_seconds", 0)
+            Display().display(f"{host}: takes an earlier change back in {left} s, since nobody confirmed it: waiting")
+        while status["pending"]:
+            if time.monotonic() > give_up:
+                msg = "an earlier change was neither confirmed nor taken back: journalctl -u doorward-fw-rollback"
+                raise AnsibleActionFail(msg)
+            time.sleep(max(1, min(10, status.get("pending_seconds", 0))))
+            status = self._doorward_status()
 
     def _send_table(self, content: str) -> str:
         """Put the table into the task's temporary folder on the host and return its path there."""
@@ -154,5 +171,6 @@ class ActionModule(WayInAction):
         """Return in words whether the host is back as it was."""
         status = self._doorward_status()
         if status["pending"]:
-            return "The host can be reached but its rollback is still pending: look at it now"
+            msg = "its rollback is still pending: journalctl -u doorward-fw-rollback"
+            raise AnsibleActionFail(msg)
         return f"The host has put the old table back (now: {status['table']}), and nothing was kept"

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleError
+from ansible_collections.doorward.spa.plugins.plugin_utils import _key_text
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ansible.parsing.dataloader import DataLoader
 
 _NAME = re.compile(r"[A-Za-z0-9_@\[][A-Za-z0-9_.@:+%\[\]-]{0,199}", re.ASCII)
@@ -68,6 +72,16 @@ def create(file: Path, text: str) -> bool:
     finally:
         Path(draft).unlink()
     return True
+
+
+def retire(file: Path, loader: DataLoader, revoked: Collection[str]) -> bool:
+    """Put a symmetric key aside whose fingerprint is revoked, so that no host gets it again; tell whether it was."""
+    text = read(file, loader) if revoked else None
+    with contextlib.suppress(_key_text.KeyTextError):  # which whoever uses the key says
+        if text is not None and _key_text.fingerprint(text) in revoked:
+            file.replace(file.with_name(f"{file.stem}.revoked"))
+            return True
+    return False
 
 
 def enrolment(host_folder: Path, *, make: bool) -> str | None:

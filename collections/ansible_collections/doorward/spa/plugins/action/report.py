@@ -43,7 +43,7 @@ class ActionModule(LocalAction):
         said = _report.as_object(rows, seen_by, when)
         for name in options["files"]:
             _write(Path(name).expanduser(), rows, seen_by, when)
-        return {"changed": False, "failed": not said["well"], "msg": said["summary"], "report": said}
+        return {"changed": False, "failed": not said["well"], "msg": said["summary"]}
 
 
 def _known(variables: Mapping, host: str) -> Mapping:

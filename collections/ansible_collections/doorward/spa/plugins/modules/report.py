@@ -53,25 +53,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-report:
-  description: The report, as in the JSON file.
-  type: dict
+msg:
+  description: How the hosts are, in one sentence.
+  type: str
   returned: always
-  contains:
-    when:
-      description: Time of the report, in UTC.
-      type: str
-    seen_by:
-      description: Who looked.
-      type: str
-    well:
-      description: Whether every host is well.
-      type: bool
-    summary:
-      description: The hosts in one sentence.
-      type: str
-    hosts:
-      description: Each host with C(state) (V(well), V(not well) or V(not reached)), C(line), C(clients), C(findings).
-      type: list
-      elements: dict
 """

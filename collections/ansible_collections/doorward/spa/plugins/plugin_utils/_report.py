@@ -105,7 +105,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the hosts as a table of text; what is wrong is marked by an exclamation mark, and said below it."""
+    """Return the hosts as a table of text; what is wrong has an exclamation mark, and a line below says it."""
     seen = {each.topic for row in rows for each in row.findings}
     topics = [topic for topic in _ORDER if topic in seen]
     lines = [["host", *(TOPICS[topic] for topic in topics)]]
@@ -114,13 +114,13 @@ def table(rows: Sequence[Row]) -> str:
         lines.append([each.host, *(found.get(topic, "-") for topic in topics)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    said = [
-        f"{each.host}: {TOPICS[one.topic]}: {'WRONG' if one.state == WRONG else 'note'}: {one.text}"
+    notes = [
+        f"{each.host}: {TOPICS[one.topic]}: note: {one.text}"
         for each in in_order(rows)
         for one in each.findings
-        if one.state != OK
+        if one.state == NOTE
     ]
-    return "\n".join([*texts, *([""] if said else []), *said, "", *(each.line for each in in_order(rows))])
+    return "\n".join([*texts, "", *notes, *([""] if notes else []), *(each.line for each in in_order(rows))])
 
 
 def as_object(rows: Sequence[Row], seen_by: str, when: str) -> dict:

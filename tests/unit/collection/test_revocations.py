@@ -6,7 +6,6 @@ import multiprocessing
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible.errors import AnsibleError
 
 from unit.collection_plugins import plugin
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 revocations = plugin("plugin_utils._revocations")
+AnsibleError = revocations.AnsibleError
 
 KEY = "doorward1 AAAA"
 NOW = "2026-11-29T14:00Z"

@@ -21,7 +21,6 @@ from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _OPTIONS = {
     "state": {"type": "str", "choices": ["noted", "reported"], "required": True},
@@ -59,7 +58,7 @@ class ActionModule(LocalAction):
                 f"{name} is this controller: a run that revokes it would lock itself out. Use doorward.spa.rotate_keys"
             )
             raise AnsibleActionFail(msg)
-        hosts = list(dict.fromkeys([*options["hosts"], *_enrolled(_key_store.path(folder, "any", name).parents[1])]))
+        hosts = list(dict.fromkeys([*options["hosts"], *_key_store.all_enrolled(folder)]))
         keys = {key for host in hosts for key in self._keys(folder, host, name)}
         if mine in keys:
             msg = f"the key of {name} is that of this controller's own pair, so it cannot be revoked from here"
@@ -116,11 +115,6 @@ class ActionModule(LocalAction):
     def _was_found(self, hosts: list[str]) -> bool:
         known = (self._variables[host] for host in hosts if host in self._variables)
         return any((each.get(_DONE) or {}).get("changed") for each in known)
-
-
-def _enrolled(folder: Path) -> list[str]:
-    """Return the hosts that bear this controller's mark."""
-    return sorted(each.name for each in folder.glob("*/") if _key_store.enrolled(each))
 
 
 def _waiting(revoked: list[_revocations.Revoked]) -> set[str]:

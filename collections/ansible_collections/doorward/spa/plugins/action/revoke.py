@@ -5,24 +5,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.doorward.spa.plugins.action.change import ActionModule as ChangeAction
 from ansible_collections.doorward.spa.plugins.plugin_utils import (
-    _archive,
     _host_access,
+    _identity,
     _key_store,
     _key_text,
-    _knocking,
     _revocations,
     _silence,
 )
+from ansible_collections.doorward.spa.plugins.plugin_utils._access_action import AccessAction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 _OPTIONS = {
     "folder": {"type": "path", "default": "~/.config/doorward/keys"},
@@ -30,10 +28,6 @@ _OPTIONS = {
     "key_file": {"type": "path"},
     "deadline": {"type": "int"},
 }
-_FOLDER = "/etc/doorward"
-_HEARD = 3.0  # seconds in which a knock is surely judged
-_AGAIN = 1.0  # seconds before it is sent again: one may be lost
-_LOOK = 0.2
 # Where a client was let in, as far back as the journal goes: a session can be older than its grant.
 _LET_IN = """
 journalctl -u doorwardd.service -o cat --no-pager | grep -F verdict=granted | grep -F " name=$1 " |
@@ -49,7 +43,7 @@ class _Proof(NamedTuple):
     services: tuple[str, ...]
 
 
-class ActionModule(ChangeAction):
+class ActionModule(AccessAction):
     """The action `doorward.spa.revoke`."""
 
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
@@ -92,24 +86,14 @@ class ActionModule(ChangeAction):
     def _take_out(self, going: Sequence[_host_access.Known], options: dict, result: dict) -> None:
         """Change the files under the dead man's switch, end what is open, and prove that the old keys open nothing."""
         places = self._places(going, sessions=options["sessions"])
-        proofs = [each for each in self._proofs(going, options) if self._opens(each)]
+        proofs = [each for each in self._proofs(going, options) if self._opens(each.arguments, each.services)]
         self._change(going, options["deadline"])
         result["ended"] = list(self._ended(places, sessions=options["sessions"]))
         result["proof"] = self._proven(proofs)
 
-    def _access(self, folder: str = _FOLDER, *gone: str) -> _host_access.Access:
-        try:
-            return _host_access.read(self._on_host(*_host_access.words(folder, *gone)).text)
-        except ValueError as error:
-            raise AnsibleActionFail(str(error)) from error
-
     def _change(self, going: Sequence[_host_access.Known], deadline: int | None) -> None:
         """Write access.conf without them, and keep it once this controller has come in anew."""
-        staged = self._stage()["folder"]
-        self._access(f"{staged}/new{_FOLDER}", *{each.key or each.name for each in going})
-        applied = self._apply(staged, self._deadline(deadline))
-        if applied.get("failed"):
-            raise AnsibleActionFail(applied["msg"])
+        self._edit(deadline, *{each.key or each.name for each in going})
         left = [each.name for each in self._access().clients if each.key in {one.key for one in going if one.key}]
         if left:
             msg = f"{', '.join(left)} is still in access.conf"
@@ -118,9 +102,9 @@ class ActionModule(ChangeAction):
     # ---- what is open ------------------------------------------------------------------------------------------------
 
     def _places(self, going: Iterable[_host_access.Known], *, sessions: bool) -> list[str]:
-        """Return the addresses that these clients have grants for, and with sessions those that they had any for."""
-        names = {each.name for each in going} - {""}
-        found = {one["source"] for one in self._doorward_status()["grants"] if one.get("name") in names}
+        """Return the addresses that these clients have anything open for, and with sessions those they ever had."""
+        names, status = {each.name for each in going} - {""}, self._doorward_status()
+        found = {one["source"] for one in (*status["grants"], *status["cycles"]) if one.get("name") in names}
         for name in names if sessions else ():
             found |= set(self._on_host("sh", "-c", _LET_IN, "sh", name).text.split())
         return sorted(found)
@@ -155,11 +139,12 @@ class ActionModule(ChangeAction):
                 file = _key_store.path(options["folder"], self._host, each.name)
                 text = _key_store.read(file, self._loader)
                 if text is not None and _key_text.fingerprint(text) == each.key:
-                    yield _Proof(each.name, self._arguments(text, each.name), services)
+                    yield _Proof(each.name, self._arguments(text), services)
             elif options["key_file"]:
                 shown = self._on_host("/usr/sbin/doorwardd", "keys", "show")
-                text = _key_text.of_public(_key_text.public(shown.text.splitlines()[-1]), options["key_file"])
-                yield _Proof(each.name, self._arguments(text, each.name), services)
+                file = _identity.at_hand(_identity.Place.of(options["key_file"], None), self._loader)
+                text = _key_text.of_public(_key_text.public(shown.text.splitlines()[-1]), file)
+                yield _Proof(each.name, self._arguments(text), services)
 
     def _held(self, options: dict, revoked: Iterable[_revocations.Revoked]) -> Iterator[_host_access.Known]:
         """Yield revoked clients whose key for this host is here, where the host is not known to refuse it."""
@@ -169,28 +154,6 @@ class ActionModule(ChangeAction):
             if text is not None and _key_text.fingerprint(text) in one.keys:
                 yield _host_access.Known(one.name, _key_text.fingerprint(text))
 
-    def _arguments(self, text: str, name: str) -> tuple[str, ...]:
-        """Return the client's arguments for a key, which stays in a file of this run."""
-        file: Path = _archive.scratch() / f"doorward-revoked-{self._host}-{name}.fwknoprc"
-        _archive.write_whole(file, _key_text.stanza(text))
-        return ("--rc-file", str(file))
-
-    def _opens(self, proof: _Proof) -> bool:
-        """Tell whether a knock with this key opens anything for this controller."""
-        source = self._peer().source
-        self._doorward("close", "--from", source)
-        named = "" if self._connection.jumps else source
-        command = _knocking.command(self._connection, proof.services, source=named, key=proof.arguments)
-        start, again = time.monotonic(), 0.0
-        while (waited := time.monotonic() - start) < _HEARD:
-            if waited >= again:
-                _knocking.send(command)
-                again = waited + _AGAIN
-            if any(one["source"] == source for one in self._doorward_status()["grants"]):
-                return True
-            time.sleep(_LOOK)
-        return False
-
     def _proven(self, proofs: Sequence[_Proof]) -> str:
         """Return in words what the old keys open; a good knock is heard, which shows that they would have been.
 
@@ -198,7 +161,7 @@ class ActionModule(ChangeAction):
             AnsibleActionFail: one of them opens the host still, or it hears no knock at all.
         """
         for each in proofs:
-            if self._opens(each):
+            if self._opens(each.arguments, each.services):
                 msg = f"the old key of {each.client} still opens {', '.join(each.services)}"
                 raise AnsibleActionFail(msg)
             self._refuse_an_answer(each)
@@ -220,8 +183,7 @@ class ActionModule(ChangeAction):
 
     def _hears(self) -> None:
         """Fail where a good knock opens nothing either: that the old key opens nothing would prove nothing."""
-        own = _Proof("this controller", tuple(self._connection.spa_key_arguments()), (self._connection.spa_service(),))
-        if not self._opens(own):
+        if not self._opens(self._connection.spa_key_arguments(), [self._connection.spa_service()]):
             msg = "a good knock opens nothing either, so that nothing is proven of the old key"
             raise AnsibleActionFail(msg)
 

@@ -185,12 +185,12 @@ def alice(tmp_path: Path) -> Alice:
     return made
 
 
-def with_both(alice: Alice) -> list[dict[str, str]]:
+def with_both(alice: Alice) -> list[dict[str, Any]]:
     """An inventory's clients, with alice and one more of fwknop's format."""
     return [
         {"name": "controller"},
         {"name": "neighbour", "format": "fwknop"},
-        {"name": "alice", "public_key": alice.public_key},
+        {"name": "alice", "public_key": alice.public_key, "window": 600},
         {"name": "build", "format": "fwknop"},
     ]
 
@@ -218,7 +218,15 @@ def test_a_revoked_client_is_gone_at_once_and_a_host_that_is_away_is_named_until
 ) -> None:
     here, away = fleet.trials
     everybody = {"controller", "neighbour", "alice", "build"}
-    fleet.play("rollout", *ACCESS, doorward_clients=with_both(alice)).check()
+    profiles = {"doorward_client_name": "alice", "doorward_client_dir": str(fleet.folder / "alice")}
+    unknown = fleet.play("enrol", **profiles)
+    assert unknown.code != 0
+    assert "alice is no client of" in said(unknown)
+    played = fleet.play("enrol", doorward_clients=with_both(alice), **profiles).check()
+    for trial in fleet.trials:
+        half = f"HOST_KEY {trial.console('doorwardd', 'keys', 'show').strip()}"
+        assert f"{trial.host.name}: {half}" in said(played)
+        assert half in (fleet.folder / f"alice/{trial.host.name}.fwknoprc").read_text(encoding="utf-8")
     assert [clients(trial) for trial in fleet.trials] == [everybody] * 2
     for trial in fleet.trials:
         trial.close()
@@ -298,5 +306,5 @@ def test_a_new_pair_of_the_controller_is_used_once_every_host_has_granted_it(fle
     assert said(played).count("a knock with the old key of controller opens nothing") == 2, played.output[-3000:]
     assert fleet.pair.with_name("client.key.old").read_bytes() == pair
     assert not fleet.pair.with_name("client.key.new").exists()
-    again = fleet.play("rollout", *ACCESS).check()
-    assert not again.changed, again.output[-3000:]
+    for again in (fleet.play("rollout", *ACCESS), fleet.play("upgrade")):
+        assert not again.check().changed, again.output[-3000:]

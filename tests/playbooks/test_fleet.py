@@ -218,7 +218,7 @@ def test_a_revoked_client_is_gone_at_once_and_a_host_that_is_away_is_named_until
 ) -> None:
     here, away = fleet.trials
     everybody = {"controller", "neighbour", "alice", "build"}
-    profiles = {"doorward_client_name": "alice", "doorward_client_dir": str(fleet.folder / "alice")}
+    profiles: dict[str, Any] = {"doorward_client_name": "alice", "doorward_client_dir": str(fleet.folder / "alice")}
     unknown = fleet.play("enrol", **profiles)
     assert unknown.code != 0
     assert "alice is no client of" in said(unknown)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _OPTIONS = {
+    "client": {"type": "str", "default": ""},
     "folder": {"type": "path", "default": "~/.config/doorward/keys"},
     "sessions": {"type": "bool", "default": False},
     "key_file": {"type": "path"},
@@ -60,6 +61,8 @@ class ActionModule(AccessAction):
     def _revoked(self, options: dict) -> dict:
         known = self._access()
         revoked = _revocations.read(options["folder"])
+        if self._task.check_mode and options["client"]:  # in which nobody was noted
+            revoked += (_revocations.Revoked(options["client"], "", waiting=frozenset({self._host})),)
         going = [each for each in known.clients if any(one.accepts(self._host, each.name, each.key) for one in revoked)]
         names = [each.name for each in known.clients]
         result = {"clients": [each.name for each in going], "changed": bool(going), "proof": "", "ended": []}

@@ -19,6 +19,10 @@ description:
     opened the host before, it has to open nothing now, while a good knock does.
   - Notes that the host is done, and puts the symmetric key aside as C(HOST/CLIENT.revoked).
 options:
+  client:
+    description: Name of a client that is taken for revoked in check mode, in which nobody is noted.
+    type: str
+    default: ""
   folder:
     description: Folder on the controller where keys and the list of revoked clients are kept.
     type: path

@@ -67,6 +67,8 @@ def note(folder: str, name: str, since: str, keys: Iterable[str], waiting: Itera
 
 def done(folder: str, host: str, name: str = "", keys: Iterable[str] = ()) -> bool:
     """Note that a host does not accept a client any more, or with no name none of them; tell whether that is new."""
+    if not _file(folder).exists():
+        return False
     with _changing(folder) as known:
         news = False
         for each in [one for one in known.values() if name in {"", one.name}]:

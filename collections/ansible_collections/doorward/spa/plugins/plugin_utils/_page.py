@@ -106,13 +106,20 @@ def _tally(rows: Sequence[_report.Row]) -> str:
 
 def _host(row: _report.Row, *, unfolded: bool) -> str:
     """Return one host: its name, its state in words, its line, and what was found."""
-    line = row.line.removeprefix(f"{row.host}: ")
-    found = "".join(map(_finding, row.findings))
+    found = "".join(map(_finding, row.findings if row.state != _report.NOT_REACHED else row.findings[1:]))
     return (
         f'<details class="{_CLASSES[row.state]}"{" open" if unfolded else ""}>'
         f'<summary class="{_CLASSES[row.state]}"><h2>{escape(row.host)}</h2><span class="tag">{row.state}</span>'
-        f"<p>{escape(line)}</p></summary><dl>{found}</dl></details>"
+        f"<p>{escape(_line(row))}</p></summary><dl>{found}</dl></details>"
     )
+
+
+def _line(row: _report.Row) -> str:
+    """Return the line below a host's name; the findings below it say the rest of what is wrong."""
+    if row.state != _report.NOT_WELL:
+        return row.line.removeprefix(f"{row.host}: ").removeprefix(f"{_report.NOT_REACHED}: ")
+    wrong = [_report.TOPICS[one.topic] for one in row.findings if one.state == _report.WRONG]
+    return f"wrong: {', '.join(wrong)}; knows {', '.join(row.clients) or 'nobody'}"
 
 
 def _finding(one: _report.Finding) -> str:

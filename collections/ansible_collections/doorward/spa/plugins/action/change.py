@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleError
@@ -18,11 +19,12 @@ _OPTIONS = {
 }
 _ARCHIVE = "new/usr/lib/doorward/doorward.pyz"
 _WAITING = "[ -e /etc/doorward/change/pending ] || [ -e /etc/doorward/change/rolling ]"
+_WAITS = "doorward-change-is-pending"
 # Copies our files twice: as they are, and to be changed. A folder that somebody left goes after a day.
 _STAGE = f"""
 set -eu
 umask 077
-if {_WAITING}; then echo waiting; exit 0; fi
+if {_WAITING}; then echo {_WAITS}; exit 0; fi
 find /run -maxdepth 1 -name 'doorward-change.*' -mmin +1440 -exec rm -rf {{}} +
 folder=$(mktemp -d /run/doorward-change.XXXXXXXXXX)
 trap 'rm -rf "$folder"' EXIT
@@ -63,18 +65,18 @@ class ActionModule(WayInAction):
     def _stage(self) -> dict:
         """Copy the files in force, once no other change is pending."""
         until = time.monotonic() + _SETTLED
-        while (outcome := self._on_host("sh", "-c", _STAGE)).text == "waiting":
+        while _WAITS in (outcome := self._on_host("sh", "-c", _STAGE)).text:
             if time.monotonic() > until:
                 msg = (
                     "another change of this host has been pending for 10 minutes: see `doorward change rollback` there"
                 )
                 raise AnsibleActionFail(msg)
             time.sleep(2)
-        folder = outcome.text.rpartition("staged=")[2]
-        if outcome.code or not folder.startswith("/run/doorward-change."):
+        found = re.search(r"staged=(/run/doorward-change\.\w+)", outcome.text)  # ssh may say something behind it
+        if outcome.code or not found:
             msg = f"the files cannot be staged, and nothing was changed: {outcome.text[-800:]}"
             raise AnsibleActionFail(msg)
-        return {"changed": False, "folder": folder, "root": f"{folder}/new"}
+        return {"changed": False, "folder": found[1], "root": f"{found[1]}/new"}
 
     def _apply(self, folder: str, deadline: int) -> dict:
         """Swap, then confirm; on failure wait until the host has taken the change back."""
@@ -120,8 +122,8 @@ class ActionModule(WayInAction):
 
     def _aftermath(self) -> str:
         """Return what the host says once its deadline is over."""
-        outcome = self._on_host("sh", "-c", f"if {_WAITING}; then echo waiting; fi")
-        if outcome.code or outcome.text:
+        outcome = self._on_host("sh", "-c", f"if {_WAITING}; then echo {_WAITS}; fi")
+        if outcome.code or _WAITS in outcome.text:
             msg = f"its rollback is still under way: {outcome.text[-200:]}"
             raise AnsibleActionFail(msg)
         return "The host has put all of its files back, and can be entered as before"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 import zipfile
 from pathlib import Path
@@ -33,6 +34,7 @@ _OPTIONS = {
 _HOST_KEY = "/etc/doorward/host.key"
 _FOLDER = "/etc/doorward"
 _DAY = 86_400
+_NUMBER = re.compile(r"^[0-9]+(?:\.[0-9]+)?$", re.MULTILINE)
 _NO_FAULTS = frozenset({"foreign"})  # causes of `doorward status` that are for somebody to know
 _KNOCK = {"host": None, "port": None, "source": None, "timeout": 10}
 _SEEN = 5.0  # seconds after a grant in which the port must answer
@@ -198,11 +200,11 @@ class ActionModule(KnockAction):
         before = time.time()
         outcome = self._on_host("date", "+%s.%N", become=False)
         after = time.time()
-        try:
-            ahead = float(outcome.text.splitlines()[-1]) - (before + after) / 2
-        except (ValueError, IndexError):
+        told = _NUMBER.search(outcome.text)  # ssh may say something beside it
+        if outcome.code or told is None:
             self._say("clock", WRONG, "?", f"the host does not tell its time: {outcome.text[-100:]}")
             return
+        ahead = float(told[0]) - (before + after) / 2
         error = (after - before) / 2
         is_wrong = abs(ahead) - error > tolerated
         where = "ahead of" if ahead > 0 else "behind"
@@ -214,8 +216,8 @@ class ActionModule(KnockAction):
         """The age of the host's pair, of this controller's, and of the symmetric keys that the host knows."""
         now, days = time.time(), {}
         shown = self._on_host("stat", "-c", "%Y", _HOST_KEY)
-        if shown.code == 0 and shown.text.isdecimal():
-            days["the host's pair"] = (now - int(shown.text)) / _DAY
+        if shown.code == 0 and (made := _NUMBER.search(shown.text)):
+            days["the host's pair"] = (now - float(made[0])) / _DAY
         held = Path(options["folder"]).expanduser() / self._host
         files = {f"the symmetric key of {name}": held / f"{name}.key" for name in sorted(symmetric)}
         if getattr(self._connection, "knocks", False) and self._connection.spa_host_key():

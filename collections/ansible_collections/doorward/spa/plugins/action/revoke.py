@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
@@ -109,7 +112,8 @@ class ActionModule(AccessAction):
         names, status = {each.name for each in going} - {""}, self._doorward_status()
         found = {one["source"] for one in (*status["grants"], *status["cycles"]) if one.get("name") in names}
         for name in names if sessions else ():
-            found |= set(self._on_host("sh", "-c", _LET_IN, "sh", name).text.split())
+            words = self._on_host("sh", "-c", _LET_IN, "sh", name).text.split()  # with those of ssh
+            found |= {word for word in words if _is_network(word)}
         return sorted(found)
 
     def _ended(self, places: Iterable[str], *, sessions: bool) -> Iterator[str]:
@@ -146,7 +150,8 @@ class ActionModule(AccessAction):
             elif options["key_file"]:
                 shown = self._on_host("/usr/sbin/doorwardd", "keys", "show")
                 file = _identity.at_hand(_identity.Place.of(options["key_file"], None), self._loader)
-                text = _key_text.of_public(_key_text.public(shown.text.splitlines()[-1]), file)
+                line = re.search(_key_text.PUBLIC_FORM, shown.text)
+                text = _key_text.of_public(_key_text.public(line[0] if line else shown.text), file)
                 yield _Proof(each.name, self._arguments(text), services)
 
     def _held(self, options: dict, revoked: Iterable[_revocations.Revoked]) -> Iterator[_host_access.Known]:
@@ -189,6 +194,12 @@ class ActionModule(AccessAction):
         if not self._opens(self._connection.spa_key_arguments(), [self._connection.spa_service()]):
             msg = "a good knock opens nothing either, so that nothing is proven of the old key"
             raise AnsibleActionFail(msg)
+
+
+def _is_network(word: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_network(word, strict=False))
+    return False
 
 
 def _lines(names: Iterable[str]) -> str:

@@ -43,7 +43,7 @@ _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/ac
 _RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
 _KEPT: Final = "kept"  # the paths that have an old file beside them
-_WAITS: Final = "doorward-change"
+_WAITS: Final = "doorward-change-wait"
 _AT_BOOT: Final = Path("etc/systemd/system/doorward-change.service")
 _WANTED: Final = Path("etc/systemd/system/sysinit.target.wants/doorward-change.service")
 _ALIVE: Final = frozenset({"ActiveState=active", "ActiveState=activating"})

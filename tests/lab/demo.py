@@ -216,11 +216,11 @@ SYSTEM = (
 class Session:
     """An SSH session through an open window, kept open."""
 
-    def __init__(self, host: Host) -> None:
-        """Open it with plain ssh: the window must be open already."""
+    def __init__(self, host: Host, place: tuple[str, ...] = ()) -> None:
+        """Open it with plain ssh, run through the words of a place: the window must be open already."""
         self.host = host
         self._process = subprocess.Popen(
-            [*hosts.ssh_command(host, "-oControlPath=none"), "sh"],
+            [*place, *hosts.ssh_command(host, "-oControlPath=none"), "sh"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -9,8 +9,13 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
-from ansible.parsing.vault import VaultLib, match_secrets
-from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _key_text, _stanzas
+from ansible_collections.doorward.spa.plugins.plugin_utils import (
+    _identity,
+    _key_store,
+    _key_text,
+    _revocations,
+    _stanzas,
+)
 from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
 if TYPE_CHECKING:
@@ -54,12 +59,18 @@ class ActionModule(LocalAction):
         made, fingerprints = list(self._made), {}
         for name in dict.fromkeys(stanza.name for stanza in stanzas if stanza.format == "fwknop"):
             file = _key_store.path(options["folder"], options["host"], name)
-            if self._make(file, options["vault_id"]):
+            is_retired = not self._task.check_mode and _key_store.retire(file, self._loader, self._revoked)
+            if self._make(file, options["vault_id"]) or is_retired:
                 made.append(name)
+                self._warn_of_a_second_life(name)
             self._fingerprint(file, name, fingerprints)
         mark = _key_store.enrolment(folder, make=not self._task.check_mode) or ""
+        noted = self._note_enrolled(folder, enrolled=options["enrolled"])
+        if options["enrolled"] is not None and not self._task.check_mode:  # access.conf has none of them, or is gone
+            _revocations.done(options["folder"], options["host"])
         return {
-            "changed": bool(made) or self._note_enrolled(folder, enrolled=options["enrolled"]),
+            "changed": bool(made) or noted,
+            "warnings": self._warnings,
             "made": made,
             "fingerprints": fingerprints,
             "enrolment": mark,
@@ -71,13 +82,45 @@ class ActionModule(LocalAction):
     def _stanzas(self, clients: Sequence[_stanzas.Client], options: dict) -> list[_stanzas.Stanza]:
         """Return the stanzas that the host is to have; the controller's own pair is made where one needs it."""
         self._made: list[str] = []
+        self._warnings: list[str] = []
+        self._revoked = {key: each for each in _revocations.read(options["folder"]) for key in each.keys}
         file = _key_store.path(options["folder"], options["host"], options["controller"])
         now = "doorward1" if options["host_key"] else "fwknop" if file.exists() else ""
         planned = _stanzas.planned(clients, options["controller"], now, _psk_now(options))
+        planned = [stanza for stanza in planned if not self._leave_out(stanza)]
         own = ""
         if any(stanza.is_own and stanza.format == "doorward1" for stanza in planned):
             own = self._own_public_key(options)
+            self._refuse_a_revoked_pair(own, options["controller"])
         return [_stanzas.with_public_key(stanza, own) for stanza in planned]
+
+    def _leave_out(self, stanza: _stanzas.Stanza) -> bool:
+        """Tell whether a client's public key was revoked: it does not come back because the inventory names it."""
+        gone = None if stanza.is_own else self._revoked.get(stanza.public_key)
+        if gone is not None:
+            self._warnings.append(
+                f"{stanza.name} is in doorward_clients with a key that was revoked ({gone.name}, {gone.since}), and is "
+                "left out: take the entry away, or give that client a new key"
+            )
+        return gone is not None
+
+    def _warn_of_a_second_life(self, name: str) -> None:
+        """Say that a client that was revoked is one again, with a new symmetric key."""
+        since = [each.since for each in self._revoked.values() if each.name == name]
+        if since:
+            self._warnings.append(
+                f"{name} was revoked ({since[0]}), and is in doorward_clients: the host gets a new key for it. Take "
+                "the entry away if that is not meant"
+            )
+
+    def _refuse_a_revoked_pair(self, own: str, controller: str) -> None:
+        gone = self._revoked.get(" ".join(own.split()[:2]))
+        if gone is not None:
+            msg = (
+                f"the pair of {controller}, this controller, was revoked ({gone.since}): put the one that took its "
+                "place where doorward_private_key_file says. Nothing was changed"
+            )
+            raise AnsibleActionFail(msg)
 
     def _own_public_key(self, options: dict) -> str:
         """Return the public half of the controller's pair, made on demand; empty where check mode would make it."""
@@ -148,14 +191,7 @@ class ActionModule(LocalAction):
 
     def _vaulted(self, text: str, vault_id: str) -> str:
         """Return the text encrypted with the secret of an id; as it is where the id is empty."""
-        if not vault_id:
-            return text
-        known = self._loader._vault.secrets or []  # noqa: SLF001  the loader offers no other way to its secrets
-        fitting = match_secrets(known, [vault_id])
-        if not fitting:
-            msg = f"there is no vault secret with the id {vault_id!r}: give one with --vault-id {vault_id}@FILE"
-            raise AnsibleActionFail(msg)
-        return VaultLib(known).encrypt(text, secret=fitting[0][1], vault_id=vault_id).decode()
+        return _key_store.vaulted(text, vault_id, self._loader)
 
 
 def _psk_now(options: dict) -> str:

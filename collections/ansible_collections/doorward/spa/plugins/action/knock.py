@@ -46,8 +46,8 @@ class ActionModule(HostAction):
         return result | {"knocks": 1}
 
     def _command(self, options: dict, services: Sequence[str]) -> list[str]:
-        given = {name: options[name] for name in ("host", "port", "source") if options[name]}
-        return _knocking.command(self._connection, services, **given)
+        to = (options["host"], options["port"])
+        return _knocking.command(self._connection, services, to=to, source=options["source"])
 
     def _verified(self, options: dict, services: Sequence[str]) -> dict:
         """Knock until the host shows a grant for the address that it sees this controller at.

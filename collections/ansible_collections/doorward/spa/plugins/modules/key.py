@@ -17,6 +17,8 @@ description:
     controller, plain or vaulted. An existing key is never made again.
   - Tells which stanzas the host is to have. Where connections still knock in the format, or with the pre-shared key,
     that is to be left, its stanza is among them, with C(leaves). It is to stay until a knock the other way is proven.
+  - Leaves out a public key that M(doorward.spa.revocation) has noted as revoked, with a warning, and puts a symmetric
+    one aside. With O(enrolled) the host is noted as one that accepts no revoked client.
   - Compares the enrolment mark of the host with the one that the controller keeps, and so tells a bare host from one
     that was reinstalled or that another controller enrolled.
   - Runs on the controller and does not connect to the host. Returns fingerprints, never keys.

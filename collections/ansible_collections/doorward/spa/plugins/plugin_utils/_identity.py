@@ -66,13 +66,17 @@ def at_hand(place: Place, loader: DataLoader) -> str:
             raise AnsibleError(msg) from error
         if head != _VAULTED and not any(map(str.isspace, place.file)):
             return place.file
-    digest = hashlib.sha256(repr(place).encode()).hexdigest()[:20]
-    copy = _archive.scratch() / f"doorward-{digest}.own"
+    copy = _copy(place)
     if not copy.is_file():
         with _alone(copy.with_suffix(".lock")):
             if not copy.is_file():
                 _archive.write_whole(copy, read(place, loader) or "")
     return str(copy)
+
+
+def forget(place: Place) -> None:
+    """Forget this run's copy of a pair that was replaced."""
+    _copy(place).unlink(missing_ok=True)
 
 
 def read(place: Place, loader: DataLoader) -> str | None:
@@ -118,6 +122,12 @@ def make(place: Place, name: str, vaulted: Callable[[str], str]) -> None:
     text = draft.read_text(encoding="ascii")
     draft.unlink()
     _key_store.create(Path(place.file), vaulted(text))
+
+
+def _copy(place: Place) -> Path:
+    """Return where this run's copy of a pair is that is not plain in a file."""
+    digest = hashlib.sha256(repr(place).encode()).hexdigest()[:20]
+    return _archive.scratch() / f"doorward-{digest}.own"
 
 
 @contextlib.contextmanager

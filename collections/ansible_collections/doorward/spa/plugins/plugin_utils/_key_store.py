@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleError
+from ansible_collections.doorward.spa.plugins.plugin_utils import _key_text
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ansible.parsing.dataloader import DataLoader
 
 _NAME = re.compile(r"[A-Za-z0-9_@\[][A-Za-z0-9_.@:+%\[\]-]{0,199}", re.ASCII)
@@ -70,6 +74,16 @@ def create(file: Path, text: str) -> bool:
     return True
 
 
+def retire(file: Path, loader: DataLoader, revoked: Collection[str]) -> bool:
+    """Put a symmetric key aside whose fingerprint is revoked, so that no host gets it again; tell whether it was."""
+    text = read(file, loader) if revoked else None
+    with contextlib.suppress(_key_text.KeyTextError):  # which whoever uses the key says
+        if text is not None and _key_text.fingerprint(text) in revoked:
+            file.replace(file.with_name(f"{file.stem}.revoked"))
+            return True
+    return False
+
+
 def enrolment(host_folder: Path, *, make: bool) -> str | None:
     """Return the enrolment id of a host, made on demand; the host bears the same once it is enrolled."""
     file = host_folder / _ENROLMENT
@@ -90,6 +104,29 @@ def named(folder: Path, mark: str) -> str:
 def enrolled(host_folder: Path) -> bool:
     """Tell whether this controller has seen the host bear its enrolment id."""
     return (host_folder / _ENROLLED).exists()
+
+
+def all_enrolled(folder: str) -> list[str]:
+    """Return the names of the hosts that bear this controller's mark."""
+    return sorted(mark.parent.name for mark in Path(folder).expanduser().glob(f"*/{_ENROLLED}"))
+
+
+def vaulted(text: str, vault_id: str, loader: DataLoader) -> str:
+    """Return the text encrypted with the secret of an id; as it is where the id is empty.
+
+    Raises:
+        AnsibleError: there is no such secret.
+    """
+    if not vault_id:
+        return text
+    from ansible.parsing.vault import VaultLib, match_secrets  # noqa: PLC0415  as above
+
+    known = loader._vault.secrets or []  # noqa: SLF001  the loader offers no other way to its secrets
+    fitting = match_secrets(known, [vault_id])
+    if not fitting:
+        msg = f"there is no vault secret with the id {vault_id!r}: give one with --vault-id {vault_id}@FILE"
+        raise AnsibleError(msg)
+    return VaultLib(known).encrypt(text, secret=fitting[0][1], vault_id=vault_id).decode()
 
 
 def mark_enrolled(host_folder: Path) -> bool:

@@ -20,14 +20,19 @@ _SOURCE_FLAGS = {"auto": (), "packet": ("-s",)}
 
 
 def command(
-    connection: Connection, services: Sequence[str], *, host: str = "", port: int = 0, source: str = ""
+    connection: Connection,
+    services: Sequence[str],
+    *,
+    to: tuple[str | None, int | None] = (None, None),
+    source: str | None = None,
+    key: Sequence[str] = (),
 ) -> list[str]:
     """Return the client's command line; what is not given is taken from the connection, and the key stays in a file."""
     option = connection.get_option
-    host = host or option("spa_host") or connection.spa_dialled().host
-    words = [*_archive.command("knock"), *connection.spa_key_arguments(), "--no-save-args", "-A", ",".join(services)]
+    host, port = to[0] or option("spa_host") or connection.spa_dialled().host, to[1] or option("spa_port")
+    words = [*_archive.command("knock"), *(key or connection.spa_key_arguments()), "--no-save-args"]
     source = source or option("spa_source")
-    words += ["-D", host, "-p", str(port or option("spa_port")), *_SOURCE_FLAGS.get(source, ("-a", source))]
+    words += ["-A", ",".join(services), "-D", host, "-p", str(port), *_SOURCE_FLAGS.get(source, ("-a", source))]
     return [*words, *connection.spa_jump_arguments()]
 
 

@@ -1,0 +1,153 @@
+# Copyright: The doorward authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The clients in a host's own access.conf: listed, and taken out of a copy. Standard library only.
+
+The work is done on the host by SCRIPT, so that no secret leaves it: a public key is named as it is, a symmetric one by
+its fingerprint. Clients are taken out of the text that is there, line by line: what else stands in the file stays.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+NEW_KEY = "--new-key"
+SCRIPT = r'''
+import base64, hashlib, json, os, re, sys
+
+SETTING = re.compile(r"\s*(%?[A-Za-z][A-Za-z0-9_]*)(?::|\s+:(?=\s))?\s*(.*?)\s*(?:;.*)?$")
+REDACTED = re.compile(r"# key (SHA256:\S+)")
+
+def setting(line):
+    found = None if line.lstrip()[:1] in ("#", ";") else SETTING.match(line)
+    return (found[1], found[2]) if found else ("", "")
+
+def raw(text):
+    try:
+        return base64.b64encode(base64.b64decode(text, validate=True))
+    except ValueError:
+        return text.encode()
+
+def fingerprint(values):
+    digest = hashlib.sha256(raw(values["KEY_BASE64"]) + b"\n" + raw(values["HMAC_KEY_BASE64"])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+def stanzas(lines):
+    """The lines of the head, then those of each stanza."""
+    parts = [[]]
+    for line in lines:
+        if setting(line)[0] == "SOURCE":
+            parts.append([])
+        parts[-1].append(line)
+    return parts
+
+def clients(part):
+    """Name, key and line of each client of a stanza; a symmetric key is that of the whole stanza."""
+    values = dict(map(setting, reversed(part)))
+    opens = values.get("OPEN_PORTS", "").replace(",", " ").split()
+    found = []
+    for place, line in enumerate(part):
+        name, value = setting(line)
+        words = value.split()
+        if name == "CLIENT" and len(words) > 1:
+            found.append((" ".join(words[2:]) or values.get("NAME", ""), " ".join(words[:2]), place, opens))
+    if found:
+        return found
+    shown = [match[1] for match in map(REDACTED.match, part) if match]
+    key = fingerprint(values) if {"KEY_BASE64", "HMAC_KEY_BASE64"} <= set(values) else shown[0] if shown else ""
+    return [(values.get("NAME", ""), key, None, opens)]
+
+def without(part, gone):
+    """A stanza without the clients that go; nothing where none stays."""
+    here = clients(part)
+    going = [each for each in here if each[0] in gone or each[1] in gone]
+    if len(going) == len(here):
+        return [], going
+    places = {each[2] for each in going}
+    return [line for place, line in enumerate(part) if place not in places], going
+
+def beside(part, old, new):
+    """A stanza with a second line of CLIENT for whoever has the old key, unless it is there."""
+    keys = [each[1] for each in clients(part)]
+    if old not in keys or new in keys:
+        return part
+    place = next(each[2] for each in clients(part) if each[1] == old)
+    return part[:place + 1] + [part[place].replace(old.split()[1], new.split()[1], 1)] + part[place + 1:]
+
+def read(path):
+    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        return stream.read().splitlines(True)
+
+def write(path, lines):
+    with open(path, "r+", encoding="utf-8", errors="surrogateescape") as stream:
+        stream.truncate()
+        stream.write("".join(lines))
+
+folder, words = sys.argv[1], sys.argv[2:]
+elsewhere, removed, listed = [], [], []
+settings = os.path.join(folder, "doorwardd.conf")
+if os.path.exists(settings):
+    elsewhere = [value for name, value in map(setting, read(settings))
+                 if name == "ACCESS_FOLDER" or name == "ACCESS_FILE" and value != "/etc/doorward/access.conf"]
+for name in ("access.redacted", "access.conf"):
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
+        continue
+    head, *parts = stanzas(read(path))
+    if words[:1] == ["--new-key"]:
+        kept = [beside(part, words[1], words[2]) for part in parts]
+        changed = kept != parts
+    else:
+        pairs = [without(part, set(words)) for part in parts]
+        kept, removed = [part for part, _ in pairs if part], [each for _, going in pairs for each in going]
+        changed = bool(removed)
+    if changed:
+        write(path, head + [line for part in kept for line in part])
+    if name == "access.conf":
+        listed = [each for part in kept for each in clients(part)]
+        elsewhere += [value for line in head + sum(parts, []) for word, value in [setting(line)]
+                      if word.startswith("%include")]
+named = lambda found: [{"name": each[0], "key": each[1], "opens": each[3]} for each in found]
+print(json.dumps({"clients": named(listed), "removed": named(removed), "elsewhere": elsewhere}))
+'''
+
+
+class Known(NamedTuple):
+    """A client that a host knows: its name, a public key or the fingerprint of a symmetric one, and its services."""
+
+    name: str
+    key: str
+    opens: tuple[str, ...] = ()
+
+
+class Access(NamedTuple):
+    """The clients of a file, those that were taken out of it, and other files that may have more."""
+
+    clients: tuple[Known, ...]
+    removed: tuple[Known, ...]
+    elsewhere: tuple[str, ...]
+
+
+def words(folder: str, *more: str) -> tuple[str, ...]:
+    """Return the command that lists the clients of a folder's access.conf, without those named by name or key."""
+    return ("/usr/bin/python3", "-I", "-c", SCRIPT, folder, *more)
+
+
+def read(printed: str) -> Access:
+    """Return what the command printed.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    start, end = printed.find("{"), printed.rfind("}")
+    try:
+        found = json.loads(printed[start : end + 1])
+        listed, removed = (
+            tuple(Known(each["name"], each["key"], tuple(each["opens"])) for each in found[key])
+            for key in ("clients", "removed")
+        )
+        return Access(listed, removed, tuple(map(str, found["elsewhere"])))
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"the host cannot say which clients it knows: {printed[-300:]!r}"
+        raise ValueError(msg) from error

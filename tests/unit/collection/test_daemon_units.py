@@ -39,7 +39,9 @@ def helper(**options: str) -> str:
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701  no HTML
     environment.filters["intersect"] = lambda one, other: [each for each in one if each in other]  # Ansible's
     (unit,) = (one for one in UNITS if one.name == "doorward-helper.service.j2")
-    return environment.from_string(unit.read_text(encoding="utf-8")).render(doorward_options=options)
+    return environment.from_string(unit.read_text(encoding="utf-8")).render(
+        doorward_options=options, doorward_python="/usr/bin/python3"
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ Before=shutdown.target ssh.service ssh.socket
 """
 VARIABLES: Final[dict[str, Any]] = {
     "doorward_options": {},
+    "doorward_python": "/usr/bin/python3",
     "doorward_firewall_mode": "drop",
     "doorward_failure_policy": "closed",
     "firewall_policy_words": {"closed": "and nothing but a knock opens the host"},

@@ -102,7 +102,8 @@ def _text(value: object) -> Iterator[str]:
         yield f"{str(value)[:60]!r} is no text"
 
 
-def _service(value: object) -> Iterator[str]:
+def service(value: object) -> Iterator[str]:
+    """Yield what keeps a value from being a service, with the one that was probably meant."""
     match = _SERVICE.fullmatch(str(value))
     if match and 1 <= int(match[1]) <= _PORT_MAX:
         return
@@ -160,7 +161,7 @@ def _expires(value: object) -> Iterator[str]:
 
 
 _OF_A_CLIENT: dict[str, Check] = {
-    "services": _each(_service, "tcp/22"),
+    "services": _each(service, "tcp/22"),
     "sources": _each(_source, "192.0.2.0/24"),
     "window": _number(1, _WINDOW_MAX),
     "expires": _expires,
@@ -197,14 +198,14 @@ def _of_a_client(client: dict, name: str, keys: dict[str, str]) -> Iterator[str]
         yield f"public_key: {error}"
         return
     if key in keys:
-        yield f"{name}: it has the public_key of {keys[key]}: give each client a key pair of its own"
+        yield f"it has the public_key of {keys[key]}: give each client a key pair of its own"
     keys.setdefault(key, name)
 
 
 _CHECKS: dict[str, Check] = {
     "doorward_clients": _clients,
-    "doorward_services": _each(_service, "tcp/22"),
-    "doorward_public_services": _each(_service, "tcp/443"),
+    "doorward_services": _each(service, "tcp/22"),
+    "doorward_public_services": _each(service, "tcp/443"),
     "doorward_sources": _each(_source, "192.0.2.0/24"),
     "doorward_fallback_sources": _each(_let_in, "192.0.2.0/24"),
     "doorward_hidden_networks": _each(_network, "10.0.0.0/8"),

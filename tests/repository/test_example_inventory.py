@@ -57,7 +57,12 @@ def test_the_example_shows_every_option_of_a_client_and_of_the_connection() -> N
     spec = yaml.safe_load((COLLECTION / "roles/daemon/meta/argument_specs.yml").read_text("utf-8"))["argument_specs"]
     of_a_client = spec["main"]["options"]["doorward_clients"]["options"]
     documented = yaml.safe_load(plugin("connection.ssh").DOCUMENTATION)["options"]
-    of_the_connection = [f"ansible_{name}" for name in documented if name.startswith("spa_")]
+    of_the_connection = [
+        one["name"]
+        for name, said in documented.items()
+        for one in said.get("vars", ())
+        if one["name"].startswith("ansible_spa_")
+    ]
     assert len(of_a_client) > 6
     assert len(of_the_connection) > 6
     assert not [name for name in (*of_a_client, *of_the_connection) if not re.search(rf"\b{name}\b", text)]

@@ -66,10 +66,11 @@ class ActionModule(HostAction):
     def _asked(self, host: _host_facts.Host, variables: dict) -> Iterator[Problem]:
         """Yield where this connection's knock asks for a port that is neither sshd's nor the one that is dialled."""
         port, connection = host.first("port"), self._connection
-        if not port or not hasattr(connection, "spa_service") or connection.get_option("spa_host"):
+        option = connection.get_option
+        if not port or not hasattr(connection, "spa_service") or option("spa_host") or option("spa_nat"):
             return  # no knock, or one at another host, whose services are not this one's
         asked, dialled = connection.spa_service(), f"tcp/{connection.spa_dialled().port}"
-        granted = _granted(variables, has_profile=bool(connection.get_option("spa_profile"))) or [f"tcp/{port}"]
+        granted = _granted(variables, has_profile=bool(option("spa_profile"))) or [f"tcp/{port}"]
         if asked not in {dialled, f"tcp/{port}"}:
             cause = f"this controller's knock asks for {asked}, and sshd answers at tcp/{port}, dialled as {dialled}"
             yield _values.Problem("ansible_spa_service", cause)

@@ -26,6 +26,7 @@ PACKAGES: Final = {
     "chmod": "coreutils",
     "chroot": "coreutils",
     "conntrack": "conntrack",
+    "cp": "coreutils",
     "dpkg": "dpkg",
     "dpkg-buildpackage": "dpkg-dev",
     "dpkg-deb": "dpkg",

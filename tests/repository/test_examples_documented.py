@@ -21,7 +21,7 @@ EXAMPLES: Final = {
     "doorwardd.conf": 2,
     "fwknoprc": 1,
 }  # kinds that are parsed here, and how many there are
-OTHERS: Final = {"sh", "console", "text", "ini", "yaml"}  # kinds that are no files of ours
+OTHERS: Final = {"sh", "console", "text", "ini", "yaml", "python"}  # kinds that are no files of ours
 _BLOCK: Final = re.compile(r"^( *)```([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _NAMES: Final = {*access.SETTINGS, *settings.SETTINGS, *fwknoprc.SETTINGS}
 HEAD: Final = "SOURCE ANY\nKEY_BASE64 {}\nHMAC_KEY_BASE64 {}\nOPEN_PORTS tcp/22\nREQUIRE_SOURCE_ADDRESS Y\n".format(

@@ -80,6 +80,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"doorward_clients": [{"name": "a", "services": "tcp/22"}]},
         "doorward_clients: a: services: 'tcp/22' is a text",
     ),
+    "a range the wrong way round": (
+        {"doorward_clients": [{"name": "a", "services": ["udp/60010-60000"]}]},
+        "doorward_clients: a: services: 'udp/60010-60000' is no range of at most 1024 ports, the lower one first",
+    ),
+    "a service twice": ({"doorward_services": ["tcp/22", "tcp/22"]}, "doorward_services: 'tcp/22' is there twice"),
+    "a range for the table": ({"doorward_services": ["udp/1-2"]}, "doorward_services: 'udp/1-2' is no service"),
     "a day that is none": (
         {"doorward_clients": [{"name": "a", "expires": "13/45/2030"}]},
         "doorward_clients: a: expires: '13/45/2030' is no day, which is MM/DD/YYYY",
@@ -99,7 +105,7 @@ TAKEN: dict[str, dict[str, Any]] = {
     "clients": {
         "doorward_clients": [
             {"name": "a", "public_key": f"{ALICE} a@x", "services": ["udp/53"], "expires": "1/2/30", "window": "60"},
-            {"name": "b", "format": "fwknop", "sources": ["ANY"]},
+            {"name": "b", "format": "fwknop", "sources": ["ANY"], "services": ["tcp/22", "udp/60000-60010"]},
         ]
     },
     "names of the inventory's own": {"doorward_services_web": [], "doorward_site": 1, "my_servcies": 1},

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 PREFIX = "doorward_"
 _TYPOS = 2  # letters by which a misspelt name differs; a name of the inventory's own differs by more
 _SERVICE = re.compile(r"(?:tcp|udp)/(\d{1,5})", re.ASCII)
+_RANGE = re.compile(r"(?:tcp|udp)/(\d{1,5})-(\d{1,5})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.@:+%\[\]-]+", re.ASCII)
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})", re.ASCII)
 _PORT_MAX = 65535
+_RANGE_MAX = 1024  # services of a stanza
 _WINDOW_MAX = 8_388_608  # seconds, of fwknop and of doorwardd
 _AGE_MAX = 100_000  # seconds, of fwknop and of doorwardd
 _DEADLINE_MAX = 86_400  # seconds
@@ -112,6 +114,29 @@ def service(value: object) -> Iterator[str]:
     yield f"{str(value)[:40]!r} is no service, which is tcp/PORT or udp/PORT" + (f": {meant}/{port}?" if meant else "")
 
 
+def _services(check: Check) -> Check:
+    """Return the check of a list of services, none of them twice: access.conf takes none twice."""
+    listed = _each(check, "tcp/22")
+
+    def checked(value: object) -> Iterator[str]:
+        wrong = list(listed(value))
+        yield from wrong
+        yield from (
+            () if wrong else (f"{one!r} is there twice" for one in sorted({x for x in value if value.count(x) > 1}))
+        )
+
+    return checked
+
+
+def _service_or_range(value: object) -> Iterator[str]:
+    """Yield what keeps a value from being a service, or a range of ports as OPEN_PORTS takes it."""
+    match = _RANGE.fullmatch(str(value))
+    if match is None:
+        yield from service(value)
+    elif not 1 <= int(match[1]) < int(match[2]) <= _PORT_MAX or int(match[2]) - int(match[1]) >= _RANGE_MAX:
+        yield f"{str(value)!r} is no range of at most {_RANGE_MAX} ports, the lower one first"
+
+
 def _number(least: int, most: int) -> Check:
     def checked(value: object) -> Iterator[str]:
         if not re.fullmatch(r"\d{1,9}", str(value), re.ASCII) or not least <= int(str(value)) <= most:
@@ -161,7 +186,7 @@ def _expires(value: object) -> Iterator[str]:
 
 
 _OF_A_CLIENT: dict[str, Check] = {
-    "services": _each(service, "tcp/22"),
+    "services": _services(_service_or_range),
     "sources": _each(_source, "192.0.2.0/24"),
     "window": _number(1, _WINDOW_MAX),
     "expires": _expires,
@@ -204,7 +229,7 @@ def _of_a_client(client: dict, name: str, keys: dict[str, str]) -> Iterator[str]
 
 _CHECKS: dict[str, Check] = {
     "doorward_clients": _clients,
-    "doorward_services": _each(service, "tcp/22"),
+    "doorward_services": _services(service),
     "doorward_public_services": _each(service, "tcp/443"),
     "doorward_sources": _each(_source, "192.0.2.0/24"),
     "doorward_fallback_sources": _each(_let_in, "192.0.2.0/24"),

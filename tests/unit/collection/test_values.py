@@ -51,6 +51,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a window of nothing": ({"doorward_window": "0"}, "doorward_window: '0' is no number from 1 to 8388608"),
     "a port of words": ({"doorward_port": "http"}, "doorward_port: 'http' is no number from 1 to 65535"),
     "an age of a day and more": ({"doorward_max_age": 100_001}, "doorward_max_age: '100001' is no number"),
+    "a Python without its folder": (
+        {"doorward_python": "python3"},
+        "doorward_python: 'python3' is no path of a program",
+    ),
+    "a Python of two words": ({"doorward_python": "/x -I"}, "doorward_python: '/x -I' is no path of a program"),
     "options of a text": ({"doorward_options": "VERBOSE 1"}, "doorward_options: 'VERBOSE 1' is no mapping"),
     "a client twice": (
         {"doorward_clients": [{"name": "a"}, {"name": "b"}, {"name": "a"}]},

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.doorward.spa.plugins.plugin_utils import _host_facts, _values
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _OPTIONS = {"stage": {"type": "str", "choices": ["daemon", "firewall"], "required": True}}
 _ROLES = Path(__file__).resolve().parents[2] / "roles"
 _OF_THE_HOST = (
-    "doorward_python",
     "doorward_firewall_mode",
     "doorward_synchronised_clock",
     "doorward_daemon_foreign_firewall",
@@ -96,7 +95,7 @@ class ActionModule(HostAction):
 @functools.cache
 def known() -> frozenset[str]:
     """Return the names of all variables that the roles and playbooks read."""
-    specs = (yaml.safe_load(file.read_bytes()) for file in sorted(_ROLES.glob("*/meta/argument_specs.yml")))
+    specs = (yaml_load(file.read_bytes()) for file in sorted(_ROLES.glob("*/meta/argument_specs.yml")))
     return _OTHERS.union(*(entry["options"] for spec in specs for entry in spec["argument_specs"].values()))
 
 

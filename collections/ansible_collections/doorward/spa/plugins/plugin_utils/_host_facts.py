@@ -61,6 +61,12 @@ table inet doorward_probe {
     }
 }
 """
+_FIREWALLS = " ".join(
+    f"{name}.service"
+    for name in (
+        "ufw", "firewalld", "nftables", "iptables", "ip6tables", "netfilter-persistent", "shorewall", "ferm", "csf",
+    )
+)  # fmt: skip
 # $1 is the Python. The listener's title has its arguments; SSH_CONNECTION is the one of the session that asks.
 SCRIPT = f"""
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
@@ -80,9 +86,8 @@ if command -v nft >/dev/null 2>&1; then
     echo "nft=$(nft --version 2>/dev/null)"
     said=$(echo '{_PROBE}' | nft -c -f - 2>&1) || echo "refused=$(echo $said)"
 fi
-for unit in ufw firewalld nftables iptables ip6tables netfilter-persistent shorewall ferm csf; do
-    ! systemctl is-active --quiet "$unit.service" 2>/dev/null || echo "firewall=$unit"
-done
+systemctl list-units --plain --no-legend --state=active {_FIREWALLS} 2>/dev/null |
+    sed -n 's/^\\([^ ]*\\)\\.service .*/firewall=\\1/p'
 port=
 process=$$
 while [ "${{process:-0}}" -gt 1 ]; do

@@ -22,6 +22,7 @@ _TYPOS = 2  # letters by which a misspelt name differs; a name of the inventory'
 _SERVICE = re.compile(r"(?:tcp|udp)/(\d{1,5})", re.ASCII)
 _RANGE = re.compile(r"(?:tcp|udp)/(\d{1,5})-(\d{1,5})", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_.@:+%\[\]-]+", re.ASCII)
+_PATH = re.compile(r"(?:/[A-Za-z0-9_.+-]+)+", re.ASCII)  # as units and shell scripts take it unquoted
 _DATE = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})", re.ASCII)
 _PORT_MAX = 65535
 _RANGE_MAX = 1024  # services of a stanza
@@ -126,6 +127,11 @@ def _services(check: Check) -> Check:
         )
 
     return checked
+
+
+def _program(value: object) -> Iterator[str]:
+    if not _PATH.fullmatch(str(value)):
+        yield f"{str(value)[:60]!r} is no path of a program, such as /usr/bin/python3.11"
 
 
 def _service_or_range(value: object) -> Iterator[str]:
@@ -237,6 +243,7 @@ _CHECKS: dict[str, Check] = {
     "doorward_hidden_from": _each(_text, "eth0"),
     "doorward_interfaces": _each(_text, "eth0"),
     "doorward_firewall_rules": _each(_text, '"tcp dport 80 accept"'),
+    "doorward_python": _program,
     "doorward_options": _mapping,
     "doorward_port": _number(1, _PORT_MAX),
     "doorward_window": _number(1, _WINDOW_MAX),

@@ -9,7 +9,6 @@ import secrets
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
-from ansible.parsing.vault import VaultLib, match_secrets
 from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _key_text, _stanzas
 from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
@@ -141,14 +140,3 @@ class ActionModule(LocalAction):
         except _key_text.KeyTextError as error:
             msg = f"{file}: {error}"
             raise AnsibleActionFail(msg) from error
-
-    def _vaulted(self, text: str, vault_id: str) -> str:
-        """Return the text encrypted with the secret of an id; as it is where the id is empty."""
-        if not vault_id:
-            return text
-        known = self._loader._vault.secrets or []  # noqa: SLF001  the loader offers no other way to its secrets
-        fitting = match_secrets(known, [vault_id])
-        if not fitting:
-            msg = f"there is no vault secret with the id {vault_id!r}: give one with --vault-id {vault_id}@FILE"
-            raise AnsibleActionFail(msg)
-        return VaultLib(known).encrypt(text, secret=fitting[0][1], vault_id=vault_id).decode()

@@ -113,7 +113,12 @@ TAKEN: dict[str, dict[str, Any]] = {
             {"name": "b", "format": "fwknop", "sources": ["ANY"], "services": ["tcp/22", "udp/60000-60010"]},
         ]
     },
-    "names of the inventory's own": {"doorward_services_web": [], "doorward_site": 1, "my_servcies": 1},
+    "names of the inventory's own": {
+        "doorward_services_web": [],
+        "doorward_services_x": [],
+        "doorward_site": 1,
+        "my_servcies": 1,
+    },
 }
 
 

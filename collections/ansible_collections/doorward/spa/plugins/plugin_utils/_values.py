@@ -60,7 +60,8 @@ def near(word: str, known: Iterable[str]) -> str:
 
 def _misspelt(variables: Mapping[str, object], known: frozenset[str]) -> Iterator[Problem]:
     for name in sorted(set(variables) - known):
-        meant = near(name, known) if name.startswith(PREFIX) else ""
+        is_part = any(name.startswith(f"{each}_") for each in known)  # of a value that the lookup merged makes
+        meant = near(name, known) if name.startswith(PREFIX) and not is_part else ""
         if meant:
             yield Problem(name, f"no role reads a variable of this name, and {meant} is nearly the same: correct it")
 

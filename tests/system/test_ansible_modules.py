@@ -55,7 +55,8 @@ class Host:
 
     def module(self, name: str, *options: str, **arguments: object) -> dict[str, Any]:
         """The result of a module."""
-        words = ["ansible", "localhost", "-m", f"doorward.spa.{name}", "-a", json.dumps(arguments), *options]
+        given = ["-a", json.dumps(arguments)] if arguments else []
+        words = ["ansible", "localhost", "-m", f"doorward.spa.{name}", *given, *options]
         where = environment() | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self._folder),

@@ -73,6 +73,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"doorward_clients": [{"name": "a", "public_key": ALICE.replace("GM=", "GN=")}]},
         "doorward_clients: a: public_key: the public key is not base64, or was cut",
     ),
+    "the private half": (
+        {"doorward_clients": [{"name": "a", "public_key": ALICE.replace("doorward1", "doorward1-private")}]},
+        "doorward_clients: a: public_key: this text is no public key: doorward1 BASE64 NAME, as `doorward keys show`",
+    ),
     "a client without a name": ({"doorward_clients": [{"public_key": ALICE}]}, "doorward_clients: '' is no name"),
     "a name of two words": ({"doorward_clients": [{"name": "a b"}]}, "doorward_clients: 'a b' is no name"),
     "clients of a text": ({"doorward_clients": "alice"}, "doorward_clients: 'alice' is no list of clients"),
@@ -136,6 +140,11 @@ def test_a_value_that_no_host_can_be_given_is_refused_with_its_cause(case: str) 
 @pytest.mark.parametrize("case", TAKEN)
 def test_a_value_that_a_host_can_be_given_is_taken(case: str) -> None:
     assert sentences(TAKEN[case]) == []
+
+
+def test_a_private_half_is_not_repeated() -> None:
+    (said,) = sentences(REFUSED["the private half"][0])
+    assert ALICE.split()[1] not in said
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

@@ -140,3 +140,6 @@ class ActionModule(LocalAction):
         except _key_text.KeyTextError as error:
             msg = f"{file}: {error}"
             raise AnsibleActionFail(msg) from error
+
+    def _vaulted(self, text: str, vault_id: str) -> str:
+        return _key_store.vaulted(text, vault_id, self._loader)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.doorward.spa.plugins.plugin_utils import _identity
+from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store
 from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
 
 _OPTIONS = {
@@ -26,6 +26,8 @@ class ActionModule(LocalAction):
         text = _identity.read(place, self._loader)
         result = {"changed": text is None, "path": place.file, "public_key": ""}
         if text is None and not self._task.check_mode:
-            _identity.make(place, options["comment"], lambda new: self._vaulted(new, options["vault_id"]))
+            _identity.make(
+                place, options["comment"], lambda new: _key_store.vaulted(new, options["vault_id"], self._loader)
+            )
             text = _identity.read(place, self._loader)
         return result | ({} if text is None else {"public_key": _identity.public(text, place)})

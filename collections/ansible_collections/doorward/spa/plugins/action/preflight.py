@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
-from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.doorward.spa.plugins.plugin_utils import _host_facts, _values
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from ansible_collections.doorward.spa.plugins.plugin_utils._values import Problem
 
 _OPTIONS = {"stage": {"type": "str", "choices": ["daemon", "firewall"], "required": True}}
-_ROLES = Path(__file__).resolve().parents[2] / "roles"
+_COLLECTION = Path(__file__).resolve().parents[2]
+_NAME = re.compile(rf"\b{_values.PREFIX}[a-z0-9_]+")
 _OF_THE_HOST = (
     "doorward_firewall_mode",
     "doorward_synchronised_clock",
     "doorward_daemon_foreign_firewall",
     "doorward_controller",
 )
-# Read by playbooks, or set by the roles themselves.
-_OTHERS = frozenset({"doorward_hosts", "doorward_rollout_serial", "doorward_bare"})
+_OTHERS = frozenset({"doorward_bare"})  # set by the roles themselves
 
 
 class ActionModule(HostAction):
@@ -95,8 +95,8 @@ class ActionModule(HostAction):
 @functools.cache
 def known() -> frozenset[str]:
     """Return the names of all variables that the roles and playbooks read."""
-    specs = (yaml_load(file.read_bytes()) for file in sorted(_ROLES.glob("*/meta/argument_specs.yml")))
-    return _OTHERS.union(*(entry["options"] for spec in specs for entry in spec["argument_specs"].values()))
+    files = (*_COLLECTION.glob("roles/*/meta/argument_specs.yml"), *_COLLECTION.glob("playbooks/*.yml"))
+    return _OTHERS.union(*(_NAME.findall(file.read_text(encoding="utf-8")) for file in files))
 
 
 def _wanted(variables: dict) -> _host_facts.Wanted:

@@ -92,6 +92,24 @@ def enrolled(host_folder: Path) -> bool:
     return (host_folder / _ENROLLED).exists()
 
 
+def vaulted(text: str, vault_id: str, loader: DataLoader) -> str:
+    """Return the text encrypted with the secret of an id; as it is where the id is empty.
+
+    Raises:
+        AnsibleError: there is no such secret.
+    """
+    if not vault_id:
+        return text
+    from ansible.parsing.vault import VaultLib, match_secrets  # noqa: PLC0415  as above
+
+    known = loader._vault.secrets or []  # noqa: SLF001  the loader offers no other way to its secrets
+    fitting = match_secrets(known, [vault_id])
+    if not fitting:
+        msg = f"there is no vault secret with the id {vault_id!r}: give one with --vault-id {vault_id}@FILE"
+        raise AnsibleError(msg)
+    return VaultLib(known).encrypt(text, secret=fitting[0][1], vault_id=vault_id).decode()
+
+
 def mark_enrolled(host_folder: Path) -> bool:
     """Remember that the host bears its enrolment id; tell whether that is new."""
     return create(host_folder / _ENROLLED, "")

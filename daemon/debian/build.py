@@ -60,6 +60,7 @@ VARIABLES: Final[dict[str, Any]] = {
     "doorward_options": {},
     "doorward_interfaces": [],
     "doorward_port": 62201,
+    "doorward_python": "/usr/bin/python3",
     "doorward_firewall_mode": "drop",
     "doorward_failure_policy": "closed",
     "firewall_policy_words": {"closed": "and nothing but a knock opens the host"},

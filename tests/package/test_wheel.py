@@ -74,6 +74,14 @@ def test_pip_installs_both_commands_and_the_manual_pages(installed: Path) -> Non
     assert run(installed, "doorwardd", "explain", "--help").stdout.startswith("usage: doorwardd explain")
 
 
+def test_pytest_finds_the_plugin_and_the_command_loads_nothing_of_it(installed: Path) -> None:
+    python = str(installed / "bin/python")
+    helped = subprocess.check_output([python, "-I", "-m", "pytest", "--help"], cwd=installed, text=True)
+    assert "--hidden-host=HOST[:PORT]" in helped
+    code = "import sys; from doorward import console; print([name for name in sys.modules if 'pytest' in name])"
+    assert subprocess.check_output([python, "-I", "-c", code], cwd=installed, text=True) == "[]\n"
+
+
 def test_pip_upgrades_and_leaves_nothing_behind(wheel: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
     pip = (sys.executable, "-m", "pip", "--python", tmp_path / "bin/python", "--quiet", "--disable-pip-version-check")

@@ -76,10 +76,44 @@ SWAPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "clients": (STRANGERS, {"doorward_sources": ["203.0.113.0/24"]}),
     "windows": (
         {"doorward_clients": [{"name": "controller", "expires": "01/01/2020"}]},
-        {"doorward_clients": [{"name": "controller", "services": ["tcp/4444"]}]},
+        {"doorward_clients": [{"name": "controller", "sources": ["203.0.113.0/24"]}]},
     ),
-    "roads": ({"doorward_interfaces": ["eth9"]}, {"doorward_port": 62299, "ansible_spa_port": 62201}),
+    "roads": ({"doorward_interfaces": ["lo"]}, {"doorward_port": 62299, "ansible_spa_port": 62201}),
 }
+
+# What the preflight refuses, with the beginning of its sentence; nothing is armed, so no deadline passes.
+REFUSED: dict[str, tuple[tuple[dict[str, Any], str], tuple[dict[str, Any], str]]] = {
+    "the host": (
+        ({"doorward_interfaces": ["eth9"]}, "doorward_interfaces: the host has none of eth9, and has "),
+        (
+            {"doorward_clients": [{"name": "controller", "services": ["tcp/4444"]}]},
+            "doorward_services: this controller's knock asks for tcp/",
+        ),
+    ),
+    "the hidden host": (
+        ({"doorward_firewall_mode": "observe"}, "doorward_firewall_mode: observe closes nothing, and the host is hid"),
+        ({"doorward_python": "/usr/bin/python9"}, "doorward_python: /usr/bin/python9 does not run on the host: "),
+    ),
+    "values": (
+        ({"doorward_public_services": ["tpc/443"]}, "doorward_public_services: 'tpc/443' is no service"),
+        ({"doorward_fallback_source": ["192.0.2.1"]}, "doorward_fallback_source: no role reads a variable of this"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_preflight_refuses_changes_nothing_and_says_why(
+    both: list[Trial], controller: Controller, tmp_path: Path, case: str
+) -> None:
+    before = [files(trial) for trial in both]
+    names = [trial.host.name for trial in both]
+    failed = play(controller, tmp_path, {name: said[0] for name, said in zip(names, REFUSED[case], strict=True)})
+    assert {recap.host for recap in failed.hosts if recap.failed} == set(names), failed.output[-3000:]
+    assert not failed.changed, failed.output[-3000:]
+    assert not [sentence for _, sentence in REFUSED[case] if sentence not in failed.output], failed.output[-3000:]
+    assert failed.output.count("Stage: preflight of the role daemon; nothing was changed.") >= len(names)
+    assert [files(trial) for trial in both] == before
+    get_in(controller, both)
 
 
 @pytest.mark.parametrize("case", SWAPPED)

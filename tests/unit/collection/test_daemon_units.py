@@ -42,7 +42,12 @@ def rendered(name: str, variables: dict[str, object], **options: str) -> str:
     environment.filters["intersect"] = lambda one, other: [each for each in one if each in other]  # Ansible's
     environment.filters["combine"] = lambda one, other: {**one, **other}
     text = (COLLECTION / "roles/daemon/templates" / name).read_text(encoding="utf-8")
-    defaults = {"doorward_interfaces": [], "doorward_port": 62201, "doorward_max_age": 120}
+    defaults = {
+        "doorward_interfaces": [],
+        "doorward_port": 62201,
+        "doorward_max_age": 120,
+        "doorward_python": "/usr/bin/python3",
+    }
     return environment.from_string(text).render(
         **{**defaults, "doorward_daemon_foreign_firewall": "report", **variables}, doorward_options=options
     )

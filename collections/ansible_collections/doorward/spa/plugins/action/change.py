@@ -16,6 +16,7 @@ _OPTIONS = {
     "state": {"type": "str", "choices": ["staged", "applied"], "required": True},
     "folder": {"type": "str"},
     "deadline": {"type": "int"},
+    "python": {"type": "str", "default": "/usr/bin/python3"},
 }
 _ARCHIVE = "new/usr/lib/doorward/doorward.pyz"
 _WAITING = "[ -e /etc/doorward/change/pending ] || [ -e /etc/doorward/change/rolling ]"
@@ -60,7 +61,7 @@ class ActionModule(WayInAction):
         if not options["folder"]:
             msg = "folder is missing: it is what state=staged has returned"
             raise AnsibleActionFail(msg)
-        return self._apply(options["folder"], self._deadline(options["deadline"]))
+        return self._apply(options["folder"], options["python"], self._deadline(options["deadline"]))
 
     def _stage(self) -> dict:
         """Copy the files in force, once no other change is pending."""
@@ -78,12 +79,12 @@ class ActionModule(WayInAction):
             raise AnsibleActionFail(msg)
         return {"changed": False, "folder": found[1], "root": f"{found[1]}/new"}
 
-    def _apply(self, folder: str, deadline: int) -> dict:
+    def _apply(self, folder: str, python: str, deadline: int) -> dict:
         """Swap, then confirm; on failure wait until the host has taken the change back."""
         self._close_own_grants()
         begun = time.monotonic()
         try:
-            applied = self._swap(folder, deadline)
+            applied = self._swap(folder, python, deadline)
         finally:
             self._on_host("rm", "-rf", folder)
         result = {"paths": applied["paths"], "deadline": deadline}
@@ -106,11 +107,11 @@ class ActionModule(WayInAction):
                 "sh", "-c", '[ ! -x /usr/bin/doorward ] || doorward close --from "$1"', "sh", self._peer().source
             )
 
-    def _swap(self, folder: str, deadline: int) -> dict:
+    def _swap(self, folder: str, python: str, deadline: int) -> dict:
         """Have the archive that was staged swap the files, and return what it says."""
         archive = f"{folder}/{_ARCHIVE}"
         words = ("change", "apply", folder, "--deadline", f"{deadline}s", "--json")
-        outcome = self._on_host("/usr/bin/python3", "-I", archive, *words)
+        outcome = self._on_host(python, "-I", archive, *words)
         start, end = outcome.text.find("{"), outcome.text.rfind("}")
         if outcome.code == 0 and 0 <= start < end:
             return json.loads(outcome.text[start : end + 1])

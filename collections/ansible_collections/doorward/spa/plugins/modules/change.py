@@ -32,6 +32,10 @@ options:
       - Seconds after which the host puts the old files back by itself. By default three times the connection's
         C(timeout) and 30 more, at least 60.
     type: int
+  python:
+    description: The Python that doorward runs with on the host.
+    type: str
+    default: /usr/bin/python3
 attributes:
   check_mode:
     support: full

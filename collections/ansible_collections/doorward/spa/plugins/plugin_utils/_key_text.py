@@ -26,6 +26,7 @@ _BLOCK = re.compile(r"^# (host|no key): (.*)$", re.MULTILINE)
 _LINE = re.compile(r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})", re.ASCII)
 PUBLIC_FORM = r"doorward1 [A-Za-z0-9+/]{43}=(?: [A-Za-z0-9_.@:+%\[\]-]{1,100})?"
 _PUBLIC = re.compile(PUBLIC_FORM, re.ASCII)
+_NOT_SECRET = re.compile(r"(?:doorward1|ssh-[a-z0-9-]+) ", re.ASCII)  # what else stands there may be a private half
 _PUBLIC_VALUES = {
     "HOST_KEY": _PUBLIC,
     "CLIENT_KEY_FILE": re.compile(r"\S+"),
@@ -81,7 +82,8 @@ def public(line: str) -> str:
     """
     words = line.split()
     if not _PUBLIC.fullmatch(" ".join(words)):
-        msg = f"{line.strip()[:70]!r} is no public key: doorward1 BASE64 NAME, as `doorward keys show` prints it"
+        shown = repr(line.strip()[:70]) if _NOT_SECRET.match(line.strip()) else "this text"
+        msg = f"{shown} is no public key: doorward1 BASE64 NAME, as `doorward keys show` prints it"
         raise KeyTextError(msg)
     raw = base64.b64decode(words[1])
     if base64.b64encode(raw).decode() != words[1]:

@@ -143,6 +143,7 @@ def stage(folder: Path, version: str) -> None:
         path.write_text(text, "utf-8")
         path.chmod(0o755 if name in {*LAUNCHERS, FIRST_AID} else 0o644)
     shutil.copytree(ROLES / "daemon/files/fail2ban", folder / "examples/fail2ban")
+    shutil.copytree(REPOSITORY / "docs/monitoring", folder / "examples/monitoring")
     archive.build(folder / "doorward.pyz")
 
 

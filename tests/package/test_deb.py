@@ -124,6 +124,15 @@ def test_nothing_that_holds_keys_is_in_the_package_and_settings_are_a_conffile(b
     assert shown.stdout.split() == ["/etc/apparmor.d/doorwardd", "/etc/doorward/doorwardd.conf"]
 
 
+def test_the_alert_rules_and_the_dashboard_lie_where_their_page_says(root: Path) -> None:
+    page = (REPOSITORY / "docs/monitoring/README.md").read_text("utf-8")
+    place = "/usr/share/doc/doorward-daemon/examples/monitoring"
+    assert f"{place}." in page
+    for name in ("doorward.rules.yml", "dashboard.json"):
+        packaged = root / place.lstrip("/") / name
+        assert packaged.read_bytes() == (REPOSITORY / "docs/monitoring" / name).read_bytes()
+
+
 def test_the_packaged_settings_change_no_default(root: Path) -> None:
     text = (root / "etc/doorward/doorwardd.conf").read_text()
     assert [line for line in text.splitlines() if line and not line.startswith("#")] == []

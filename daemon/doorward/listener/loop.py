@@ -346,7 +346,7 @@ class Listener:
             self._audit_file.failed = 0
         self._alerting.tick(time.monotonic())
         if self._tally is not None:
-            self._tally.tick(time.monotonic(), self._gauges)
+            self._tally.tick(time.monotonic(), self._counters.by_reason, self._gauges)
         if self._orders.dropped:
             self._log.warning("%d lines were not mailed: doorward-exec does not keep up", self._orders.dropped)
             self._orders.dropped = 0

@@ -9,7 +9,7 @@ from doorward.helper.messages import ROWS_MAX, Numbers, Row
 from doorward.values import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from doorward.helper.messages import Gauges
 
@@ -18,27 +18,27 @@ _Key = tuple["str | None", Reason]
 
 
 class Tally:
-    """Counts the verdicts since it was made, of all packets and by name. Times are seconds of a monotonic clock."""
+    """Counts the verdicts that have a name; those of all packets are counted anyway. Times of tick() are monotonic."""
 
     def __init__(self, report: Callable[[Iterable[Numbers]], None]) -> None:
         """Report at the first tick, then every EVERY seconds."""
         self._report = report
-        self._counts: dict[_Key, int] = {(None, reason): 0 for reason in Reason}
+        self._counts: dict[_Key, int] = {}
         self._last: dict[_Key, int] = {}  # Unix seconds, of grants
-        self._changed = set(self._counts)
+        self._changed: set[_Key] = set()
         self._next = 0.0
 
     def count(self, name: str | None, reason: Reason, now: Callable[[], float]) -> None:
         """Count one verdict; `now` gives Unix seconds."""
-        keys = ((None, reason),) if name is None else ((None, reason), (name, reason))
-        for key in keys:
-            self._counts[key] = self._counts.get(key, 0) + 1
-        self._changed.update(keys)
         if reason is Reason.GRANTED:
-            self._last.update(dict.fromkeys(keys, int(now())))
+            self._last.update(dict.fromkeys(((None, reason), (name, reason)), int(now())))
+        if name is not None:
+            key = name, reason
+            self._counts[key] = self._counts.get(key, 0) + 1
+            self._changed.add(key)
 
-    def tick(self, now: float, gauges: Callable[[], Gauges]) -> None:
-        """Report what changed, if it is time.
+    def tick(self, now: float, totals: Mapping[Reason, int], gauges: Callable[[], Gauges]) -> None:
+        """Report what changed, if it is time; `totals` are the verdicts of all packets.
 
         Raises:
             FirewallError, HelperError: the helper does not take it; all of it is reported again.
@@ -46,6 +46,11 @@ class Tally:
         if now < self._next:
             return
         self._next = now + EVERY
+        for reason, count in totals.items():
+            key = None, reason
+            if self._counts.get(key) != count:
+                self._counts[key] = count
+                self._changed.add(key)
         changed = sorted(self._changed, key=lambda key: (key[0] or "", key[1]))
         self._report(self._parts(changed, gauges()))
         self._changed.difference_update(changed)

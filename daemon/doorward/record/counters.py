@@ -12,6 +12,7 @@ from doorward.errors import DoorwardError
 from doorward.values import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 DROPPED: Final = "dropped"
@@ -41,6 +42,11 @@ class Counters:
     def total(self) -> int:
         """The number of verdicts so far."""
         return sum(self._counts.values())
+
+    @property
+    def by_reason(self) -> Mapping[Reason, int]:
+        """The counts of all reasons."""
+        return self._counts
 
     def seen(self) -> dict[str, int]:
         """The counts that are not zero, by the reason's word; behind them packets that have no verdict."""

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible_collections.doorward.spa.plugins.action.knock import ActionModule as KnockAction
 from ansible_collections.doorward.spa.plugins.plugin_utils import _archive, _host_access, _revocations, _silence
 from ansible_collections.doorward.spa.plugins.plugin_utils._report import NOTE, OK, REACHED, WRONG
@@ -93,7 +93,7 @@ class ActionModule(KnockAction):
         closed = self._is_to_be_closed(options, source)
         if not closed:
             result["is_open"] = options["mode"] == "observe"
-        self._doorward("close", "--from", source)
+        self._close(source)
         self._look_for_silence("dark", ports, closed=closed)
         try:
             knocked = self._verified(_KNOCK, [asked])
@@ -104,8 +104,15 @@ class ActionModule(KnockAction):
             return
         self._say("knock", OK, f"{knocked['knocks']}", f"{asked} is granted to {source} by {_counted(knocked)}")
         self._look_for_an_answer(ports[0])
-        self._doorward("close", "--from", source)
+        self._close(source)
         self._look_for_silence("closed", ports, closed=closed)
+
+    def _close(self, source: str) -> None:
+        """Close what is open for this controller, which would be taken for a host that answers strangers."""
+        outcome = self._doorward("close", "--from", source)
+        if outcome.code:
+            msg = f"`doorward close` on the host ended with {outcome.code}: {outcome.text[-500:]}"
+            raise AnsibleActionFail(msg)
 
     def _ports(self, options: dict, dialled: int) -> list[int]:
         """Return the port that ssh dials, then those of other TCP services that a knock may open."""

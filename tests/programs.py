@@ -105,7 +105,7 @@ OF_HOSTS: Final = frozenset(
 NO_PROGRAMS: Final = frozenset(
     {"check", "close", "connect", "exec", "explain", "firewall", "import", "inspect", "keys", "knock", "open", "run"}
     | {"ssh-config", "ssh_config", "start", "status", "stop"}
-    | {"add", "delete", "doorward.spa.rollout", "ec2", "table", "tcp", "toor", "udp", "x"}
+    | {"add", "controller", "delete", "doorward.spa.rollout", "ec2", "table", "tcp", "toor", "udp", "x"}
 )
 # What our programs run in turn.
 INDIRECT: Final = {

@@ -101,6 +101,14 @@ def test_a_host_with_nothing_in_the_way_has_a_server_behind_the_kernel_gate(ends
         assert len(daemon.verdicts) == 1
 
 
+def test_a_stanza_with_magic_packets_is_heard_passively_with_all_others(ends: Ends) -> None:
+    magic = "\nSOURCE ANY\nMAGIC udp/62290\nHMAC_KEY a-password-of-20-char\nOPEN_PORTS tcp/22\nNAME camera\n"
+    with doorwardd(ends.host, ends.folder, f"{ends.access}{magic}", ends.config) as daemon:
+        line = daemon.wait_for("listening for knocks")
+        assert "udp 62201 (passive), udp 62290 (magic packets): magic packets are heard passively" in line
+        opens(ends, daemon)
+
+
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("admit", ["", ADMIT])
 def test_a_host_with_another_firewall_captures(ends: Ends, name: str, admit: str) -> None:

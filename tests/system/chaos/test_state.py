@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.listener.copies import MOMENT
 from system.doorwardd import command, environment, eventually, write
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def test_a_store_that_is_damaged_while_it_is_used_accepts_no_replay(scene: Scene
         scene.granted(daemon, scene.knock())
         damage(scene)
         knocks = [*scene.knocks, scene.make()]
+        time.sleep(MOMENT)  # a copy of the same moment has no line
         for knock in knocks:
             scene.send(knock)
         assert eventually(lambda: len(daemon.verdicts) > len(knocks))

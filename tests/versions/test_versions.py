@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LOCK = REPOSITORY / "requirements-dev.lock"
 DECLARED = ("cryptography", "python-gnupg", "dnspython", "segno")
-TOOLS = ("pytest", "pytest-timeout", "hypothesis", "scapy")
+TOOLS = ("pytest", "pytest-timeout", "hypothesis", "prometheus_client", "scapy")
 OLDEST = "3.4"
 DEBIAN_12 = "38.0.4"
 # Of Ubuntu 22.04, which uses what Python has deprecated since, and of Debian 12.

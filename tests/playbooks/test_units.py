@@ -388,7 +388,7 @@ def apply(trial: Trial, seconds: int) -> str:
 
 def test_the_deadline_is_a_moment_that_no_reload_of_systemd_moves(other_table: Trial) -> None:
     trial = other_table
-    began = time.monotonic()
+    before, began = cursor(trial), time.monotonic()
     apply(trial, 12)
     while not answers(trial):
         trial.console("systemctl", "daemon-reload")
@@ -396,6 +396,7 @@ def test_the_deadline_is_a_moment_that_no_reload_of_systemd_moves(other_table: T
         time.sleep(1)
     assert time.monotonic() >= began + 10, "not before its moment"
     assert status(trial)["pending"] is False
+    assert "ignoring" not in said(trial, before), "systemd reads its file of the service again as it wrote it"
 
 
 def test_a_rollback_whose_keeper_is_killed_and_that_fails_is_tried_until_it_holds_and_says_what_is_true(

@@ -58,13 +58,15 @@ def _open_folder(environ: Mapping[str, str]) -> int:
     """
     cache = environ.get("XDG_CACHE_HOME", "")
     cache = cache if cache.startswith("/") else environ["HOME"] + "/.cache" if environ.get("HOME") else ""
+    if not cache:
+        raise FileNotFoundError
     path = cache + "/doorward"
     try:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         os.makedirs(path, 0o700)  # noqa: PTH103  as above
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not cache or not _is_private(os.fstat(folder)):
+    if not _is_private(os.fstat(folder)):
         os.close(folder)
         raise PermissionError(path)
     return folder

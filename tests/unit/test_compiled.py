@@ -208,6 +208,15 @@ def test_without_a_place_to_keep_it_the_source_runs(home: str, program: Path) ->
     assert HELP in done.stdout
 
 
+def test_without_a_home_no_folder_is_looked_for_or_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(os, "makedirs", lambda path, _mode: asked.append(path))
+    monkeypatch.setattr(os, "open", lambda path, _flags: asked.append(path))
+    with pytest.raises(FileNotFoundError):
+        compiled._open_folder({})  # noqa: SLF001  the folder that it would make is the machine's own /doorward
+    assert asked == []
+
+
 def test_many_processes_at_once_make_one_file(program: Path, made: tuple[str, bytes], tmp_path: Path) -> None:
     command = [sys.executable, "-I", str(program), "connect", "--help"]
     environ = {"HOME": str(tmp_path)}

@@ -24,7 +24,7 @@ from doorward.errors import FirewallError
 from doorward.firewall import kernel, ruleset, tools
 from doorward.firewall.kernel import read_table
 from doorward.firewall.libnftables import Libnftables, Output
-from doorward.firewall.wanted import CANDIDATE, MARK_TEXT, PENDING, PREVIOUS, mark_of, table_text
+from doorward.firewall.wanted import CANDIDATE, MARK_TEXT, PENDING, PREVIOUS, SWITCH_FOLDER, mark_of, table_text
 from doorward.linux.files import replace_file
 from doorward.linux.netlink import Netlink
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
+_DESCRIPTION: Final = "Takes a change of doorward's firewall back that nobody confirms"
 MOMENT: Final = "moment"  # a file of the switch: when the pending table is rolled back, in seconds of /proc/uptime
 _COMMAND_SECONDS: Final = 30  # a program that takes longer hangs
 _AGAIN: Final = "3s"  # after a rollback that fails; systemd gives up only after 5 starts in 10 s
@@ -85,24 +86,28 @@ class Timer(Protocol):
         """Cancel it; no error where nothing is armed."""
 
 
+@dataclass(frozen=True, slots=True)
 class SystemdTimer:
     """A transient service that waits: it outlives this process, the SSH session and the user's last login.
 
     It waits for a moment on the clock of /proc/uptime, which a step of the time does not move, and which counts a
-    suspend. A timer of systemd would begin its time again at each daemon-reload.
+    suspend. A timer of systemd would begin its time again at each daemon-reload. What it runs lies in a file of
+    `folder`, which root alone can write: systemd reads its own file of the service again, and would read quotes wrong.
     """
+
+    folder: Path = SWITCH_FOLDER
 
     def arm(self, seconds: int, command: Sequence[str]) -> None:
         """See Timer. A second one of the same name is refused by systemd."""
         if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
             msg = "systemd does not run this host, so nothing could roll the firewall back: not applied"
             raise FirewallError(msg)
-        moment = str(math.ceil(_uptime()) + seconds)
-        waiting = ("/bin/sh", "-c", AT, "sh", moment, *command)
+        moment, script = str(math.ceil(_uptime()) + seconds), self.folder / "at.sh"
+        _write(script, AT)
         tools.run(
-            ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", "--property=Type=exec",
-             "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}",
-             "--", *(word.replace("$", "$$") for word in waiting)],  # else systemd puts its variables in
+            ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", f"--description={_DESCRIPTION}",
+             "--property=Type=exec", "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}",
+             "--", "/bin/sh", str(script), moment, *command],
             _COMMAND_SECONDS,
         )  # fmt: skip
 
@@ -171,10 +176,10 @@ class DeadMansSwitch:
             self._nft.check(ruleset.swap(candidate.text))
             token = self._new_token()
             previous = self._prepare(candidate)
-            self._write(MOMENT, f"{math.ceil(_uptime()) + seconds}\n")
+            _write(self._directory / MOMENT, f"{math.ceil(_uptime()) + seconds}\n")
             self._timer.arm(seconds, ["/bin/sh", str(self._directory / "rollback.sh"), token])
             try:
-                self._write(PENDING, f"{token}\n")
+                _write(self._directory / PENDING, f"{token}\n")
                 self._nft.run(ruleset.swap(candidate.text))
             except BaseException:
                 self._forget()
@@ -222,17 +227,17 @@ class DeadMansSwitch:
         listing = self._nft.run(f"list table {ruleset.TABLE}", Output.STATELESS) if table else ""
         previous = ruleset.restoration(listing)
         self._nft.check(previous)
-        self._write(PREVIOUS, previous)
-        self._write("absent.nft", ruleset.REMOVE)
-        self._write(CANDIDATE, ruleset.swap(candidate.text))
-        self._write("rollback.sh", _SCRIPT.format(directory=shlex.quote(str(self._directory))))
+        _write(self._directory / PREVIOUS, previous)
+        _write(self._directory / "absent.nft", ruleset.REMOVE)
+        _write(self._directory / CANDIDATE, ruleset.swap(candidate.text))
+        _write(self._directory / "rollback.sh", _SCRIPT.format(directory=shlex.quote(str(self._directory))))
         return previous
 
     def _note_applied(self, previous: str) -> None:
         """Record the handle of the new table, so that confirm() cannot mistake another for it."""
         try:
             table = read_table(self._kernel)
-            self._write("applied.json", json.dumps({"handle": table.handle if table else None}))
+            _write(self._directory / "applied.json", json.dumps({"handle": table.handle if table else None}))
         except BaseException:
             self._nft.run(previous)
             self._forget()
@@ -250,14 +255,6 @@ class DeadMansSwitch:
         """Abandon an apply whose table is not in the kernel."""
         (self._directory / PENDING).unlink(missing_ok=True)
         self._timer.disarm()
-
-    def _write(self, name: str, text: str) -> None:
-        """Replace a file of the state; a running shell keeps reading the old one."""
-        try:
-            replace_file(self._directory / name, text.encode())
-        except OSError as error:
-            msg = f"{self._directory / name}: {error.strerror}"
-            raise FirewallError(msg) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -278,6 +275,15 @@ class DeadMansSwitch:
             yield
         finally:
             os.close(descriptor)
+
+
+def _write(file: Path, text: str) -> None:
+    """Replace a file of the state; a running shell keeps reading the old one."""
+    try:
+        replace_file(file, text.encode())
+    except OSError as error:
+        msg = f"{file}: {error.strerror}"
+        raise FirewallError(msg) from error
 
 
 def _uptime() -> float:

@@ -33,7 +33,8 @@ _OPTIONS = {
 # Where a client was let in, as far back as the journal goes: a session can be older than its grant.
 _LET_IN = """
 journalctl -u doorwardd.service -o cat --no-pager | grep -F verdict=granted | grep -F " name=$1 " |
-    sed -n -e h -e 's/.* source=\\([^ ]*\\).*/let-in=\\1/p' -e g -e 's/.* second_source=\\([^ ]*\\).*/let-in=\\1/p' | sort -u
+    sed -n -e h -e 's/.* source=\\([^ ]*\\).*/let-in=\\1/p' \\
+        -e g -e 's/.* second_source=\\([^ ]*\\).*/let-in=\\1/p' | sort -u
 """
 
 
@@ -66,7 +67,8 @@ class ActionModule(AccessAction):
             revoked += (_revocations.Revoked(options["client"], "", waiting=frozenset({self._host})),)
         going = [each for each in known.clients if any(one.accepts(self._host, each.name, each.key) for one in revoked)]
         names = [each.name for each in known.clients]
-        result = {"clients": [each.name for each in going], "changed": bool(going), "proof": "", "ended": []}
+        gone = [one.name for one in revoked if any(one.accepts(self._host, each.name, each.key) for each in going)]
+        result = {"clients": gone, "changed": bool(going), "proof": "", "ended": []}
         after = [each.name for each in known.clients if each not in going]
         result["diff"] = {"before": _lines(names), "after": _lines(after), "before_header": f"clients of {self._host}"}
         if known.elsewhere:

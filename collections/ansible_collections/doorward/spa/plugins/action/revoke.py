@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,7 +33,8 @@ _OPTIONS = {
 # Where a client was let in, as far back as the journal goes: a session can be older than its grant.
 _LET_IN = """
 journalctl -u doorwardd.service -o cat --no-pager | grep -F verdict=granted | grep -F " name=$1 " |
-    sed -n -e h -e 's/.* source=\\([^ ]*\\).*/\\1/p' -e g -e 's/.* second_source=\\([^ ]*\\).*/\\1/p' | sort -u
+    sed -n -e h -e 's/.* source=\\([^ ]*\\).*/let-in=\\1/p' \\
+        -e g -e 's/.* second_source=\\([^ ]*\\).*/let-in=\\1/p' | sort -u
 """
 
 
@@ -68,7 +67,8 @@ class ActionModule(AccessAction):
             revoked += (_revocations.Revoked(options["client"], "", waiting=frozenset({self._host})),)
         going = [each for each in known.clients if any(one.accepts(self._host, each.name, each.key) for one in revoked)]
         names = [each.name for each in known.clients]
-        result = {"clients": [each.name for each in going], "changed": bool(going), "proof": "", "ended": []}
+        gone = [one.name for one in revoked if any(one.accepts(self._host, each.name, each.key) for each in going)]
+        result = {"clients": gone, "changed": bool(going), "proof": "", "ended": []}
         after = [each.name for each in known.clients if each not in going]
         result["diff"] = {"before": _lines(names), "after": _lines(after), "before_header": f"clients of {self._host}"}
         if known.elsewhere:
@@ -112,8 +112,8 @@ class ActionModule(AccessAction):
         names, status = {each.name for each in going} - {""}, self._doorward_status()
         found = {one["source"] for one in (*status["grants"], *status["cycles"]) if one.get("name") in names}
         for name in names if sessions else ():
-            words = self._on_host("sh", "-c", _LET_IN, "sh", name).text.split()  # with those of ssh
-            found |= {word for word in words if _is_network(word)}
+            said = self._on_host("sh", "-c", _LET_IN, "sh", name).text
+            found |= set(re.findall(r"^let-in=([0-9a-fA-F.:/]+)$", said, re.MULTILINE))
         return sorted(found)
 
     def _ended(self, places: Iterable[str], *, sessions: bool) -> Iterator[str]:
@@ -194,12 +194,6 @@ class ActionModule(AccessAction):
         if not self._opens(self._connection.spa_key_arguments(), [self._connection.spa_service()]):
             msg = "a good knock opens nothing either, so that nothing is proven of the old key"
             raise AnsibleActionFail(msg)
-
-
-def _is_network(word: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return bool(ipaddress.ip_network(word, strict=False))
-    return False
 
 
 def _lines(names: Iterable[str]) -> str:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-import time
+import re
+import threading
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
@@ -17,9 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FOLDER = "/etc/doorward"
-_HEARD = 3.0  # seconds in which a knock is surely judged
-_AGAIN = 1.0  # seconds before it is sent again: one may be lost
-_LOOK = 0.2
+_WATCHED = 5.0  # seconds in which a host sees whether knocks open it
+_AGAIN = 1.0  # seconds between them
+_WATCH = """
+import json, subprocess, sys, time
+source, end = sys.argv[1], time.monotonic() + float(sys.argv[2])
+subprocess.run(["/usr/bin/doorward", "close", "--from", source], check=True, stdout=subprocess.DEVNULL)
+found = []
+while not found and time.monotonic() < end:
+    time.sleep(0.2)
+    shown = subprocess.run(["/usr/bin/doorward", "status", "--json"], stdout=subprocess.PIPE, check=False).stdout
+    found = [one for one in json.loads(shown)["grants"] if one["source"] == source]
+print("grants=%d" % len(found))
+"""
 
 
 class AccessAction(ChangeAction):
@@ -48,17 +59,46 @@ class AccessAction(ChangeAction):
         return ("--rc-file", str(file))
 
     def _opens(self, arguments: Sequence[str], services: Sequence[str]) -> bool:
-        """Tell whether a knock with a key opens anything for this controller, which has nothing open before."""
+        """Tell whether a knock with a key opens anything for this controller.
+
+        The host watches from within one connection, since each new one of ssh without ControlMaster knocks by itself.
+        It closes first what that connection has opened.
+        """
         source = self._peer().source
-        self._doorward("close", "--from", source)
         named = "" if self._connection.jumps else source
         command = _knocking.command(self._connection, services, source=named, key=arguments)
-        start, again = time.monotonic(), 0.0
-        while (waited := time.monotonic() - start) < _HEARD:
-            if waited >= again:
-                _knocking.send(command)
-                again = waited + _AGAIN
-            if any(one["source"] == source for one in self._doorward_status()["grants"]):
-                return True
-            time.sleep(_LOOK)
-        return False
+        knocks = _Knocking(command)
+        with knocks:
+            outcome = self._on_host("/usr/bin/python3", "-I", "-c", _WATCH, source, str(_WATCHED))
+        if knocks.error is not None:
+            raise knocks.error
+        if outcome.code or not (found := re.search(r"^grants=(\d+)$", outcome.text, re.MULTILINE)):
+            msg = f"the host cannot say what is open: {outcome.text[-500:]}"
+            raise AnsibleActionFail(msg)
+        return found[1] != "0"
+
+
+class _Knocking:
+    """Knocks that go on in the background, since one may be lost or come before the host begins to watch."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Knock with a client's command line."""
+        self.error: AnsibleActionFail | None = None
+        self._command, self._ended = command, threading.Event()
+        self._thread = threading.Thread(target=self._knock, daemon=True)
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def __exit__(self, *_failure: object) -> None:
+        """End; no packet is sent any more."""
+        self._ended.set()
+        self._thread.join()
+
+    def _knock(self) -> None:
+        try:
+            while not self._ended.wait(_AGAIN):
+                _knocking.send(self._command)
+        except AnsibleActionFail as error:
+            self.error = error

@@ -58,8 +58,6 @@ Before=shutdown.target ssh.service ssh.socket
 """
 VARIABLES: Final[dict[str, Any]] = {
     "doorward_options": {},
-    "doorward_interfaces": [],
-    "doorward_port": 62201,
     "doorward_python": "/usr/bin/python3",
     "doorward_firewall_mode": "drop",
     "doorward_failure_policy": "closed",

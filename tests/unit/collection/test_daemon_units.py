@@ -8,8 +8,6 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from doorward.config import settings
-
 COLLECTION = Path(__file__).parents[3] / "collections/ansible_collections/doorward/spa"
 UNITS = sorted((COLLECTION / "roles/daemon/templates").glob("*.service.j2"))
 SOCKETS = sorted((COLLECTION / "roles/daemon/templates").glob("*.socket.j2"))
@@ -36,61 +34,14 @@ def test_a_unit_allows_its_processes_the_filters_that_they_put_on_themselves(nam
     assert "seccomp" in setting(unit, "SystemCallFilter")[0].split()
 
 
-def rendered(name: str, variables: dict[str, object], **options: str) -> str:
-    """A template of the role under these doorward_options and other variables."""
-    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701  no HTML
-    environment.filters["intersect"] = lambda one, other: [each for each in one if each in other]  # Ansible's
-    environment.filters["combine"] = lambda one, other: {**one, **other}
-    text = (COLLECTION / "roles/daemon/templates" / name).read_text(encoding="utf-8")
-    defaults = {
-        "doorward_interfaces": [],
-        "doorward_port": 62201,
-        "doorward_max_age": 120,
-        "doorward_python": "/usr/bin/python3",
-    }
-    return environment.from_string(text).render(
-        **{**defaults, "doorward_daemon_foreign_firewall": "report", **variables}, doorward_options=options
-    )
-
-
 def helper(**options: str) -> str:
     """The helper's unit under these doorward_options."""
-    return rendered("doorward-helper.service.j2", {}, **options)
-
-
-@pytest.mark.parametrize(
-    ("variables", "options", "automatic", "families"),
-    [
-        ({}, {}, True, True),
-        ({}, {"VERBOSE": "1"}, True, True),
-        ({"doorward_interfaces": ["eth0"]}, {}, False, False),
-        ({"doorward_port": 4711}, {}, False, False),
-        ({"doorward_port": "62201"}, {}, True, True),  # as -e gives it
-        ({}, {"ENABLE_UDP_SERVER": "N"}, False, False),
-        ({}, {"PCAP_FILTER": "udp port 62201"}, False, False),
-        ({}, {"ENABLE_UDP_SERVER": "Y"}, False, True),
-        ({"doorward_interfaces": ["eth0"]}, {"ENABLE_TCP_SERVER": "yes"}, False, True),
-    ],
-)
-def test_the_helper_may_open_ip_sockets_where_a_server_may_hear_knocks(
-    variables: dict[str, object],
-    options: dict[str, str],
-    automatic: bool,  # noqa: FBT001  a case
-    families: bool,  # noqa: FBT001  a case
-    tmp_path: Path,
-) -> None:
-    conf = rendered("doorwardd.conf.j2", variables, **options)
-    assert settings.parse(tmp_path / "doorwardd.conf", conf.encode()).settings.automatic is automatic
-    unit = rendered("doorward-helper.service.j2", variables, **options)
-    assert ("AF_INET AF_INET6" in unit) is families
-    assert ("IPAddressDeny=any" in unit) is not families
-    assert ("CAP_NET_BIND_SERVICE" in unit) is bool({"Y", "yes"} & set(options.values()))
-
-
-def test_interfaces_and_port_of_the_role_reach_the_settings(tmp_path: Path) -> None:
-    conf = rendered("doorwardd.conf.j2", {"doorward_interfaces": ["eth0", "wg0"], "doorward_port": 4711})
-    found = settings.parse(tmp_path / "doorwardd.conf", conf.encode()).settings
-    assert (found.interfaces, found.carriers.udp) == (("eth0", "wg0"), (range(4711, 4712),))
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)  # noqa: S701  no HTML
+    environment.filters["intersect"] = lambda one, other: [each for each in one if each in other]  # Ansible's
+    (unit,) = (one for one in UNITS if one.name == "doorward-helper.service.j2")
+    return environment.from_string(unit.read_text(encoding="utf-8")).render(
+        doorward_options=options, doorward_python="/usr/bin/python3"
+    )
 
 
 @pytest.mark.parametrize(

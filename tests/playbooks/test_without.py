@@ -65,7 +65,7 @@ def cycles(trial: Trial) -> list[object]:
     return shown
 
 
-@pytest.mark.parametrize("trial", ["trial-13"], indirect=True)
+@pytest.mark.parametrize("trial", [1], ids=["debian-13"], indirect=True)
 def test_doorward_is_taken_off_as_soon_as_nothing_is_open_that_only_it_would_close(
     trial: Trial, controller: Controller
 ) -> None:

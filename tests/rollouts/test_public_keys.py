@@ -146,7 +146,7 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
     comes_in(1)
 
     # Once it is proven the inventory has the new way in, and the old one is still open.
-    shown = replace(controller, collections=interrupted(tmp_path, "access.yml", "Drop the stanzas that leave"))
+    shown = replace(controller, collections=interrupted(tmp_path, "enrol.yml", "Drop the stanzas that leave"))
     assert shown.playbook("doorward.spa.rollout", *AT_ONCE).output.count("interrupted") >= 2
     assert accepted() == [both] * 2
     comes_in(2)
@@ -233,7 +233,7 @@ def test_a_pre_shared_key_changes_on_hidden_hosts_and_nobody_is_locked_out(
     comes_in(3, *with_psks(two, one))
 
     # Interrupted once it is proven: the inventory has the new one, and both are accepted.
-    shown = replace(controller, collections=interrupted(tmp_path, "access.yml", "Drop the stanzas that leave"))
+    shown = replace(controller, collections=interrupted(tmp_path, "enrol.yml", "Drop the stanzas that leave"))
     assert shown.playbook("doorward.spa.rollout", *with_psks(two, one)).output.count("interrupted") >= 2
     assert accepted() == [[stanza, stanza, two, one]] * 2
     comes_in(4, *with_psks(two))

@@ -13,7 +13,6 @@ import pytest
 from lab import hosts
 from lab.controller import AT_ONCE, INVENTORY, Controller
 from lab.plan import REPOSITORY, STATE
-from lab.snapshot import BEFORE, snapshot
 
 if TYPE_CHECKING:
     from lab.trial import Trial
@@ -31,7 +30,6 @@ def bare(trials: dict[str, Trial]) -> list[Trial]:
     for trial in trials.values():
         hosts.remove(trial.host)
     hosts.up(list(trials))
-    BEFORE.update({name: snapshot(trial) for name, trial in trials.items()})
     return list(trials.values())
 
 

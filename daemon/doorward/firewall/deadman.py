@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
-_DESCRIPTION: Final = "Takes a change of doorward's firewall back that nobody confirms"
+_DESCRIPTION: Final = "Takes back a change of the firewall that nobody confirms"
 MOMENT: Final = "moment"  # a file of the switch: when the pending table is rolled back, in seconds of /proc/uptime
 _COMMAND_SECONDS: Final = 30  # a program that takes longer hangs
 _AGAIN: Final = "3s"  # after a rollback that fails; systemd gives up only after 5 starts in 10 s

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FOLDER = "/etc/doorward"
+_PYTHON = "/usr/bin/python3"
 _WATCHED = 5.0  # seconds in which a host sees whether knocks open it
 _AGAIN = 1.0  # seconds between them
 _WATCH = """
@@ -47,7 +48,7 @@ class AccessAction(ChangeAction):
         """Edit a copy of access.conf, and put it into force once this controller has come in anew."""
         staged = self._stage()["folder"]
         self._access(f"{staged}/new{_FOLDER}", *words)
-        applied = self._apply(staged, self._deadline(deadline))
+        applied = self._apply(staged, _PYTHON, self._deadline(deadline))
         if applied.get("failed"):
             raise AnsibleActionFail(applied["msg"])
 
@@ -69,7 +70,7 @@ class AccessAction(ChangeAction):
         command = _knocking.command(self._connection, services, source=named, key=arguments)
         knocks = _Knocking(command)
         with knocks:
-            outcome = self._on_host("/usr/bin/python3", "-I", "-c", _WATCH, source, str(_WATCHED))
+            outcome = self._on_host(_PYTHON, "-I", "-c", _WATCH, source, str(_WATCHED))
         if knocks.error is not None:
             raise knocks.error
         if outcome.code or not (found := re.search(r"^grants=(\d+)$", outcome.text, re.MULTILINE)):

@@ -112,7 +112,7 @@ def test_access_folder_and_override_files_count(pair: Pair, tmp_path: Path) -> N
     more = write(tmp_path / "most.conf", f"PCAP_FILTER udp port 3000;\nAUDIT_FILE {audit};\n")
     files = ("-c", str(config), "-O", f"{override},{more}", "--access-folder", str(tmp_path / "clients"))
     with started(host, tmp_path, *files) as daemon:
-        assert daemon.wait_for("listening for knocks").endswith("3000")
+        assert "udp 3000 (passive)" in daemon.wait_for("listening for knocks")
         knock(client, tmp_path, host.ipv4, *KEYS[:2], "-A", "tcp/22", "-p", "3000")
         daemon.wait_for("Added access rule to FWKNOP_INPUT")
         assert eventually(lambda: "verdict=granted" in audit.read_text()), "AUDIT_FILE has our line in every style"

@@ -78,7 +78,7 @@ def fleet(both: list[Trial], controller: Controller, tmp_path: Path) -> Iterator
         trial.close()
     yield made
     for trial in both:
-        trial.console("sh", "-c", "cp -a /root/access.conf /root/access.redacted /etc/doorward")
+        trial.console("sh", "-c", "mv -f /root/access.conf /root/access.redacted /etc/doorward")
         trial.console("systemctl", "restart", "doorwardd.service")
 
 

@@ -2,7 +2,8 @@
 #
 #   make demo       two hosts and an outsider: a roll-out, and what each of them sees (needs root)
 #   make demo-down  remove all of it
-#   make test       every test; the last line counts them (needs root)
+#   make test       the tests; the last line counts them, and it names the few that it leaves to test-all (needs root)
+#   make test-all   every test, those too that take minutes and differ little from others (needs root)
 #   make check      the fast part of it: style, types, import contracts, unit tests
 #   make cover      branch coverage by room; fails where a room that decides who gets in is not wholly tested
 #   make tutorial   the commands of fwknop's old tutorials against doorwardd, and what each of them shows (needs root)
@@ -26,7 +27,7 @@ SECONDS_OF_FUZZ := 600
 # Tests and lab run from the source tree, even where the package is installed.
 export PYTHONPATH := $(CURDIR)/daemon:$(CURDIR)/tests
 
-.PHONY: help demo demo-down fresh fresh-demo fresh-test fresh-check fresh-deb test check cover sizes firewalls bench fuzz docs format archive deb lab-up lab-down venv system
+.PHONY: help demo demo-down fresh fresh-demo fresh-test fresh-check fresh-deb test test-all check cover sizes firewalls bench fuzz docs format archive deb lab-up lab-down venv system
 
 help:
 	@sed -n 's/^#   make/make/p' Makefile
@@ -48,6 +49,9 @@ fresh-deb: system venv
 
 test: system venv archive
 	@$(PYTHON) tests/run.py all
+
+test-all: system venv archive
+	@$(PYTHON) tests/run.py whole
 
 check: venv
 	@$(PYTHON) tests/run.py check

@@ -1,6 +1,7 @@
 """Runs the suites and adds up what they counted.
 
-``run.py check`` is the fast part; ``run.py all`` is everything. The last line is ``N passed, N failed, N skipped``.
+``run.py check`` is the fast part, ``run.py all`` nearly everything, ``run.py whole`` also what takes minutes and has a
+relative in ``all``, which names it. The last line is ``N passed, N failed, N skipped``.
 Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types, suites that
 need the lab, with some precedence since they take longest, suites that start programs of other versions and then roll
 out to hosts of their own, and one that only computes, at the lowest priority. More lanes would not end sooner: two
@@ -104,8 +105,17 @@ def tests(*folders: str, options: tuple[str, ...]) -> Suite:
     return Suite(" ".join(folders), command, report=True)
 
 
+def _without(command: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
+    """A command without some words that follow each other."""
+    for place in range(len(command)):
+        if command[place : place + len(words)] == words:
+            return command[:place] + command[place + len(words) :]
+    return command
+
+
 SPREAD = ("--numprocesses=2", "--dist=worksteal")
 ALONE = ("--numprocesses=0",)
+PART = (*ALONE, "-m", "not whole")
 
 
 CHECK = (
@@ -132,7 +142,7 @@ ALL = (
     replace(tests("unit/collection", options=(*ALONE, "-m", "ansible")), lane=Lane.OTHERS),
     replace(tests("package", options=ALONE), lane=Lane.OTHERS),
     replace(tests("versions", options=ALONE), lane=Lane.OTHERS),
-    replace(tests("rollouts", options=ALONE), lane=Lane.OTHERS),
+    replace(tests("rollouts", options=PART), lane=Lane.OTHERS),
     # One seed: the same commit gives the same answer. `make fuzz` takes a new one each time.
     Suite(
         "fuzz",
@@ -141,8 +151,9 @@ ALL = (
     ),
     Suite("ansible-test sanity", (sys.executable, str(REPOSITORY / "tests/sanity.py")), lane=Lane.COMPUTING),
     Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True, lane=Lane.LAB),
-    replace(tests("playbooks", options=ALONE), lane=Lane.LAB),
+    replace(tests("playbooks", options=PART), lane=Lane.LAB),
 )
+WHOLE = tuple(replace(suite, command=_without(suite.command, PART[1:])) for suite in ALL)
 
 
 def run(suite: Suite) -> Outcome:
@@ -189,9 +200,17 @@ def show(outcome: Future[Outcome]) -> Outcome:
     return outcome.result()
 
 
+def only_in_whole() -> list[str]:
+    """The names of the tests that only ``run.py whole`` runs."""
+    command = (sys.executable, "-m", "pytest", "-q", "--collect-only", "--numprocesses=0", "-m", "whole")
+    folders = [str(REPOSITORY / "tests" / folder) for folder in ("rollouts", "playbooks")]
+    shown = subprocess.run([*command, *folders], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
+    return [line for line in shown.splitlines() if "::" in line]
+
+
 def main(arguments: list[str]) -> int:
     """The exit code: 0 when nothing failed."""
-    chosen = {"check": CHECK, "all": ALL}[arguments[0] if arguments else "all"]
+    chosen = {"check": CHECK, "all": ALL, "whole": WHOLE}[arguments[0] if arguments else "all"]
     lines, sum_ = [], Counts()
     with contextlib.ExitStack() as stack:
         lanes = {lane: stack.enter_context(ThreadPoolExecutor(1)) for lane in Lane if lane is not Lane.SHOWN}
@@ -202,6 +221,8 @@ def main(arguments: list[str]) -> int:
             outcome = show(beside[suite]) if suite in beside else run(suite)
             sum_ += outcome.counts
             lines.append(f"{suite.name:32} {outcome.seconds:7.1f} s {outcome.busy:7.1f} s of CPU   {outcome.counts}")
+    if chosen is ALL:
+        lines += ["", "Not run, but by `make test-all`:", *only_in_whole()]
     sys.stdout.write("\n" + "\n".join(lines) + f"\n\n{sum_}\n")
     return 1 if sum_.failed else 0
 

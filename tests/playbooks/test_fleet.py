@@ -71,14 +71,14 @@ def fleet(both: list[Trial], controller: Controller, tmp_path: Path) -> Iterator
     """The fleet; at the end both hosts know again whom they knew before."""
     made = Fleet(controller, tmp_path, both)
     shutil.copy(STATE / "client.key", made.pair)
-    keep = "cd /etc/doorward && cp -a access.conf access.redacted /root"
+    keep = "cd /etc/doorward && cp -a access.conf access.redacted /var/tmp"
     for trial in both:
         shutil.copytree(STATE / "keys" / trial.host.name, made.keys / trial.host.name)
         trial.console("sh", "-c", keep)
         trial.close()
     yield made
     for trial in both:
-        trial.console("sh", "-c", "mv -f /root/access.conf /root/access.redacted /etc/doorward")
+        trial.console("sh", "-c", "mv -f /var/tmp/access.conf /var/tmp/access.redacted /etc/doorward")
         trial.console("systemctl", "restart", "doorwardd.service")
 
 

@@ -184,6 +184,7 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
         assert secrets_of(trial, (*known, controller.home)) == []
 
 
+@pytest.mark.whole
 def test_a_pre_shared_key_changes_on_hidden_hosts_and_nobody_is_locked_out(
     trials: dict[str, Trial], controller: Controller, visit: str, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEADLINE = 22  # seconds
 ROLLOUT = "doorward.spa.rollout"
 STRANGER = "doorward1 AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA= stranger"
+APART = {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no -o ControlPath=none"}
 ACCESS = ("--tags", "doorward_access")
 FILES = """
 for path in /etc/doorward /usr/lib/doorward /usr/bin/doorward /usr/sbin/doorwardd /etc/systemd/system; do
@@ -124,13 +125,24 @@ def test_a_change_that_lets_the_controller_in_no_more_is_taken_back(
 ) -> None:
     before = [files(trial) for trial in both]
     names = [trial.host.name for trial in both]
-    failed = play(
-        controller, tmp_path, dict(zip(names, SWAPPED[case], strict=True)), *(ACCESS if case == "clients" else ())
-    )
+    # Without a shared connection the command that swaps the files has knocked too; its grant must not be the proof.
+    used = replace(controller, settings=APART) if case == "clients" else controller
+    failed = play(used, tmp_path, dict(zip(names, SWAPPED[case], strict=True)), *(ACCESS if case == "clients" else ()))
     assert {recap.host for recap in failed.hosts if recap.failed} == set(names), failed.output[-3000:]
     assert failed.output.count("was not kept") >= len(names), failed.output[-3000:]
     assert failed.output.count("has put all of its files back") >= len(names), failed.output[-3000:]
     assert [files(trial) for trial in both] == before
+    get_in(controller, both)
+
+
+def test_a_controller_that_shares_no_connection_keeps_its_changes(
+    both: list[Trial], controller: Controller, tmp_path: Path
+) -> None:
+    """Each of its commands knocks, so that a grant of its own is open when the silence of the host is proven."""
+    apart = replace(controller, settings=APART)
+    names = {trial.host.name: {"doorward_window": 7, "doorward_firewall_force": True} for trial in both}
+    changed = play(apart, tmp_path, names, "--tags", "doorward_access,doorward_firewall").check()
+    assert all(recap.changed for recap in changed.hosts), changed.output[-3000:]
     get_in(controller, both)
 
 

@@ -43,7 +43,17 @@ mkdir -p etc/doorward etc/systemd/system etc/tmpfiles.d usr/bin usr/lib/doorward
 trap - EXIT
 echo "staged=$folder"
 """
-_CLOSE = '[ ! -x /usr/bin/doorward ] || /usr/bin/doorward close --from "$1"'
+# One command, since the next connection is the proof. The grant of its own connection is closed too: what lets the next
+# one in is a knock at the new files.
+_APPLY = """
+source=$1 folder=$2
+shift 2
+"$@"
+code=$?
+rm -rf "$folder"
+[ $code != 0 ] || [ -z "$source" ] || /usr/bin/doorward close --from "$source" >/dev/null
+exit $code
+"""
 _SETTLED = 600.0  # seconds in which a change of another run must be confirmed or taken back
 
 
@@ -81,12 +91,8 @@ class ActionModule(WayInAction):
 
     def _apply(self, folder: str, python: str, deadline: int) -> dict:
         """Swap, then confirm; on failure wait until the host has taken the change back."""
-        self._close_own_grants()
         begun = time.monotonic()
-        try:
-            applied = self._swap(folder, python, deadline)
-        finally:
-            self._on_host("rm", "-rf", folder)
+        applied = self._swap(folder, python, deadline)
         result = {"paths": applied["paths"], "deadline": deadline}
         if not applied["token"]:
             return result | {"changed": False}
@@ -100,18 +106,12 @@ class ActionModule(WayInAction):
             return result | {"failed": True, "changed": False, "msg": msg}
         return result | {"changed": True}
 
-    def _close_own_grants(self) -> None:
-        """Close what is open for this controller: the new connection has to be let in by a fresh knock."""
-        if getattr(self._connection, "knocks", False):
-            self._on_host(
-                "sh", "-c", '[ ! -x /usr/bin/doorward ] || doorward close --from "$1"', "sh", self._peer().source
-            )
-
     def _swap(self, folder: str, python: str, deadline: int) -> dict:
         """Have the archive that was staged swap the files, and return what it says."""
         archive = f"{folder}/{_ARCHIVE}"
         words = ("change", "apply", folder, "--deadline", f"{deadline}s", "--json")
-        outcome = self._on_host(python, "-I", archive, *words)
+        source = self._peer().source if getattr(self._connection, "knocks", False) else ""
+        outcome = self._on_host("sh", "-c", _APPLY, "sh", source, folder, python, "-I", archive, *words)
         start, end = outcome.text.find("{"), outcome.text.rfind("}")
         if outcome.code == 0 and 0 <= start < end:
             return json.loads(outcome.text[start : end + 1])

@@ -119,6 +119,7 @@ class ActionModule(WayInAction):
         stage = "closed"
         try:
             self._inherit()
+            self._close_own_grants()  # without a shared connection each of these commands has made one
             with self._no_shared_connection():
                 if expect_closed:
                     self._require_silence()

@@ -29,6 +29,11 @@ class WayInAction(HostAction):
             return seconds or max(60, 3 * int(self._connection.get_option("timeout")) + 30)
         return 60
 
+    def _close_own_grants(self) -> None:
+        """Close what is open for this controller: the new connection has to be let in by a fresh knock."""
+        if getattr(self._connection, "knocks", False):
+            self._doorward("close", "--from", self._peer().source)
+
     @contextlib.contextmanager
     def _no_shared_connection(self) -> Iterator[None]:
         """End the shared SSH connection and keep every one within from sharing: each must get in by itself."""

@@ -51,7 +51,7 @@ shift 2
 "$@"
 code=$?
 rm -rf "$folder"
-[ $code != 0 ] || [ -z "$source" ] || /usr/bin/doorward close --from "$source" >/dev/null
+[ $code != 0 ] || [ -z "$source" ] || /usr/bin/doorward close --from "$source" >/dev/null 2>&1
 exit $code
 """
 _SETTLED = 600.0  # seconds in which a change of another run must be confirmed or taken back

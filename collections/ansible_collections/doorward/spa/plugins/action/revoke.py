@@ -52,6 +52,7 @@ class ActionModule(AccessAction):
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Take out of this host whoever is revoked; what ends the connection is a failure, so that a run stops."""
         super(ChangeAction, self).run(tmp, task_vars)
+        self._note_python(task_vars)
         _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
         self._host = (task_vars or {}).get("inventory_hostname", "")
         try:

@@ -25,6 +25,7 @@ class ActionModule(AccessAction):
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Add the new key where the old one stands, and knock with it."""
         super(ChangeAction, self).run(tmp, task_vars)
+        self._note_python(task_vars)
         _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
         if not getattr(self._connection, "knocks", False) or not self._connection.spa_host_key():
             return {"changed": False, "accepted": False, "symmetric": True}

@@ -37,6 +37,10 @@ print("grants=%d" % len(found))
 class AccessAction(ChangeAction):
     """An action that edits the access.conf that is there, whatever the inventory says."""
 
+    def _note_python(self, task_vars: dict | None) -> None:
+        """Keep the Python that doorward runs with on the host, as the roles know it."""
+        self._python = str(self._templar.template((task_vars or {}).get("doorward_python", _PYTHON)))
+
     def _access(self, folder: str = _FOLDER, *words: str) -> _host_access.Access:
         """Return the clients of a folder's access.conf; words are for the program that edits it."""
         try:
@@ -48,7 +52,7 @@ class AccessAction(ChangeAction):
         """Edit a copy of access.conf, and put it into force once this controller has come in anew."""
         staged = self._stage()["folder"]
         self._access(f"{staged}/new{_FOLDER}", *words)
-        applied = self._apply(staged, _PYTHON, self._deadline(deadline))
+        applied = self._apply(staged, self._python, self._deadline(deadline))
         if applied.get("failed"):
             raise AnsibleActionFail(applied["msg"])
 
@@ -70,7 +74,7 @@ class AccessAction(ChangeAction):
         command = _knocking.command(self._connection, services, source=named, key=arguments)
         knocks = _Knocking(command)
         with knocks:
-            outcome = self._on_host(_PYTHON, "-I", "-c", _WATCH, source, str(_WATCHED))
+            outcome = self._on_host(self._python, "-I", "-c", _WATCH, source, str(_WATCHED))
         if knocks.error is not None:
             raise knocks.error
         if outcome.code or not (found := re.search(r"^grants=(\d+)$", outcome.text, re.MULTILINE)):

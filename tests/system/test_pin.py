@@ -125,11 +125,10 @@ def test_a_user_of_the_host_shows_its_public_key_and_cannot_read_the_pair(pair: 
     assert host.run("stat -c '%a %n' /etc/doorward/host.key*").split() == [
         "600", "/etc/doorward/host.key", "644", "/etc/doorward/host.key.pub",
     ]  # fmt: skip
-    program = (
-        f"import sys; sys.path[:0] = ['{TESTS.parent}/daemon']; from doorward.daemon import main; sys.exit(main())"
-    )
+    program = "import sys; sys.path[:0] = ['/run/as/daemon']; from doorward.daemon import main; sys.exit(main())"
     host.run(
-        f'mkdir -p /run/as && cat > /run/as/doorwardd <<"E"\n#!/usr/bin/python3\n{program}\nE\nchmod 755 /run/as/*'
+        f"mkdir -p /run/as && cp -r {TESTS.parent}/daemon /run/as && chmod -R a+rX /run/as\n"
+        f'cat > /run/as/doorwardd <<"E"\n#!/usr/bin/python3\n{program}\nE\nchmod 755 /run/as/*'
     )
     nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups"
     assert "Permission denied" in host.run(f"{nobody} cat /etc/doorward/host.key")

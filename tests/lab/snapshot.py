@@ -15,8 +15,8 @@ _SCRIPT = """
 LC_ALL=C
 export LC_ALL
 find /etc /usr /opt /srv /root /home /var /boot -xdev \\
-  \\( -name .ansible -o -name .sudo_as_admin_successful -o -name __pycache__ -o -path /var/log \\
-  -o -path /var/cache -o -path /var/tmp \\
+  \\( -name .ansible -o -name .ansible_async -o -name .sudo_as_admin_successful -o -name __pycache__ \\
+  -o -path /var/log -o -path /var/cache -o -path /var/tmp \\
   -o -path /var/lib/apt -o -path /var/lib/sudo -o -path /var/lib/systemd -o -path /var/lib/dpkg \\) -prune \\
   -o -printf '%p %y %m %u %g %l\\n' | grep -v -- '^/[^ ]*- f ' | sort
 find /etc -xdev -type f ! -name '*-' -exec sha256sum {} + | sort -k 2

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.utils.display import Display
 from ansible_collections.doorward.spa.plugins.plugin_utils import _inherited, _knocking, _silence
 from ansible_collections.doorward.spa.plugins.plugin_utils._listing import without_grants
-from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, MARGIN, RETURN, WayInAction
+from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, COMES_BACK, MARGIN, WayInAction
 
 _OPTIONS = {
     "content": {"type": "str", "required": True},
@@ -63,7 +63,7 @@ class ActionModule(WayInAction):
     def _wait_for_what_is_pending(self) -> None:
         """Wait for the rollback of a change that an earlier run did not confirm; it happens at its own moment."""
         status = self._doorward_status()
-        give_up = time.monotonic() + status.get("pending_seconds", 0) + RETURN
+        give_up = time.monotonic() + status.get("pending_seconds", 0) + COMES_BACK
         if status["pending"]:
             host, left = self._connection.get_option("host"), status.get("pending_seconds", 0)
             Display().display(f"{host}: takes an earlier change back in {left} s, since nobody confirmed it: waiting")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MARGIN = 5.0  # seconds before the deadline after which a confirmation would race the rollback
 AFTER = 2.0  # seconds after the deadline in which the rollback has surely begun
-RETURN = 30.0  # seconds in which a host that rolled back must be reachable again
+COMES_BACK = 30.0  # seconds in which a host that rolled back must be reachable again
 
 
 class WayInAction(HostAction):
@@ -68,7 +68,7 @@ class WayInAction(HostAction):
     def _once_back(self, until: float, ask: Callable[[], str]) -> str:
         """Wait out the deadline, then return what `ask` says of the host once it can be asked."""
         time.sleep(max(0.0, until - time.monotonic()))
-        give_up = time.monotonic() + RETURN
+        give_up = time.monotonic() + COMES_BACK
         while isinstance(said := self._asked(ask), AnsibleError):
             if time.monotonic() > give_up:
                 return f"All should be as before by now, but the host cannot be asked: {said}"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 DEADLINE_MAX: Final = 86_400  # seconds
 UNIT: Final = "doorward-fw-rollback"
-_DESCRIPTION: Final = "Takes back a change of the firewall that nobody confirms"
+_DESCRIPTION: Final = "Takes back a change that nobody confirms"
 MOMENT: Final = "moment"  # a file of the switch: when the pending table is rolled back, in seconds of /proc/uptime
 _COMMAND_SECONDS: Final = 30  # a program that takes longer hangs
 _AGAIN: Final = "3s"  # after a rollback that fails; systemd gives up only after 5 starts in 10 s
@@ -96,16 +96,17 @@ class SystemdTimer:
     """
 
     folder: Path = SWITCH_FOLDER
+    unit: str = UNIT
 
     def arm(self, seconds: int, command: Sequence[str]) -> None:
         """See Timer. A second one of the same name is refused by systemd."""
         if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
-            msg = "systemd does not run this host, so nothing could roll the firewall back: not applied"
+            msg = "systemd does not run this host, so nothing could take the change back: not applied"
             raise FirewallError(msg)
         moment, script = str(math.ceil(_uptime()) + seconds), self.folder / "at.sh"
         _write(script, AT)
         tools.run(
-            ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", f"--description={_DESCRIPTION}",
+            ["systemd-run", "--quiet", "--collect", f"--unit={self.unit}", f"--description={_DESCRIPTION}",
              "--property=Type=exec", "--property=Restart=on-failure", f"--property=RestartSec={_AGAIN}",
              "--", "/bin/sh", str(script), moment, *command],
             _COMMAND_SECONDS,
@@ -114,7 +115,7 @@ class SystemdTimer:
     def disarm(self) -> None:
         """See Timer. A rollback that runs finds no token any more."""
         with contextlib.suppress(FirewallError):
-            tools.run(["systemctl", "stop", f"{UNIT}.service"], _COMMAND_SECONDS)
+            tools.run(["systemctl", "stop", f"{self.unit}.service"], _COMMAND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class DeadMansSwitch:
         Raises:
             FirewallError: another is pending, or a step failed; the table is unchanged.
         """
-        with self._locked():
+        with alone(self._directory):
             if self.pending():
                 left = self.seconds_left()
                 msg = f"another table is pending for {left} s more: confirm it, wait, or roll it back first"
@@ -194,7 +195,7 @@ class DeadMansSwitch:
             FirewallError: the token is not pending, the table is not the one applied, or it cannot be written; in
                 the last two cases the rollback stays armed.
         """
-        with self._locked():
+        with alone(self._directory):
             if not token or not hmac.compare_digest((self.pending() or "").encode(), token.encode()):
                 msg = "this token is not pending: rolled back, or confirmed before"
                 raise FirewallError(msg)
@@ -216,7 +217,7 @@ class DeadMansSwitch:
         if wanted is None or not (self._directory / "rollback.sh").exists():
             return None
         said = tools.run(["/bin/sh", str(self._directory / "rollback.sh"), wanted], _COMMAND_SECONDS).strip()
-        with self._locked():
+        with alone(self._directory):
             if said and self.pending() is None:  # else it is another's, whose timer must stay
                 self._timer.disarm()
         return said or None
@@ -256,25 +257,26 @@ class DeadMansSwitch:
         (self._directory / PENDING).unlink(missing_ok=True)
         self._timer.disarm()
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock that apply, confirm and the rollback script share.
 
-        Raises:
-            FirewallError: another user can write to the directory, from which root will run a script.
-        """
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for place in (self._directory, self._directory.parent):
-                _refuse_foreign_directory(place)
-            descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FirewallError(str(error)) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a switch, which apply, confirm and the rollback script share; the folder is made if missing.
+
+    Raises:
+        FirewallError: it cannot be had, or another user can write to the folder, from which root will run a script.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in (folder, folder.parent):
+            _refuse_foreign_directory(place)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FirewallError(str(error)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write(file: Path, text: str) -> None:

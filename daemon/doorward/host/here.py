@@ -8,6 +8,7 @@ import re
 import secrets
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.config import access, reader
@@ -20,14 +21,13 @@ from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.host.running import noted, record_in
-from doorward.host.swap import Swap
+from doorward.host.swap import FOLDER, WAITS, Swap
 from doorward.processes.configuration import Configuration
 from doorward.processes.options import absolute
 from doorward.values import GRANT_SECONDS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from doorward.config.settings import DaemonSettings
     from doorward.config.stanza import Stanza
@@ -97,7 +97,7 @@ class Host:
 
     def swap(self) -> Swap:
         """The dead man's switch of the daemon's files on this host."""
-        return Swap(self.new_token)
+        return Swap(SystemdTimer(Path("/") / FOLDER, WAITS), self.new_token)
 
 
 def _read(file: Path, overrides: Iterable[Path] = (), *, needed: bool) -> DaemonSettings:

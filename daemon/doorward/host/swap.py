@@ -13,7 +13,6 @@ go on, and is tried again until all of it is done.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import filecmp
 import hmac
 import os
@@ -26,11 +25,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.errors import FirewallError
 from doorward.firewall import tools
+from doorward.firewall.deadman import alone
 from doorward.linux.files import replace_file, sync
 from doorward.linux.systemd import REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from doorward.firewall.deadman import Timer
 
 FOLDER: Final = Path("etc/doorward/change")  # below the root: it outlives a boot
 BEFORE, AFTER = "base", "new"  # folders of a staged change
@@ -43,10 +45,9 @@ _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/ac
 _RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
 _KEPT: Final = "kept"  # the paths that have an old file beside them
-_WAITS: Final = "doorward-change-wait"
+WAITS: Final = "doorward-change-wait"  # the unit that waits for the deadline
 _AT_BOOT: Final = Path("etc/systemd/system/doorward-change.service")
 _WANTED: Final = Path("etc/systemd/system/sysinit.target.wants/doorward-change.service")
-_ALIVE: Final = frozenset({"ActiveState=active", "ActiveState=activating"})
 _SECONDS: Final = 90.0  # in which systemctl answers: doorwardd may take long to start
 
 _UNIT: Final = """\
@@ -69,17 +70,15 @@ WantedBy=sysinit.target
 _SCRIPT: Final = """\
 #!/bin/sh
 # Written by `doorward change apply`: puts back what it replaced, if the change $2 is still not confirmed.
-# $1 says when: `wait` for the deadline, `now`, or `boot`, before systemd starts what is put back.
+# $1 says when: `now`, or `boot`, before systemd starts what is put back.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 cd {folder} || exit 1
 token=${{2:-$(cat pending 2>/dev/null || cat rolling)}}
-waiting() {{ [ "$(cat pending 2>/dev/null)" = "$token" ]; }}
-if [ "$1" = wait ]; then
-    while waiting && [ "$(cut -d. -f1 /proc/uptime)" -lt {moment} ]; do sleep 1; done
-fi
+is_in() {{ [ -n "$token" ] && [ "$(cat "$1" 2>/dev/null)" = "$token" ]; }}
+is_in pending || is_in rolling || exit 0
 exec 9>>lock && flock 9 || exit 1
-if waiting; then mv -f pending rolling || exit 1; fi
-[ -n "$token" ] && [ "$(cat rolling 2>/dev/null)" = "$token" ] || exit 0
+if is_in pending; then mv -f pending rolling || exit 1; fi
+is_in rolling || exit 0
 there() {{ [ -e "$1" ] || [ -L "$1" ]; }}
 back() {{
     rm -f "$1/.$2.new"
@@ -128,9 +127,9 @@ class Applied(NamedTuple):
 class Swap:
     """apply, confirm and rollback of one host's files."""
 
-    def __init__(self, new_token: Callable[[], str], root: Path = Path("/")) -> None:
-        """Change the files below `root`."""
-        self._root, self._new_token = root, new_token
+    def __init__(self, timer: Timer, new_token: Callable[[], str], root: Path = Path("/")) -> None:
+        """Change the files below `root`; `timer` has them put back."""
+        self._timer, self._new_token, self._root = timer, new_token, root
         self._folder = root / FOLDER
 
     def pending(self) -> str | None:
@@ -149,8 +148,7 @@ class Swap:
             FirewallError: another change is pending, the files are no configuration that doorwardd takes, somebody has
                 changed them meanwhile, or a step failed. The host is as it was before.
         """
-        self._take_back_what_was_left()
-        with self._locked():
+        with alone(self._folder):
             if self.pending():
                 msg = "another change waits for its confirmation: it is confirmed or taken back within its deadline"
                 raise FirewallError(msg)
@@ -187,7 +185,7 @@ class Swap:
         Raises:
             FirewallError: the token is not pending, or the old files cannot be removed.
         """
-        with self._locked():
+        with alone(self._folder):
             waits = self._folder / "pending"
             known = waits.read_text().strip() if waits.exists() else ""
             if not token or not hmac.compare_digest(known.encode(), token.encode()):
@@ -206,12 +204,6 @@ class Swap:
         token = self.pending()
         return None if token is None else self._roll_back(token)
 
-    def _take_back_what_was_left(self) -> None:
-        """Roll back the change of one who was killed before anything waited for its deadline."""
-        token = self.pending()
-        if token is not None and _systemctl("show", "--property=ActiveState", f"{_WAITS}.service") not in _ALIVE:
-            self._roll_back(token)
-
     def _roll_back(self, token: str) -> str:
         """Run the script; the lock must not be held by this process."""
         return (
@@ -221,29 +213,22 @@ class Swap:
         )
 
     def _arm(self, found: Difference, before: Services, seconds: int) -> str:
-        """Have the old files put back unless the change is confirmed: at the deadline, and at the next boot."""
-        if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
-            msg = "systemd does not run this host, so nothing could take the change back: nothing was changed"
-            raise FirewallError(msg)
-        token = self._new_token()
-        script = self._folder / "rollback.sh"
-        moment = int(float(Path("/proc/uptime").read_text().split()[0])) + seconds
+        """Have the old files put back unless the change is confirmed: at the deadline, and at the next boot.
+
+        The token comes last: nothing is pending that nobody would take back.
+        """
+        token, script = self._new_token(), self._folder / "rollback.sh"
         replace_file(self._folder / _KEPT, "".join(f"{path}\n" for path in found.all).encode())
-        replace_file(script, rollback_script(self._root, found, before, moment).encode())
-        replace_file(self._folder / "pending", f"{token}\n".encode())
+        replace_file(script, rollback_script(self._root, found, before).encode())
         boot, wanted = self._root / _AT_BOOT, self._root / _WANTED
         replace_file(boot, _UNIT.format(script=f"/{FOLDER}/rollback.sh").encode())
         wanted.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         wanted.unlink(missing_ok=True)
         wanted.symlink_to(f"/{_AT_BOOT}")
         sync(wanted.parent)
-        _stop_waiting()
-        tools.run(
-            ["systemd-run", "--quiet", "--collect", f"--unit={_WAITS}", "--property=Restart=on-failure",
-             "--property=RestartSec=1", "--property=StartLimitIntervalSec=0", "--",
-             "/bin/sh", str(script), "wait", token],
-            _SECONDS,
-        )  # fmt: skip
+        self._timer.disarm()  # of an apply that was killed before it had a token
+        self._timer.arm(seconds, ["/bin/sh", str(script), "now", token])
+        replace_file(self._folder / "pending", f"{token}\n".encode())
         return token
 
     def _tidy_up(self, found: Difference) -> None:
@@ -255,30 +240,12 @@ class Swap:
 
     def _forget(self) -> None:
         """Remove what only a rollback needs."""
-        _stop_waiting()
+        self._timer.disarm()
         for name in (_WANTED, _AT_BOOT):
             (self._root / name).unlink(missing_ok=True)
         kept = self._folder / _KEPT
         for path in kept.read_text().splitlines() if kept.exists() else ():
             _beside(self._root / path, "before").unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock that the rollback script takes too; it is let go before the script is run.
-
-        Raises:
-            FirewallError: it cannot be had.
-        """
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FirewallError(str(error)) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def refuse_changes_of_others(root: Path, found: Difference, base: Path) -> None:
@@ -298,8 +265,8 @@ def write_beside(root: Path, found: Difference, new: Path) -> None:
         _copy(new / path, _beside(place, "new"))
 
 
-def rollback_script(root: Path, found: Difference, before: Services, moment: int) -> str:
-    """The text of the rollback; `moment` is its deadline, in seconds of /proc/uptime."""
+def rollback_script(root: Path, found: Difference, before: Services) -> str:
+    """The text of the rollback."""
 
     def line(verb: str, path: Path) -> str:
         place = root / path
@@ -309,7 +276,6 @@ def rollback_script(root: Path, found: Difference, before: Services, moment: int
     made = [path for path in found.written if path not in existed]
     return _SCRIPT.format(
         folder=shlex.quote(str(root / FOLDER)),
-        moment=moment,
         files="\n".join([*(line("back", path) for path in existed), *(line("gone", path) for path in made)]),
         units="\n".join(_units_back(before)),
         at_boot=shlex.quote(str(root / _AT_BOOT)),
@@ -462,8 +428,3 @@ def _said() -> str:
 
 def _systemctl(*words: str) -> str:
     return tools.run(["systemctl", "--quiet", *words], _SECONDS).strip()
-
-
-def _stop_waiting() -> None:
-    with contextlib.suppress(FirewallError):
-        _systemctl("stop", f"{_WAITS}.service")

@@ -21,10 +21,8 @@ from doorward.daemon.detach import detach
 from doorward.errors import ConfigError, DoorwardError, FirewallError
 from doorward.findings import hold
 from doorward.firewall.libnftables import Libnftables, Output
-from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import TABLE
-from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.helper import hearing
 from doorward.host.running import holder
 from doorward.linux import files, seccomp, seqpacket
@@ -193,21 +191,10 @@ def _about_firewall(found: Configuration) -> tuple[str, ...]:
     """What keeps grants of this configuration from being of use on this host; only root can see it."""
     if os.geteuid() != 0:
         return ()
-    chosen = found.settings
-    needs = Needs.of(found.access.stanzas, chosen.permissions)
     try:
-        with closing(
-            Nftables(
-                chosen.firewall_file,
-                chosen.firewall_mode,
-                lambda: found.guarded,
-                needs=needs,
-                mark=chosen.mark,
-                switch=SWITCH_FOLDER,
-            )
-        ) as firewall:
+        with closing(hearing.packet_filter(found)) as firewall:
             foreign = firewall.foreign()
-            reported = foreign.findings() if chosen.foreign_firewall is ForeignFirewall.REPORT else ()
+            reported = foreign.findings() if found.settings.foreign_firewall is ForeignFirewall.REPORT else ()
             return (*reported, *_openings(firewall, found), *filter(None, [foreign.use_of_mark()]))
     except FirewallError as error:
         return (f"the firewall: {error}",)

@@ -52,6 +52,19 @@ def beforehand(found: Configuration) -> str | None:
     return None
 
 
+def packet_filter(found: Configuration) -> Nftables:
+    """The packet filter of a configuration, for a look at it. Raises FirewallError."""
+    chosen = found.settings
+    return Nftables(
+        chosen.firewall_file,
+        chosen.firewall_mode,
+        lambda: found.guarded,
+        needs=Needs.of(found.access.stanzas, chosen.permissions),
+        mark=chosen.mark,
+        switch=SWITCH_FOLDER,
+    )
+
+
 def gate_of(found: Configuration) -> Wanted | None:
     """The kernel gate that a configuration needs: in front of a UDP server for clients of doorward 1."""
     port = found.settings.udp_server
@@ -98,18 +111,8 @@ def _obstacle(found: Configuration) -> str | None:
         return f"{vrf} is a VRF, where a server hears nothing"
     if legacy.is_used():
         return "tables of iptables-legacy are in use, which report no changes"
-    chosen = found.settings
     try:
-        with closing(
-            Nftables(
-                chosen.firewall_file,
-                chosen.firewall_mode,
-                lambda: found.guarded,
-                needs=Needs.of(found.access.stanzas, chosen.permissions),
-                mark=chosen.mark,
-                switch=SWITCH_FOLDER,
-            )
-        ) as firewall:
+        with closing(packet_filter(found)) as firewall:
             return firewall.obstacle(Wanted(KNOCK_PORT, fwknop=False, clients=found.clients))
     except FirewallError as error:
         return f"the firewall cannot be read: {error}"

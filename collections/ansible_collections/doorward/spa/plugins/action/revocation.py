@@ -6,18 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.doorward.spa.plugins.plugin_utils import (
-    _identity,
-    _key_store,
-    _key_text,
-    _report,
-    _revocations,
-)
-from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
+from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _key_text, _revocations
+from ansible_collections.doorward.spa.plugins.plugin_utils._fleet_action import FleetAction, all_hosts, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,17 +24,18 @@ _OPTIONS = {
     "private_key_command": {"type": "raw"},
     "folder": {"type": "path", "default": "~/.config/doorward/keys"},
 }
-_REACHED, _DONE = "revoke_reached", "revoke_done"
 
 
-class ActionModule(LocalAction):
+class ActionModule(FleetAction):
     """The action `doorward.spa.revocation`."""
+
+    _play = "revoke"
 
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Note a client before any host is changed; or say at the end where it is not revoked, and fail there."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
-        self._variables = (task_vars or {}).get("hostvars") or {}
+        self._know(task_vars)
         if options["state"] == "reported":
             return self._reported(options)
         if not options["client"]:
@@ -58,16 +52,15 @@ class ActionModule(LocalAction):
                 f"{name} is this controller: a run that revokes it would lock itself out. Use doorward.spa.rotate_keys"
             )
             raise AnsibleActionFail(msg)
-        hosts = list(dict.fromkeys([*options["hosts"], *_key_store.all_enrolled(folder)]))
+        hosts = all_hosts(options)
         keys = {key for host in hosts for key in self._keys(folder, host, name)}
         if mine in keys:
             msg = f"the key of {name} is that of this controller's own pair, so it cannot be revoked from here"
             raise AnsibleActionFail(msg)
         if self._task.check_mode:
             return {"changed": True}
-        now = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
         before = _revocations.read(folder)
-        _revocations.note(folder, name, now, keys, hosts)
+        _revocations.note(folder, name, moment(), keys, hosts)
         return {"changed": before != _revocations.read(folder)}
 
     def _keys(self, folder: str, host: str, name: str) -> Iterator[str]:
@@ -98,23 +91,11 @@ class ActionModule(LocalAction):
         """Return one line about a client, with every host that may still accept it."""
         if not each.waiting:
             return f"{each.name}: revoked on every host"
-        left = ", ".join(f"{host} ({self._why(host, hosts)})" for host in sorted(each.waiting))
+        left = ", ".join(f"{host} ({self._why_not(host, hosts)})" for host in sorted(each.waiting))
         return f"{each.name}: NOT REVOKED on {left}. Run doorward.spa.revoke again when they can be reached"
 
-    def _why(self, host: str, hosts: list[str]) -> str:
-        if host not in self._variables:
-            return "enrolled by this controller, and not in this inventory"
-        if host not in hosts:
-            return "not in this run"
-        known = self._variables[host]
-        reached, done = (known.get(name) or {} for name in (_REACHED, _DONE))
-        if reached.get("unreachable"):
-            return "could not be reached"
-        return _report.plain(done.get("msg") or "the run ended before it")[:300]
-
     def _was_found(self, hosts: list[str]) -> bool:
-        known = (self._variables[host] for host in hosts if host in self._variables)
-        return any((each.get(_DONE) or {}).get("changed") for each in known)
+        return any(self._registered(host, "done").get("changed") for host in hosts if host in self._variables)
 
 
 def _waiting(revoked: list[_revocations.Revoked]) -> set[str]:

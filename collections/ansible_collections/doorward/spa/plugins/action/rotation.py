@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _report, _revocations
-from ansible_collections.doorward.spa.plugins.plugin_utils._local_action import LocalAction
+from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _revocations
+from ansible_collections.doorward.spa.plugins.plugin_utils._fleet_action import FleetAction, all_hosts, moment
 
 _OPTIONS = {
     "state": {"type": "str", "choices": ["begun", "switched"], "required": True},
@@ -21,17 +20,18 @@ _OPTIONS = {
     "vault_id": {"type": "str", "default": ""},
     "folder": {"type": "path", "default": "~/.config/doorward/keys"},
 }
-_REACHED, _DONE = "rotate_reached", "rotate_done"
 
 
-class ActionModule(LocalAction):
+class ActionModule(FleetAction):
     """The action `doorward.spa.rotation`."""
+
+    _play = "rotate"
 
     def run(self, tmp: object = None, task_vars: dict | None = None) -> dict:
         """Make the new pair beside the old one; or put it in its place, once every host accepts it."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=_OPTIONS)
-        self._variables = (task_vars or {}).get("hostvars") or {}
+        self._know(task_vars)
         place = _identity.Place.of(options["private_key_file"], options["private_key_command"])
         if place.command:
             msg = f"this controller's pair is {place.words}: change it there, as docs/public-keys.md says"
@@ -58,7 +58,7 @@ class ActionModule(LocalAction):
         new = Path(f"{place.file}.new")
         if not new.exists():  # it is in its place already
             return {"changed": False}
-        hosts = _hosts(options)
+        hosts = all_hosts(options)
         lacking = {host: why for host in hosts if (why := self._lacks(host, options["hosts"]))}
         if lacking:
             names = ", ".join(f"{host} ({why})" for host, why in lacking.items())
@@ -69,7 +69,7 @@ class ActionModule(LocalAction):
             raise AnsibleActionFail(msg)
         if self._task.check_mode:
             return {"changed": True}
-        old, now = self._public(place), time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime())
+        old, now = self._public(place), moment()
         _revocations.note(options["folder"], f"{_until(options)}{now}", now, [old], hosts)
         file = Path(place.file)
         kept = file.with_name(f"{file.name}.old")
@@ -91,17 +91,8 @@ class ActionModule(LocalAction):
 
     def _lacks(self, host: str, hosts: list[str]) -> str:
         """Return why a host is not known to accept the new key; empty where it does, or knows none of ours."""
-        if host not in self._variables:
-            return "enrolled by this controller, and not in this inventory"
-        if host not in hosts:
-            return "not in this run"
-        known = self._variables[host]
-        reached, done = (known.get(name) or {} for name in (_REACHED, _DONE))
-        if done.get("accepted") or done.get("symmetric"):
-            return ""
-        if reached.get("unreachable"):
-            return "could not be reached"
-        return _report.plain(done.get("msg") or "the run ended before it")[:300]
+        done = self._registered(host, "done") if host in hosts and host in self._variables else {}
+        return "" if done.get("accepted") or done.get("symmetric") else self._why_not(host, hosts)
 
 
 def _until(options: dict) -> str:
@@ -112,8 +103,3 @@ def _until(options: dict) -> str:
 def _unfinished(options: dict) -> bool:
     """Tell whether the pair before the one in use is still accepted somewhere."""
     return any(each.waiting and each.name.startswith(_until(options)) for each in _revocations.read(options["folder"]))
-
-
-def _hosts(options: dict) -> list[str]:
-    """Return the hosts of the run, and all that this controller enrolled."""
-    return list(dict.fromkeys([*options["hosts"], *_key_store.all_enrolled(options["folder"])]))

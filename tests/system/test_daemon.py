@@ -16,6 +16,7 @@ import pytest
 
 from doorward.host import commands as console_host
 from doorward.host import here
+from doorward.linux.systemd import AS_OF, REFUSED
 from system.doorwardd import (
     ACCESS,
     command,
@@ -506,3 +507,27 @@ def test_what_hinders_a_start_in_the_background_is_said_on_the_terminal(ns: Name
     ended = cli(ns, *arguments)
     assert ended.returncode == 1
     assert b"--rotate-digest-cache" in ended.stderr
+
+
+def test_the_service_manager_hears_what_became_of_each_reload_and_when(
+    pair: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        manager.settimeout(20)
+
+        def status() -> tuple[str, str]:
+            while "READY=1" not in (said := manager.recv(4096).decode()):
+                pass
+            assert "ERRNO=0" in said
+            reading, _, moment = said.partition("STATUS=")[2].partition(AS_OF)
+            return reading, moment
+
+        with doorwardd(pair[0], tmp_path, prefix=("env", f"NOTIFY_SOCKET={tmp_path}/manager")) as daemon:
+            seen = [status()]
+            for access in ("SOURCE nowhere\n", ACCESS):
+                write(tmp_path / "access.conf", access)
+                daemon.signal(signal.SIGHUP)
+                seen.append(status())
+    assert [reading.partition(":")[0] for reading, _ in seen] == ["listening", REFUSED, "listening"]
+    assert len({moment for _, moment in seen}) == len(seen), "each has its moment"

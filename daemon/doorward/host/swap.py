@@ -27,7 +27,7 @@ from doorward.errors import FirewallError
 from doorward.firewall import tools
 from doorward.firewall.deadman import alone
 from doorward.linux.files import replace_file, sync
-from doorward.linux.systemd import REFUSED
+from doorward.linux.systemd import AS_OF, REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -412,18 +412,20 @@ def _reload() -> None:
     """
     before, until = _said(), time.monotonic() + _SECONDS
     _systemctl("reload", DAEMON)
-    while (now := _said()) == before:
+    while (now := _said())[1] == before[1]:
         if time.monotonic() > until:
             msg = f"{DAEMON} does not say that it has read access.conf again"
             raise FirewallError(msg)
         time.sleep(0.05)
-    if now.startswith(REFUSED):
+    if now[0].startswith(REFUSED):
         msg = f"{DAEMON} refuses access.conf: see its log"
         raise FirewallError(msg)
 
 
-def _said() -> str:
-    return _systemctl("show", "--property=StatusText", "--value", DAEMON)
+def _said() -> tuple[str, str]:
+    """What the daemon says of itself, and the time of its last reload."""
+    said, _, moment = _systemctl("show", "--property=StatusText", "--value", DAEMON).partition(AS_OF)
+    return said, moment
 
 
 def _systemctl(*words: str) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 LISTEN_FDS_START: Final = 3
 REFUSED: Final = "refused"
 """The first word of the status of a service whose last reload changed nothing."""
+AS_OF: Final = "; the files are as of "
+"""What stands in a status before the time of the last reload."""
 
 
 def listen_fds(environment: Mapping[str, str]) -> dict[int, str]:

@@ -81,8 +81,8 @@ _UNTIL: Final = (
     "doorward-exec.service; systemctl restart doorwardd)"
 )
 # StatusErrno of the unit (sd_notify(3)); 5 is EIO.
-_WHOLE: Final = "ERRNO=0\nSTATUS=listening"
-_FAILING: Final = "ERRNO=5\nSTATUS=the replay store cannot be written: no knock opens anything"
+_WHOLE: Final = 0, ""
+_FAILING: Final = 5, ", and the replay store cannot be written: no knock opens anything"
 PATIENCE: Final = 5.0  # seconds the helper may take; it answers in well under a millisecond
 
 
@@ -111,6 +111,7 @@ class Listener:
         self._alarm = alarm
         self._counters = Counters()
         self._remembers = True
+        self._reading = "", ""  # what became of the configuration, and when
         self._limiter = record_line.Limiter()
         self._copies = Copies()
         self._running = True
@@ -358,7 +359,7 @@ class Listener:
         whole = self._replay.is_whole()
         if whole is not self._remembers:
             self._remembers = whole
-            self._notify(_WHOLE if whole else _FAILING)
+            self._notify(self._status)
             self._log.error("the replay store %s", "is written again" if whole else "FAILS: no knock opens anything")
 
     def _count_dropped(self) -> None:
@@ -559,11 +560,19 @@ class Listener:
             self._log.info("the configuration was read again")
         self._tell_ready(status)
 
-    def _tell_ready(self, status: str) -> None:
+    def _tell_ready(self, reading: str) -> None:
         """Tell the service manager what became of the configuration, and when: by it a reload is seen to have ended."""
         now = time.time()
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now))
-        self._notify(f"READY=1\nSTATUS={status}; the files are as of {moment}.{int(now % 1 * 1e6):06d} UTC")
+        self._reading = reading, f"{moment}.{int(now % 1 * 1e6):06d} UTC"
+        self._notify(f"READY=1\n{self._status}")
+
+    @property
+    def _status(self) -> str:
+        """The status for the service manager (sd_notify(3))."""
+        number, store = _WHOLE if self._remembers else _FAILING
+        reading, moment = self._reading
+        return f"ERRNO={number}\nSTATUS={reading}{store}{systemd.AS_OF}{moment}"
 
     def _adopt(self, new: Configuration) -> tuple[list[int], Way]:
         """Have every part adopt a new configuration, the helper last: its answer puts it in force.

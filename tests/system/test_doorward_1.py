@@ -97,21 +97,26 @@ def test_a_knock_opens_the_port_once_and_the_kernel_closes_it(ends: Ends) -> Non
         assert not is_open(client, host.ipv4, within=0.5)
 
 
+def connected(ends: Ends, name: str) -> str:
+    """Connect as ssh's ProxyCommand does, and return the address that the host has seen."""
+    argv = ends.client.command(sys.executable, "-m", "doorward", "connect", "-n", "web1", name, "22")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, env=ends.variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as connecting:
+        ends.sshd.settimeout(20)
+        accepted, origin = ends.sshd.accept()
+        with accepted:
+            accepted.sendall(b"SSH-2.0-here\r\n")
+        said, complaints = connecting.communicate(timeout=20)
+    assert (said, connecting.returncode) == (b"SSH-2.0-here\r\n", 0), complaints
+    seen: str = origin[0]
+    return seen
+
+
 def test_a_connection_knocks_and_the_port_is_open_for_nobody_else(ends: Ends) -> None:
     used_store(ends.folder)
     with doorwardd(ends.host, ends.folder, ends.access, ends.config) as daemon:
-        argv = ends.client.command(sys.executable, "-m", "doorward", "connect", "-n", "web1", ends.host.ipv4, "22")
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            argv, env=ends.variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
-        ) as connecting:
-            ends.sshd.settimeout(20)
-            accepted, origin = ends.sshd.accept()
-            with accepted:
-                accepted.sendall(b"SSH-2.0-here\r\n")
-            said, complaints = connecting.communicate(timeout=20)
-        assert (said, connecting.returncode) == (b"SSH-2.0-here\r\n", 0), complaints
-        assert origin[0].endswith(ends.client.ipv4)
+        origin = connected(ends, ends.host.ipv4)
+        assert origin.endswith(ends.client.ipv4)
         assert "name=alice@laptop" in daemon.wait_for("reason=granted")
         assert not is_open(ends.outsider, ends.host.ipv4, within=0.5)
 
@@ -360,18 +365,8 @@ def test_a_connection_in_one_family_comes_up_by_a_packet_of_the_other(ends: Ends
     write(rc, rc.read_text().replace(ends.host.ipv4, "dual.example"))
     lose(ends, f"ip daddr {ends.host.ipv4} tcp dport 22 drop", f"ip6 daddr {ends.host.ipv6} udp dport 62201 drop")
     with both_addresses(ends), doorwardd(ends.host, ends.folder, ends.access, ends.config) as daemon:
-        argv = ends.client.command(sys.executable, "-m", "doorward", "connect", "-n", "web1", "dual.example", "22")
-        pipe = subprocess.PIPE
-        with subprocess.Popen(
-            argv, env=ends.variables, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
-        ) as connecting:
-            ends.sshd.settimeout(20)
-            accepted, origin = ends.sshd.accept()
-            with accepted:
-                accepted.sendall(b"SSH-2.0-here\r\n")
-            said, complaints = connecting.communicate(timeout=20)
-        assert (said, connecting.returncode) == (b"SSH-2.0-here\r\n", 0), complaints
-        assert origin[0] == ends.client.ipv6
+        origin = connected(ends, "dual.example")
+        assert origin == ends.client.ipv6
         assert f"source={ends.client.ipv4} second_source={ends.client.ipv6}" in daemon.wait_for("reason=granted")
 
 

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.doorward.spa.plugins.action.change import ActionModule as ChangeAction
-from ansible_collections.doorward.spa.plugins.plugin_utils import _archive, _host_access, _key_text, _knocking
+from ansible_collections.doorward.spa.plugins.plugin_utils import (
+    _archive,
+    _host_access,
+    _host_facts,
+    _key_text,
+    _knocking,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _FOLDER = "/etc/doorward"
-_PYTHON = "/usr/bin/python3"
 _WATCHED = 5.0  # seconds in which a host sees whether knocks open it
 _AGAIN = 1.0  # seconds between them
 _WATCH = """
@@ -39,7 +44,7 @@ class AccessAction(ChangeAction):
 
     def _note_python(self, task_vars: dict | None) -> None:
         """Keep the Python that doorward runs with on the host, as the roles know it."""
-        self._python = str(self._templar.template((task_vars or {}).get("doorward_python", _PYTHON)))
+        self._python = str(self._templar.template((task_vars or {}).get("doorward_python", _host_facts.PYTHON)))
 
     def _access(self, folder: str = _FOLDER, *words: str) -> _host_access.Access:
         """Return the clients of a folder's access.conf; words are for the program that edits it."""

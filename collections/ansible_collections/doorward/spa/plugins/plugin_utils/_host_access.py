@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from ansible_collections.doorward.spa.plugins.plugin_utils._host_facts import PYTHON
+
 NEW_KEY = "--new-key"
 SCRIPT = r'''
 import base64, hashlib, json, os, re, sys
@@ -131,7 +133,7 @@ class Access(NamedTuple):
 
 def words(folder: str, *more: str) -> tuple[str, ...]:
     """Return the command that lists the clients of a folder's access.conf, without those named by name or key."""
-    return ("/usr/bin/python3", "-I", "-c", SCRIPT, folder, *more)
+    return (PYTHON, "-I", "-c", SCRIPT, folder, *more)
 
 
 def read(printed: str) -> Access:

@@ -231,5 +231,5 @@ def ssh_command(host: Host, *options: str) -> tuple[str, ...]:
         f"-i{OWNER_KEY}",
         f"-p{host.ssh_port}",
         *options,
-        f"{host.user}@{host.address.ipv4}",
+        f"{host.user}@{host.way_in}",
     )

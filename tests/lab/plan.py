@@ -75,11 +75,17 @@ class Host:
     user: str = "root"
     ssh_port: int = 22
     socket_activated: bool = False
+    by_ipv6: bool = False
 
     @property
     def address(self) -> Address:
         """Where the host is on the lab's network."""
         return Address(self.number)
+
+    @property
+    def way_in(self) -> str:
+        """The address by which its owner reaches it."""
+        return self.address.ipv6 if self.by_ipv6 else self.address.ipv4
 
     @property
     def container(self) -> str:
@@ -98,7 +104,7 @@ HOSTS = {
         Host("web", "debian-12", 10),
         Host("db", "debian-13", 20, user="ops", ssh_port=2222, socket_activated=True),
         Host("molecule-12", "debian-12", 30),
-        Host("molecule-13", "debian-13", 31, user="ops", ssh_port=2222, socket_activated=True),
+        Host("molecule-13", "debian-13", 31, user="ops", ssh_port=2222, socket_activated=True, by_ipv6=True),
         Host("trial-12", "debian-12", 40),
         Host("trial-13", "debian-13", 41, user="ops", ssh_port=2222, socket_activated=True),
         Host("change-12", "debian-12", 50),

@@ -141,11 +141,16 @@ class Scene:
 
     def open_sources(self) -> set[str]:
         """Return whose doors are open in the kernel now."""
+        return set(self.remaining())
+
+    def remaining(self) -> dict[str, int]:
+        """Return whose doors are open in the kernel now, and for how many seconds more."""
         done = self.host.run("nft", "-j", "list", "set", "inet", "doorward", "open4", check=False)
         if done.returncode:
-            return set()
+            return {}
         listed = [entry["set"] for entry in json.loads(done.stdout)["nftables"] if "set" in entry]
-        return {element["elem"]["val"]["concat"][0] for made in listed for element in made.get("elem", [])}
+        elements = [element["elem"] for made in listed for element in made.get("elem", [])]
+        return {element["val"]["concat"][0]: element["expires"] for element in elements}
 
     def wait_for_witness(self) -> None:
         """Wait until the monitor hears the kernel: until it tells of an element that is added for that."""

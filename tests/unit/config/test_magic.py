@@ -32,6 +32,7 @@ def test_a_stanza_has_a_carrier_and_a_password(tmp_path: Path, text: str, port: 
         (STANZA.replace("udp/62204", "tcp/62204"), "2: MAGIC: 'tcp/62204' is neither udp/PORT nor icmp"),
         (STANZA.replace("udp/62204", "udp/0"), "2: MAGIC: 'udp/0' is neither udp/PORT nor icmp"),
         (STANZA.replace("HMAC_KEY correct-horse-battery\n", ""), "2: MAGIC without HMAC_KEY: which password"),
+        (STANZA.replace("HMAC_KEY correct-horse-battery", "HMAC_KEY_BASE64 ?"), "3: HMAC_KEY_BASE64: "),
         (STANZA.replace("correct-horse-battery", "fifteen-letters"), "3: HMAC_KEY beside MAGIC: a password has 16"),
         (STANZA.replace("correct-horse-battery", "x" * 65), "3: HMAC_KEY beside MAGIC: a password has 16 to 64 bytes"),
         (STANZA.replace("OPEN_PORTS tcp/22\n", ""), "2: MAGIC without OPEN_PORTS: what does it open?"),

@@ -141,6 +141,20 @@ def running(host: Host) -> bool:
     return shown.stdout.strip() == "true"
 
 
+def wait_until_closed(host: Host) -> None:
+    """Return as soon as no window is open any more. A host that is asked all the time does nothing else.
+
+    Raises:
+        LabError: one is still open after a minute and a half.
+    """
+    end = time.monotonic() + 90
+    while grants := status(host)["grants"]:
+        if time.monotonic() > end:
+            text = f"{host.name}: a window does not close"
+            raise LabError(text)
+        time.sleep(min(10, max(grant["remaining"] or 0 for grant in grants)) + 0.1)
+
+
 def pin(hosts: Iterable[Host]) -> None:
     """Write the hosts' SSH host keys, read on their consoles, into the known_hosts file; others keep their lines."""
     pinned = {_places(host): _keys(host) for host in hosts}

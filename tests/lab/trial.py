@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab import hosts
-from lab.run import LabError
 
 if TYPE_CHECKING:
     from lab.plan import Host
@@ -33,17 +31,8 @@ class Trial:
         self.console("doorward", "close")
 
     def wait_until_closed(self) -> None:
-        """Return as soon as no window is open any more.
-
-        Raises:
-            LabError: one is still open after a minute.
-        """
-        end = time.monotonic() + 60
-        while self.grants():
-            if time.monotonic() > end:
-                text = f"{self.host.name}: a window does not close"
-                raise LabError(text)
-            time.sleep(0.2)
+        """Return as soon as no window is open any more."""
+        hosts.wait_until_closed(self.host)
 
     def granted(self) -> int:
         """How many knocks the daemon has granted so far, by its own audit lines."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,14 +19,6 @@ testinfra_hosts = ["ansible://all?force_ansible=True"]
 @pytest.fixture
 def place(host: Host) -> hosts.Host:
     return HOSTS[host.backend.get_hostname()]
-
-
-def closed(place: hosts.Host) -> None:
-    """Wait until no window is open any more."""
-    end = time.monotonic() + 90
-    while hosts.status(place)["grants"]:
-        assert time.monotonic() < end, "a window did not close by itself"
-        time.sleep(0.3)
 
 
 def test_the_daemon_runs_and_starts_at_boot(host: Host) -> None:
@@ -66,7 +57,7 @@ def test_nothing_listens_but_sshd(host: Host, place: hosts.Host) -> None:
 
 def test_the_controller_gets_in_only_by_knocking(host: Host, place: hosts.Host) -> None:
     assert host.check_output("hostname") == place.name
-    closed(place)
+    hosts.wait_until_closed(place)
     assert not hosts.reachable(place)
     assert host.check_output("hostname") == place.name
     assert hosts.reachable(place), "while the window is open, plain ssh gets in too"

@@ -146,9 +146,6 @@ def listener(options: argparse.Namespace) -> int:
 
 def helper(options: argparse.Namespace) -> int:
     """Run the helper alone, as doorward-helper.service does, for the one listener that has connected."""
-    if not listen_fds(os.environ):
-        msg = "--helper is for doorward-helper.service, which hands it its socket"
-        raise HelperError(msg)
     return _alone(options, "doorward-helper", _help)
 
 
@@ -187,9 +184,12 @@ def _listen(options: argparse.Namespace, lines: Log) -> None:
 
 
 def _help(options: argparse.Namespace, lines: Log) -> None:
-    knocks, (accepting, *_) = udp_sockets(tuple(listen_fds(os.environ)))
+    knocks, others = udp_sockets(tuple(listen_fds(os.environ)))
     with closing(Handed(knocks)) as handed:
-        with accepting:
+        if len(others) != 1:
+            msg = "--helper is for doorward-helper.service, which hands it its socket"
+            raise HelperError(msg)
+        with others[0] as accepting:
             channel, _ = accepting.accept()
         with channel:
             _help_behind(channel, options, lines, handed)

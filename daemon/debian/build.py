@@ -29,6 +29,7 @@ UNITS: Final = {
     "daemon": (
         "doorwardd.service",
         "doorward-helper.socket",
+        "doorward-udp.socket",
         "doorward-helper.service",
         "doorward-exec.socket",
         "doorward-exec.service",
@@ -58,6 +59,7 @@ Before=shutdown.target ssh.service ssh.socket
 """
 VARIABLES: Final[dict[str, Any]] = {
     "doorward_options": {},
+    "doorward_port": 62201,
     "doorward_python": "/usr/bin/python3",
     "doorward_firewall_mode": "drop",
     "doorward_failure_policy": "closed",
@@ -82,7 +84,6 @@ def rendered(role: str, name: str, **more: object) -> str:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    made.filters["intersect"] = lambda ours, theirs: [each for each in ours if each in theirs]  # Ansible's
     return made.get_template(f"{name}.j2").render(**VARIABLES, **more)
 
 

@@ -50,6 +50,10 @@ class CaptureError(DoorwardError):
     """Packets cannot be received from the configured place."""
 
 
+class NoSocketsError(CaptureError):
+    """This process can open no IP socket: its unit allows none, or the kernel has neither IPv4 nor IPv6."""
+
+
 class ReportError(DoorwardError):
     """A file of the record cannot be opened."""
 

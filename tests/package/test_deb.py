@@ -112,7 +112,7 @@ def rendered_by_ansible(folder: Path) -> dict[str, str]:
 def test_the_units_are_those_that_the_roles_write(root: Path, tmp_path: Path) -> None:
     units = root / "lib/systemd/system"
     packaged = {path.name: path.read_text() for path in units.iterdir() if path.is_file()}
-    assert len(packaged) == 8
+    assert len(packaged) == 9
     assert packaged == rendered_by_ansible(tmp_path)
 
 

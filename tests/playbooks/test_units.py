@@ -166,7 +166,7 @@ def _results(trial: Trial, began: str) -> dict[str, str]:
 
 
 # The unit's root file system is read-only, its window is short, and it may be asked for from anywhere.
-# No UDP server is configured there, whose gate would have the tags.
+# A client of fwknop's format keeps a UDP server away there, whose gate would have the tags.
 ELSEWHERE = {
     "open for another network",
     *(attempt for attempt in REFUSED if "UDP server" in attempt or attempt.startswith("let ")),
@@ -187,6 +187,92 @@ def test_a_listener_that_was_taken_over_in_its_unit_can_still_do_its_work(outcom
 def test_after_the_intruder_the_daemon_serves_again(host: Trial) -> None:
     assert eventually(lambda: serving(host))
     assert let_in_after_a_knock(host)
+
+
+# ---- the UDP server on the socket of systemd -------------------------------------------------------------------------
+
+ACCESS = "/etc/doorward/access.conf"
+SOCKET = "doorward-udp.socket"
+OTHER_PORT = "/run/systemd/system/doorward-udp.socket.d"
+
+
+@pytest.fixture
+def served(host: Trial) -> Iterator[Trial]:
+    """The host without its client of fwknop's format, so that nothing is in the way of a server."""
+    without = 'BEGIN { RS = ""; ORS = "\\n\\n" } !/NAME +neighbour/'
+    shell(host, f"cp -p {ACCESS} {ASIDE}/access.conf; awk '{without}' {ASIDE}/access.conf > {ACCESS}")
+    try:
+        host.console("systemctl", "restart", "doorwardd.service")
+        yield host
+    finally:
+        shell(host, f"mv {ASIDE}/access.conf {ACCESS}; rm -rf {OTHER_PORT}; systemctl daemon-reload")
+        shell(host, f"systemctl stop {SOCKET}; systemctl restart doorwardd.service")
+
+
+def heard(trial: Trial) -> str:
+    return str(hosts.status(trial.host)["heard"])
+
+
+def knock_with_a_key_pair(trial: Trial) -> None:
+    """Send one knock of the controller's own."""
+    file, public = STATE / "knock-pair.rc", trial.console("doorwardd", "keys", "show").strip()
+    file.touch(mode=0o600)
+    file.write_text(f"[default]\nHOST_KEY {public}\nCLIENT_KEY_FILE {STATE / 'client.key'}\n", encoding="utf-8")
+    place = ("-A", f"tcp/{trial.host.ssh_port}", "-D", trial.host.address.ipv4)
+    run(sys.executable, "-m", "doorward", "knock", "--rc-file", str(file), *place)
+
+
+def states(trial: Trial) -> list[str]:
+    """Of listener, helper and the socket of the UDP server."""
+    return shell(trial, f"systemctl is-active doorwardd.service doorward-helper.service {SOCKET} || :").split()
+
+
+def test_a_host_whose_clients_all_have_key_pairs_serves_and_its_units_score_as_before(served: Trial) -> None:
+    assert eventually(lambda: "udp 62201 (server)" in heard(served)), heard(served)
+    knock_with_a_key_pair(served)
+    assert eventually(lambda: answers(served))
+    assert exposure(served, "doorwardd.service") <= 0.2
+    assert exposure(served, "doorward-helper.service") <= 1.6
+    assert "AF_INET" not in served.console("systemctl", "show", "-PRestrictAddressFamilies", "doorward-helper.service")
+
+
+@pytest.mark.parametrize("unit", ["doorwardd.service", "doorward-helper.service"])
+def test_the_port_stays_bound_while_the_daemon_is_started_again_and_a_knock_of_that_time_opens(
+    served: Trial, unit: str
+) -> None:
+    assert eventually(lambda: "(server)" in heard(served))
+    sockets = "ss -Hlnue 'sport = :62201' | grep -o 'ino:[0-9]*'"
+    before = shell(served, sockets)
+    assert len(before.split()) == 2
+    pid = main_pid(served, unit)
+    served.console("kill", "-9", str(pid))
+    knock_with_a_key_pair(served)
+    assert eventually(lambda: answers(served), 20)
+    assert shell(served, sockets) == before
+
+
+def test_packets_start_no_daemon_that_was_stopped(served: Trial) -> None:
+    assert eventually(lambda: "(server)" in heard(served))
+    assert states(served) == ["active"] * 3
+    served.console("systemctl", "stop", "doorwardd.service")
+    knock_with_a_key_pair(served)
+    assert not eventually(lambda: answers(served), LOOKING)
+    assert states(served) == ["inactive"] * 3
+    served.console("systemctl", "start", "doorwardd.service")
+    knock_with_a_key_pair(served)
+    assert eventually(lambda: answers(served))
+
+
+def test_a_socket_unit_for_another_port_deafens_nobody(served: Trial) -> None:
+    places = "ListenDatagram=\\nListenDatagram=0.0.0.0:5000\\nListenDatagram=[::]:5000\\n"
+    shell(served, f"mkdir -p {OTHER_PORT}; printf '[Socket]\\n{places}' > {OTHER_PORT}/port.conf")
+    shell(served, f"systemctl daemon-reload; systemctl stop {SOCKET}; systemctl restart doorwardd.service")
+    assert eventually(lambda: "udp 62201 (passive)" in heard(served))
+    assert f"{SOCKET} is for UDP port 5000, not 62201" in heard(served)
+    said = shell(served, "doorwardd check 2>&1")
+    assert f"the UDP server's port is 62201, and {SOCKET} is for 5000" in said
+    knock_with_a_key_pair(served)
+    assert eventually(lambda: answers(served))
 
 
 # ---- deaths ----------------------------------------------------------------------------------------------------------

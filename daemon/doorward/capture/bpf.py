@@ -145,6 +145,11 @@ def datagrams(payload: tuple[int, int] = (PAYLOAD_MIN, PAYLOAD_MAX)) -> bytes:
     return assemble(source)
 
 
+def nothing() -> bytes:
+    """The filter of a socket that nobody reads: no packet waits in it."""
+    return assemble([Step(RET, 0)])
+
+
 def admits(carriers: Carriers, datagram: Datagram, payload: tuple[int, int] = (PAYLOAD_MIN, PAYLOAD_MAX)) -> bool:
     """Whether the filter would accept a datagram of a capture file, by its length, protocol and port."""
     if not payload[0] <= len(datagram.payload) <= payload[1]:

@@ -7,7 +7,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Final
 
-from doorward.errors import CaptureError
+from doorward.errors import CaptureError, NoSocketsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,13 +23,14 @@ def serve(kind: socket.SocketKind, port: int, addresses: Sequence[str], bind: Bi
 
     Raises:
         CaptureError: the port is taken or forbidden.
+        NoSocketsError: this process can open no IP socket.
     """
     with contextlib.ExitStack() as stack:
         found = (_opened(kind, (host, port), bind) for host in addresses)
         opened = [stack.enter_context(one) for one in found if one is not None]
         if not opened:
-            msg = f"no {_NAMES[kind]} server on port {port}: this kernel has neither IPv4 nor IPv6"
-            raise CaptureError(msg)
+            msg = f"no {_NAMES[kind]} server on port {port}: this unit allows no IP sockets, or the kernel has none"
+            raise NoSocketsError(msg)
         stack.pop_all()
     return tuple(opened)
 

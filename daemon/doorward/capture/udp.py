@@ -1,11 +1,13 @@
 """A UDP server: for hosts without packet sockets, or where one socket alone should hear knocks.
 
-The helper opens the socket. In the listener, whose seccomp filter forbids connect(2) and sendto(2), it can only be
-read: without a peer write(2) sends nothing.
+The helper opens the socket, or its service manager has (helper/handed.py). In the listener, whose seccomp filter
+forbids connect(2) and sendto(2), it can only be read: without a peer write(2) sends nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Final
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 _IP_PKTINFO: Final = 8  # linux/in.h
 _SO_LOCK_FILTER: Final = 44  # asm-generic/socket.h
+_DESTINATIONS: Final = {
+    int(socket.AF_INET): (socket.IPPROTO_IP, _IP_PKTINFO),
+    int(socket.AF_INET6): (socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+}
 _PKTINFO4: Final = struct.Struct("=i4s4s")  # struct in_pktinfo: interface, local address, the header's destination
 _PKTINFO6: Final = struct.Struct("=16si")  # struct in6_pktinfo: destination, interface
 _ANCILLARY: Final = 128  # bytes, more than either needs
@@ -36,6 +42,26 @@ def serve(port: int, *, addresses: Sequence[str] = ANYWHERE) -> tuple[socket.soc
         CaptureError: the port is taken or forbidden.
     """
     return server.serve(socket.SOCK_DGRAM, port, addresses, _bind)
+
+
+def begin(opened: socket.socket) -> None:
+    """Serve on a bound socket of the service manager, which outlives this process: its filter cannot be locked.
+
+    What has waited in a socket that another process of ours served on stays: knocks of a restart are answered.
+    """
+    if not _asks_for_destinations(opened):
+        rest(opened)
+    _prepare(opened)
+    os.set_blocking(opened.fileno(), False)
+    attach(opened, bpf.datagrams())
+
+
+def rest(opened: socket.socket) -> None:
+    """Let nothing wait in a bound socket that nobody reads."""
+    attach(opened, bpf.nothing())
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            opened.recv(1, socket.MSG_DONTWAIT)
 
 
 class UdpCapture(Capture):
@@ -96,9 +122,16 @@ def _bind(opened: socket.socket, place: tuple[str, int]) -> None:
     """Bind a socket with its filter attached and locked."""
     attach(opened, bpf.datagrams())
     opened.setsockopt(socket.SOL_SOCKET, _SO_LOCK_FILTER, 1)
-    enlarge(opened, RECEIVE_BUFFER)
-    if opened.family == socket.AF_INET6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+    _prepare(opened)
     opened.bind(place)
+
+
+def _prepare(opened: socket.socket) -> None:
+    """Make room in a socket, and have each packet come with its destination."""
+    enlarge(opened, RECEIVE_BUFFER)
+    opened.setsockopt(*_DESTINATIONS[opened.family], 1)
+
+
+def _asks_for_destinations(opened: socket.socket) -> bool:
+    """Whether _prepare() was done to a socket, by this process or an earlier one."""
+    return bool(opened.getsockopt(*_DESTINATIONS[opened.family]))

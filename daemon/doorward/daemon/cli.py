@@ -16,7 +16,7 @@ from doorward.commands import journal
 from doorward.config import access
 from doorward.crypto import keys
 from doorward.crypto.keys import HMAC_KEY_BYTES
-from doorward.daemon import preconditions, processes
+from doorward.daemon import preconditions, processes, units
 from doorward.daemon.detach import detach
 from doorward.errors import ConfigError, DoorwardError, FirewallError
 from doorward.findings import hold
@@ -156,7 +156,8 @@ def _check(options: argparse.Namespace) -> int:
         folder = loaded.settings.exec_folder
         for_exec += (f"what is open in {folder}",) if journal.listed(folder) else ()
         warnings += _about_firewall(loaded)
-        heard = _about_hearing(loaded)
+        heard, of_units = _about_hearing(loaded)
+        warnings += of_units
     for warning in (*warnings, *trial.of_stanzas(read)):
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
     print(f"Configs parsed, exiting. {len(read.stanzas)} stanzas.")  # noqa: T201  the command's output
@@ -178,13 +179,16 @@ def _report(options: argparse.Namespace) -> int:
     return 0 if hold(found) else 1
 
 
-def _about_hearing(found: Configuration) -> str:
-    """How knocks of this configuration are heard on this host, and why; empty where only root can see it."""
-    settings = found.settings
-    if settings.automatic and os.geteuid() != 0 and hearing.beforehand(found) is None:
-        return ""
+def _about_hearing(found: Configuration) -> tuple[str, tuple[str, ...]]:
+    """How knocks of this configuration are heard on this host, and why; empty where only root can see it.
+
+    With warnings of units that have them heard otherwise.
+    """
+    if found.settings.automatic and os.geteuid() != 0 and hearing.beforehand(found) is None:
+        return "", ()
     way = hearing.way(found)
-    return f"Knocks are heard on {described(found.heard(server=way.server))}: {way.why}."
+    chosen = found.heard(server=way.server)
+    return f"Knocks are heard on {described(chosen)}: {way.why}.", units.warnings(chosen.settings.udp_server)
 
 
 def _about_firewall(found: Configuration) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ from doorward.commands import remote as exec_orders
 from doorward.config.settings import RUN_FOLDER
 from doorward.daemon.detach import Screen, leave_terminal
 from doorward.errors import DoorwardError, HelperError
+from doorward.helper.handed import Handed, udp_sockets
 from doorward.helper.process import HelperProcess, exit_code, give_up_power
 from doorward.host.running import PidFile, Running, forget, note, noted, record_in
 from doorward.linux import privileges
 from doorward.linux.signals import Alarm
-from doorward.linux.systemd import LISTEN_FDS_START, Notifier, listen_fds
+from doorward.linux.systemd import Notifier, listen_fds
 from doorward.listener.loop import Listener
 from doorward.processes import configuration
 from doorward.record import log
@@ -145,9 +146,6 @@ def listener(options: argparse.Namespace) -> int:
 
 def helper(options: argparse.Namespace) -> int:
     """Run the helper alone, as doorward-helper.service does, for the one listener that has connected."""
-    if len(listen_fds(os.environ)) != 1:
-        msg = "--helper is for doorward-helper.service, which hands it its socket"
-        raise HelperError(msg)
     return _alone(options, "doorward-helper", _help)
 
 
@@ -186,12 +184,22 @@ def _listen(options: argparse.Namespace, lines: Log) -> None:
 
 
 def _help(options: argparse.Namespace, lines: Log) -> None:
-    with socket.socket(fileno=LISTEN_FDS_START) as accepting:
-        channel, _ = accepting.accept()
+    knocks, others = udp_sockets(tuple(listen_fds(os.environ)))
+    with closing(Handed(knocks)) as handed:
+        if len(others) != 1:
+            msg = "--helper is for doorward-helper.service, which hands it its socket"
+            raise HelperError(msg)
+        with others[0] as accepting:
+            channel, _ = accepting.accept()
+        with channel:
+            _help_behind(channel, options, lines, handed)
+
+
+def _help_behind(channel: socket.socket, options: argparse.Namespace, lines: Log, handed: Handed) -> None:
     give_up_power()
     settings, pid = configuration.settings(options), privileges.check_peer(channel)
-    with channel, closing(PidFile(settings.pid_file, pid)), _told(options, settings, pid, lines):
-        HelperProcess(options, lines).serve(channel, None, lambda _numbers: None)
+    with closing(PidFile(settings.pid_file, pid)), _told(options, settings, pid, lines):
+        HelperProcess(options, lines, handed).serve(channel, None, lambda _numbers: None)
 
 
 @contextmanager

@@ -58,6 +58,11 @@ class _Tablekeeper(Generic[_Wish]):
         """Seconds after which look() is to be called again."""
         return min(_EVERY, max(0.0, self._rest - time.monotonic())) if self._in_doubt else _EVERY
 
+    @property
+    def stands(self) -> bool:
+        """Whether the table is there, as far as we know."""
+        return self._there
+
     def follow(self, wanted: _Wish) -> None:
         """Have the table of a configuration, or none. Raises nothing."""
         self._there = False

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from doorward.config.settings import KNOCK_PORT
-from doorward.errors import CaptureError, FirewallError, HelperError, ReportError
+from doorward.errors import CaptureError, FirewallError, HelperError, NoSocketsError, ReportError
 from doorward.firewall import closed_by_hand
 from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Changes, Nftables
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from doorward.config.files import Files
+    from doorward.helper.handed import Handed
     from doorward.helper.messages import Numbers, Tags
     from doorward.processes.configuration import Configuration
     from doorward.record.log import Log
@@ -53,8 +54,11 @@ _EARLIER: Final = frozenset({Service(Protocol.UDP, KNOCK_PORT)})  # a server's p
 class HelperProcess:
     """doorwardd's helper from start to stop. Every operation checks its arguments: the listener is not trusted."""
 
-    def __init__(self, options: argparse.Namespace, log: Log) -> None:
-        """Read nothing yet: the listener requests the configuration first."""
+    def __init__(self, options: argparse.Namespace, log: Log, handed: Handed | None = None) -> None:
+        """Read nothing yet: the listener requests the configuration first.
+
+        `handed` are the service manager's sockets.
+        """
         self._options = options
         self._log = log
         self._refusals = Throttle(log)
@@ -62,7 +66,7 @@ class HelperProcess:
         self._ledger = Ledger()
         self._current: Configuration | None = None
         self._next: Configuration | None = None  # read, and in force only once the listener can use it too
-        self._sources = Sources()
+        self._sources = Sources(handed)
         self._shut_out = ""
         self._firewall: Nftables | None = None
         self._gone = ""  # the logged reason why our rules could not be restored
@@ -144,7 +148,7 @@ class HelperProcess:
         """Apply the files that were read last, once; return the descriptors of all packet sources, and their way.
 
         What can fail comes first, and the old configuration is put back where it does. A UDP server that nobody asked
-        for by name, and that cannot be had, is no failure.
+        for by name, and that cannot be had, is no failure; nor is one for which this unit may open no socket.
 
         Raises:
             FirewallError, CaptureError: the old configuration stays in force.
@@ -158,8 +162,11 @@ class HelperProcess:
         try:
             self._put_in_force(new, way)
         except CaptureError as error:
-            if not (way.server and new.settings.automatic):
+            lacks = isinstance(error, NoSocketsError)
+            if not (way.server and (lacks or new.settings.automatic)):
                 raise
+            if lacks:
+                self._log.warning("capture: %s: knocks are captured passively", error)
             way = Way(server=False, why=str(error))
             self._put_in_force(new, way)
         before, self._limits = self._limits, Limits(new.access.stanzas, new.settings.permissions)
@@ -484,6 +491,17 @@ class HelperProcess:
         else:
             self._shut_out = ""
 
+    @property
+    def _unbound(self) -> Iterable[Service]:
+        """The ports of our servers that nobody is bound to without this process.
+
+        A port of the service manager stays open for a moment, behind the kernel gate: knocks wait for the next start.
+        """
+        if self._current is None:
+            return ()
+        kept = self._sources.outlast and self._gate is not None and self._gate.stands
+        return [one for one in self._current.served if not (kept and one.protocol is Protocol.UDP)]
+
     def _shut(self, services: Iterable[Service]) -> None:
         """Close ports whose server is gone."""
         if self._firewall is not None:
@@ -493,7 +511,7 @@ class HelperProcess:
     def _end(self) -> None:
         if self._current is not None and self._current.settings.flush_at_exit and self._firewall is not None:
             self._firewall.flush()
-        self._shut(frozenset() if self._current is None else self._current.served)
+        self._shut(self._unbound)
         self._sources.close()
         if self._firewall is not None:
             self._firewall.close()

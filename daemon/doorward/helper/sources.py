@@ -7,13 +7,15 @@ import os
 import socket
 import stat
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from doorward.capture import tcp, tcp_process, udp
 from doorward.capture.bpf import Formats
 from doorward.capture.packet import FWKNOP, Taps
-from doorward.errors import CaptureError
+from doorward.errors import CaptureError, NoSocketsError
+from doorward.helper.handed import Handed
 from doorward.linux import netfilter_log
 from doorward.values import Carriers
 
@@ -31,8 +33,9 @@ _MAGIC: Final = Formats(fwknop=False, magic=True)
 class Sources:
     """The helper's taps, servers and files; sources that a reload does not change stay open and lose no packet."""
 
-    def __init__(self) -> None:
-        """Open nothing yet."""
+    def __init__(self, handed: Handed | None = None) -> None:
+        """Open nothing yet; `handed` are the service manager's sockets, which this owns."""
+        self._handed = Handed() if handed is None else handed
         self._taps: Taps | None = None
         self._udp: _UdpServer | None = None
         self._tcp: _TcpServer | None = None
@@ -60,7 +63,7 @@ class Sources:
         """
         with contextlib.ExitStack() as stack:  # new sources are closed again on a later failure
             file = _next(_File, self._file, settings.pcap_file, stack)
-            udp_server = _next(_UdpServer, self._udp, settings.udp_server, stack)
+            udp_server = _next(partial(_UdpServer, self._handed), self._udp, settings.udp_server, stack)
             tcp_server = _next(_TcpServer, self._tcp, settings.tcp_server, stack)
             wish = netfilter_log.GROUP if sequences else None
             of_sequences = _next(_Sequences, self._sequences, wish, stack)
@@ -75,6 +78,13 @@ class Sources:
         for old in before:
             if old is not None and not any(old is new for new in after):
                 old.close()
+        if not self.outlast:
+            self._handed.rest()
+
+    @property
+    def outlast(self) -> bool:
+        """Whether the UDP server's port stays bound when this process ends."""
+        return self._udp is not None and self._udp.is_handed
 
     def descriptors(self) -> list[int]:
         """All descriptors that the listener reads from now on."""
@@ -100,17 +110,24 @@ class Sources:
         for one in (self._taps, self._magic, self._udp, self._tcp, self._sequences, self._file):
             if one is not None:
                 one.close()
+        self._handed.close()
 
 
 class _UdpServer:
-    """A bound UDP port."""
+    """A bound UDP port: the service manager's, or else our own. The former keeps what arrives until the next start."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, handed: Handed, port: int) -> None:
         self.asked_for = port
-        self.sockets = udp.serve(port)
+        sockets = handed.serve(port)
+        self.is_handed = bool(sockets)
+        try:
+            self.sockets = sockets or udp.serve(port)
+        except NoSocketsError as error:
+            msg = f"no UDP server on port {port}: {handed.lack(port)}"
+            raise NoSocketsError(msg) from error
 
     def close(self) -> None:
-        for one in self.sockets:
+        for one in () if self.is_handed else self.sockets:
             one.close()
 
 

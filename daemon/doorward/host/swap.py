@@ -44,6 +44,8 @@ _ARCHIVE: Final = Path("usr/lib/doorward/doorward.pyz")
 _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/access.conf")
 _RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
+_KNOCKS: Final = "doorward-udp.socket"  # which starting the daemon opens
+_OPENED: Final = Path("etc/systemd/system") / _KNOCKS
 _KEPT: Final = "kept"  # the paths that have an old file beside them
 WAITS: Final = "doorward-change-wait"  # the unit that waits for the deadline
 _AT_BOOT: Final = Path("etc/systemd/system/doorward-change.service")
@@ -304,6 +306,7 @@ def _units_back(before: Services) -> list[str]:
     lines = [f"systemctl --no-reload disable {unit} 2>/dev/null" for unit in UNITS if unit not in before.enabled]
     lines += ["systemctl daemon-reload", 'if [ "$1" != boot ]; then']
     lines += [f"    systemctl stop {unit} 2>/dev/null" for unit in UNITS if unit not in before.running]
+    lines.append(f"    systemctl stop {_KNOCKS} 2>/dev/null")  # its port may have changed, or its file be gone
     lines += [f"    systemctl restart {' '.join(before.running)} || exit 1"] if before.running else []
     return [*lines, "    :", "fi"]
 
@@ -397,6 +400,9 @@ def _serve(found: Difference, before: Services, *, needs_exec: bool) -> None:
     if _RELOADED.issuperset(found.all) and DAEMON in before.running:  # which also ends what a client had that is gone
         _reload()
     else:
+        if _OPENED in found.all:
+            with contextlib.suppress(FirewallError):  # a host that had no such unit
+                _systemctl("stop", _KNOCKS)
         _systemctl("restart", *(["doorward-helper.socket"] if _SOCKET in found.all else []), DAEMON)
     if not needs_exec:  # only now: until the daemon had the change it could open one
         for unit in EXEC:

@@ -60,9 +60,13 @@ class Configuration:
         return frozenset(Service(protocol, port) for protocol, port in pairs if port is not None)
 
     def heard(self, *, server: bool) -> Configuration:
-        """The configuration with what its settings leave open: knocks are heard by a UDP server, or passively."""
+        """The configuration with what its settings leave open: knocks are heard by a UDP server, or passively.
+
+        Passively also where the settings want a server that cannot be had: on the port of that server.
+        """
         if not self.settings.automatic:
-            return self
+            wanted = self.settings.udp_server
+            return self if server or wanted is None else replace(self, settings=_captured(self.settings, wanted))
         port = daemon_config.KNOCK_PORT if server else None
         return replace(self, settings=replace(self.settings, automatic=False, udp_server=port, capture=not server))
 
@@ -95,6 +99,13 @@ class Configuration:
         """The reasons for doorward-exec: stanzas that run commands, and mail."""
         stanzas = (one.label for one in self.access.stanzas if one.commands or one.cycle or one.named)
         return (*stanzas, *(("ACCESS_ALERTS",) if self.settings.alerts else ()))
+
+
+def _captured(chosen: DaemonSettings, port: int) -> DaemonSettings:
+    """The settings with passive capture of a port in place of the UDP server that they want."""
+    written = chosen.carriers if chosen.capture else Carriers()
+    more = () if any(port in span for span in written.udp) else (range(port, port + 1),)
+    return replace(chosen, udp_server=None, capture=True, carriers=replace(written, udp=(*written.udp, *more)))
 
 
 def _closed(stanza: Stanza) -> frozenset[Service]:

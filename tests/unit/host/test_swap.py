@@ -204,3 +204,13 @@ def test_what_cannot_be_written_leaves_the_old_files(scene: Scene) -> None:
     with pytest.raises(OSError, match="usr"):
         swap.write_beside(scene.root, scene.found, scene.staged / "new")
     assert {name: old for name, old in seen(scene.root).items() if not name.endswith(".new")} == before
+
+
+def test_a_rollback_closes_the_udp_socket_before_what_ran_is_started_again(scene: Scene) -> None:
+    """Its file may be gone, or have another port: the daemon's start opens it as its file says."""
+    ran = Services((swap.DAEMON,), (swap.DAEMON,))
+    lines = [line.strip() for line in swap.rollback_script(scene.root, scene.found, ran).splitlines()]
+    closed = lines.index("systemctl stop doorward-udp.socket 2>/dev/null")
+    assert (
+        lines.index("systemctl daemon-reload") < closed < lines.index("systemctl restart doorwardd.service || exit 1")
+    )

@@ -54,6 +54,30 @@ def test_options_fill_their_settings(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "captured"),
+    [
+        ("ENABLE_UDP_SERVER Y;", "udp dst port 62201"),
+        ("ENABLE_UDP_SERVER Y;\nUDPSERV_PORT 9;", "udp dst port 9"),
+        ("ENABLE_UDP_SERVER Y;\nUDPSERV_PORT 9;\nPCAP_FILTER udp portrange 8-9;", "udp dst portrange 8-9"),
+        ("ENABLE_UDP_SERVER Y;\nUDPSERV_PORT 9;\nPCAP_FILTER icmp;", "udp dst port 9 or icmp"),
+    ],
+)
+def test_a_server_that_cannot_be_had_is_captured_with_what_else_is(folder: Path, text: str, captured: str) -> None:
+    (folder / "doorwardd.conf").write_text(f"{text}\n")
+    wanted = read(folder)
+    assert wanted.heard(server=True) == wanted
+    found = wanted.heard(server=False).settings
+    assert (found.udp_server, found.capture) == (None, True)
+    assert found.carriers == convert.carriers(captured)
+
+
+@pytest.mark.parametrize("text", ["ENABLE_UDP_SERVER N;", "PCAP_FILTER udp port 9;"])
+def test_what_is_captured_by_choice_stays_as_it_is(folder: Path, text: str) -> None:
+    (folder / "doorwardd.conf").write_text(f"{text}\n")
+    assert read(folder).heard(server=False) == read(folder)
+
+
 def test_an_option_about_how_knocks_are_heard_leaves_nothing_open(folder: Path) -> None:
     (folder / "doorwardd.conf").write_text("VERBOSE 1;\n")
     assert read(folder, "--gpg-exe", "/g").settings.automatic

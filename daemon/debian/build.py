@@ -94,7 +94,7 @@ def files(version: str) -> dict[str, str]:
         made[f"units/{unit}.service.d/early.conf"] = EARLY
         made[f"units/{unit}.service.d/apparmor.conf"] = f"[Service]\nAppArmorProfile=-{profile}\n"
     for name, arguments in LAUNCHERS.items():
-        made[name] = rendered("daemon", "launcher", item={"arguments": arguments})
+        made[name] = rendered("daemon", "launcher", launcher_arguments=arguments)
     made[FIRST_AID] = (ROLES / "firewall/files/first-aid").read_text("utf-8")
     made |= {f"examples/{name}": rendered("daemon", name) for name in EXAMPLES}
     made |= {f"completion/{name}": _completion(shell) for shell, name in COMPLETIONS.items()}

@@ -187,7 +187,8 @@ def test_an_archive_that_crashes_at_the_start_is_taken_back_at_once(
     build = [sys.executable, "-m", "doorward.archive", str(archive)]
     subprocess.run(build, check=True, env={**os.environ, "PYTHONPATH": str(sources)}, timeout=60)
     before = [files(trial) for trial in both]
-    failed = play(replace(controller, collections=broken), tmp_path, {trial.host.name: {} for trial in both})
+    faults: dict[str, dict[str, Any]] = {trial.host.name: {} for trial in both}
+    failed = play(replace(controller, collections=broken), tmp_path, faults, "--tags", "doorward_install")
     assert all(recap.failed for recap in failed.hosts)
     assert "doorwardd.service failed" in failed.output or "systemctl failed" in failed.output
     assert [files(trial) for trial in both] == before

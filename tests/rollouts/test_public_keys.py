@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lab.trial import Trial
 
 BOTH = ["doorward1", "fwknop"]
+ACCESS = ("--tags", "doorward_access")  # what a roll-out does with keys
 ROLE = "ansible_collections/doorward/spa/roles/daemon/tasks"
 # Five roll-outs, and whoever runs this file alone waits for the images to be built as well.
 pytestmark = pytest.mark.timeout(1500)
@@ -139,7 +140,7 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
 
     # A controller whose connections do not use the new key ends with both accepted, and the inventory as it was.
     fixed = json.dumps({"ansible_spa_key": "{{ lookup('doorward.spa.key', inventory_hostname, client='controller') }}"})
-    ended = controller.playbook("doorward.spa.rollout", "-e", fixed, *AT_ONCE)
+    ended = controller.playbook("doorward.spa.rollout", "-e", fixed, *AT_ONCE, *ACCESS)
     assert " ".join(ended.output.split()).count("connections do not use it") >= 2, ended.output[-3000:]
     assert accepted() == [both] * 2
     assert not [trial for trial in moving if (inventory / trial.host.name).exists()]
@@ -147,7 +148,7 @@ def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
 
     # Once it is proven the inventory has the new way in, and the old one is still open.
     shown = replace(controller, collections=interrupted(tmp_path, "enrol.yml", "Drop the stanzas that leave"))
-    assert shown.playbook("doorward.spa.rollout", *AT_ONCE).output.count("interrupted") >= 2
+    assert shown.playbook("doorward.spa.rollout", *AT_ONCE, *ACCESS).output.count("interrupted") >= 2
     assert accepted() == [both] * 2
     comes_in(2)
     for trial in moving:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -353,6 +354,44 @@ def test_a_host_with_fwknops_format_alone_has_no_gate(ends: Ends) -> None:
         assert status(ends)["gate"] is None
         reload(ends, daemon, ends.access)
         assert status(ends)["gate"] == {"tags": 3, "refused": 0}
+
+
+def ticks(pid: int) -> int:
+    """What a process has had of the processors, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@contextlib.contextmanager
+def asleep(pid: int) -> Iterator[None]:
+    """Fail where a process did not sleep in a block; one that never sleeps is measured beside it."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        before, witness = ticks(pid), ticks(busy.pid)
+        yield
+        used, most = ticks(pid) - before, ticks(busy.pid) - witness
+        busy.kill()
+    assert most > 20, "a process that never sleeps would be seen"
+    assert used < most / 4
+
+
+def test_a_gate_that_is_gone_is_not_looked_for_all_the_time(ends: Ends) -> None:
+    with serving(ends) as daemon:
+        assert status(ends)["gate"] is not None
+        reload(ends, daemon, ACCESS)
+        assert status(ends)["gate"] is None
+        with asleep(daemon.process.pid):
+            time.sleep(2)
+        ends.host.nft(f"add table inet {kernel_gate.NAME}")  # somebody else's, by this name
+        with asleep(daemon.process.pid):
+            time.sleep(2)
+
+
+def test_a_daemon_that_opens_nothing_does_not_look_after_tables(ends: Ends) -> None:
+    with doorwardd(ends.host, ends.folder, ACCESS, "", "--test") as daemon:
+        ends.host.nft("add table inet doorward")
+        ends.host.nft("add chain inet doorward input")
+        with asleep(daemon.process.pid):
+            time.sleep(2)
 
 
 def test_what_is_forwarded_to_other_hosts_passes_the_gate(ends: Ends) -> None:

@@ -56,7 +56,8 @@ class _Tablekeeper(Generic[_Wish]):
     @property
     def patience(self) -> float:
         """Seconds after which look() is to be called again."""
-        return min(_EVERY, max(0.0, self._rest - time.monotonic())) if self._in_doubt else _EVERY
+        looks = self._there and self._in_doubt
+        return min(_EVERY, max(0.0, self._rest - time.monotonic())) if looks else _EVERY
 
     @property
     def stands(self) -> bool:

@@ -432,10 +432,8 @@ class HelperProcess:
 
         Others who keep changing it cost no more than a twentieth of our time: knocks go on.
         """
-        if self._firewall is None:
-            return
         began = time.monotonic()
-        self._in_doubt = not self._restored(self._firewall)
+        self._in_doubt = self._firewall is not None and not self._restored(self._firewall)
         ended = time.monotonic()
         self._rest = ended + min(_TICK, _REST * (ended - began))
 

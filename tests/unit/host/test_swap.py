@@ -204,3 +204,10 @@ def test_what_cannot_be_written_leaves_the_old_files(scene: Scene) -> None:
     with pytest.raises(OSError, match="usr"):
         swap.write_beside(scene.root, scene.found, scene.staged / "new")
     assert {name: old for name, old in seen(scene.root).items() if not name.endswith(".new")} == before
+
+
+def test_stanzas_alone_are_read_again_without_a_restart() -> None:
+    stanzas = ("access.conf", "access.redacted", "access.d/alice.conf")
+    others = ("doorwardd.conf", "host.key", "access.d/more/alice.conf", "more/alice.conf")
+    assert [name for name in (*stanzas, *others) if swap.is_reloaded(Path("etc/doorward") / name)] == list(stanzas)
+    assert not swap.is_reloaded(Path("usr/bin/doorward"))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from system.doorwardd import Running
     from system.netns import Namespace
 
-__all__ = ("COLLECTION", "PYTHON", "Site", "site")
+__all__ = ("COLLECTION", "PYTHON", "Site", "own_pair", "printed", "site", "ssh_files")
 PACKAGE: Final = Path(__file__).resolve().parents[2] / "daemon"
 PYTHON: Final = sys.executable
 key_text = plugin("plugin_utils._key_text")
@@ -150,9 +150,8 @@ def site() -> Iterator[Site]:
         members = stack.enter_context(netns.network("one", "two", "outside", "controller"))
         one, two, outside, controller = members
         made = Site(one, two, outside, controller, folder)
-        _ssh_files(made)
-        generate = ("keys", "generate", "--public", "--comment", "controller", "--output", str(made.own_key))
-        own = _printed(PYTHON, "-m", "doorward", *generate)
+        ssh_files(made)
+        own = own_pair(made)
         for name in ("one", "two", "outside"):
             stack.enter_context(_sshd(getattr(made, name), folder))
         for name in ("one", "two"):
@@ -160,7 +159,7 @@ def site() -> Iterator[Site]:
             home.mkdir(mode=0o700)
             doorwardd.used_store(home)
             stanza = "SOURCE ANY\n{}OPEN_PORTS tcp/22, tcp/2222\nFW_ACCESS_TIMEOUT 2\nREQUIRE_SOURCE_ADDRESS Y\n"
-            made.pairs[name] = _printed(
+            made.pairs[name] = printed(
                 *doorwardd.command("keys", "generate", "--file", f"{home}/host.key", "--comment", name)
             )
             access = "".join(stanza.format(_key(each)) for each in (name, f"{name}-too"))
@@ -170,12 +169,20 @@ def site() -> Iterator[Site]:
         yield made
 
 
-def _printed(*command: str) -> str:
+def printed(*command: str) -> str:
+    """Return what a program of this checkout prints."""
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=doorwardd.environment(), timeout=60)
     return done.stdout.strip()
 
 
-def _ssh_files(made: Site) -> None:
+def own_pair(made: Site) -> str:
+    """Make the controller's own pair, and return its public key."""
+    generate = ("keys", "generate", "--public", "--comment", "controller", "--output", str(made.own_key))
+    return printed(PYTHON, "-m", "doorward", *generate)
+
+
+def ssh_files(made: Site) -> None:
+    """Make the keys of sshd and ssh, and their settings."""
     folder = made.folder
     for name in ("host_key", "client_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)

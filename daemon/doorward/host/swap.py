@@ -1,7 +1,7 @@
 """New files of the daemon under a dead man's switch.
 
 Whoever changes a host puts the new files into a folder, beside a copy of those that they were made from. apply() arms a
-rollback, swaps the files by renaming them, and restarts the daemon, or has it read access.conf again where no other
+rollback, swaps the files by renaming them, and restarts the daemon, or has it read its stanzas again where no other
 file differs; the old files stay beside the new ones. confirm(), from a connection that came in by a fresh knock,
 removes them. Without it a shell script, which needs neither Python nor the archive, renames them back: at the deadline,
 and at the next boot before anything else of ours is started. Renaming needs no room, so a full disk keeps nobody out.
@@ -43,6 +43,7 @@ _NEEDS_EXEC: Final = "doorward-exec is needed for"
 _ARCHIVE: Final = Path("usr/lib/doorward/doorward.pyz")
 _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/access.conf")
 _RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
+_MORE_STANZAS: Final = Path("etc/doorward/access.d")  # which access.conf includes, where the collection has made it
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
 _KNOCKS: Final = "doorward-udp.socket"  # which starting the daemon opens
 _OPENED: Final = Path("etc/systemd/system") / _KNOCKS
@@ -397,7 +398,7 @@ def _serve(found: Difference, before: Services, *, needs_exec: bool) -> None:
         _systemctl("enable", *EXEC)
         _systemctl("restart", *EXEC)
     _systemctl("enable", DAEMON)
-    if _RELOADED.issuperset(found.all) and DAEMON in before.running:  # which also ends what a client had that is gone
+    if all(map(is_reloaded, found.all)) and DAEMON in before.running:  # which also ends what a client had that is gone
         _reload()
     else:
         if _OPENED in found.all:
@@ -408,6 +409,11 @@ def _serve(found: Difference, before: Services, *, needs_exec: bool) -> None:
         for unit in EXEC:
             with contextlib.suppress(FirewallError):  # a host that has no such unit
                 _systemctl("disable", "--now", unit)
+
+
+def is_reloaded(path: Path) -> bool:
+    """Whether the daemon reads a changed file again without a restart."""
+    return path in _RELOADED or path.parent == _MORE_STANZAS
 
 
 def _reload() -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from doorward.config import access
-from unit.collection_plugins import COLLECTION, ansible, module
+from unit.collection_plugins import COLLECTION, ansible, module, plugin
 
 if TYPE_CHECKING:
     from doorward.config.access import Access
 
 pytestmark = pytest.mark.ansible
 
+host_stanza = plugin("plugin_utils._host_stanza")
 TEMPLATE = COLLECTION / "roles/daemon/templates/access.conf.j2"
 ALICE = "doorward1 " + base64.b64encode(b"a" * 32).decode()
 OWN = "doorward1 " + base64.b64encode(b"o" * 32).decode()
@@ -41,7 +44,9 @@ STANZAS = [
 ]
 
 
-def rendered(folder: Path, *, redacted: str, psk: str = PSK, stanzas: list[dict[str, object]] = STANZAS) -> str:
+def rendered(
+    folder: Path, *, redacted: str, psk: str = PSK, stanzas: list[dict[str, object]] = STANZAS, more: str = "no"
+) -> str:
     """The file as the role writes it."""
     clients = [{"name": "controller", "format": "fwknop"}, {"name": "build", "format": "fwknop"}]
     made = module(folder, "doorward.spa.key", host="localhost", clients=clients, folder="~/keys")
@@ -56,6 +61,7 @@ def rendered(folder: Path, *, redacted: str, psk: str = PSK, stanzas: list[dict[
         "doorward_keys_dir": "~/keys",
         "daemon_redacted": redacted,
         "daemon_stanzas": stanzas,
+        "daemon_has_more": more,
         "keys_made": {"fingerprints": made["fingerprints"]},
     }
     words = ["-c", "local", "-m", "debug", "-a", f"msg={{{{ lookup('template', '{TEMPLATE}') }}}}"]
@@ -98,3 +104,16 @@ def test_what_is_shown_has_public_keys_and_fingerprints_only(tmp_path: Path, red
     assert not [secret for secret in (PSK, HERS, "KEY_BASE64") if secret in text]
     assert f"{ALICE} alice" in text
     assert text.count("# with a pre-shared key") == text.count("# key SHA256:") == 2
+
+
+def test_stanzas_of_the_action_access_are_included_as_that_action_does_it(tmp_path: Path) -> None:
+    without, included = rendered(tmp_path, redacted="false"), rendered(tmp_path, redacted="false", more="yes")
+    assert "%include" not in without
+    (tmp_path / "access.conf").write_text(f"{without.rstrip()}\n")
+    (tmp_path / "wanted").write_text(f"SOURCE ANY\nCLIENT {ALICE} dave\nNAME dave\nOPEN_PORTS tcp/22\n")
+    words = host_stanza.words(str(tmp_path), "dave", str(tmp_path / "wanted"), host_stanza.WRITE)
+    subprocess.run([sys.executable, *words[1:]], check=True, capture_output=True, timeout=60)
+    assert (tmp_path / "access.conf").read_text().split() == included.split()
+    (tmp_path / "access.conf").write_text(included)
+    (tmp_path / "access.conf").chmod(0o600)
+    assert [each.name for each in access.load(tmp_path / "access.conf").stanzas][-1] == "dave"

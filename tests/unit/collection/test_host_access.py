@@ -119,6 +119,65 @@ def test_other_files_with_clients_are_named(folder: Path, line: str) -> None:
     assert run(folder).elsewhere == ("/etc/doorward/people", line.split()[1])
 
 
+ENDING = "\n# The stanzas of doorward.spa.access.\n%include_folder access.d\n"
+DAVE = "doorward1 " + base64.b64encode(b"d" * 32).decode()
+DAVES = f"# Written by doorward.spa.access.\nSOURCE ANY\nCLIENT {DAVE} dave\nNAME dave\nOPEN_PORTS tcp/22\n"
+
+
+@pytest.fixture
+def with_more(folder: Path) -> Path:
+    """With stanzas of doorward.spa.access: their folder is included, and has another file that nobody reads."""
+    (folder / "access.conf").write_text(FILE + ENDING)
+    (folder / "access.d").mkdir()
+    for name, text in (("build.conf", BUILD.lstrip()), ("dave.conf", DAVES), (".old.conf", "SOURCE ANY\n")):
+        (folder / "access.d" / name).touch(mode=0o600)
+        (folder / "access.d" / name).write_text(text)
+    return folder
+
+
+def test_the_files_of_the_action_access_are_searched_as_well(with_more: Path) -> None:
+    found = run(with_more)
+    assert [each.name for each in found.clients] == ["controller", "alice", "alice-phone", "build", "build", "dave"]
+    assert found.elsewhere == ()
+    assert len(access.load(with_more / "access.conf").stanzas) == 5
+    (with_more / "access.conf").write_text(FILE)
+    assert "dave" not in [each.name for each in run(with_more).clients], "nobody reads what nothing includes"
+
+
+def test_a_client_is_taken_out_of_the_files_of_the_action_access_too(with_more: Path) -> None:
+    assert [each.name for each in run(with_more, "build").removed] == ["build", "build"]
+    assert sorted(file.name for file in (with_more / "access.d").iterdir()) == [".old.conf", "dave.conf"]
+    assert (with_more / "access.conf").read_text() == HEAD + CONTROLLER + ALICES + "\n" + ENDING
+    assert [each.name for each in run(with_more, DAVE).removed] == ["dave"]
+    assert (with_more / "access.conf").read_text() == HEAD + CONTROLLER + ALICES + "\n"
+    assert len(access.load(with_more / "access.conf").stanzas) == 2
+
+
+def test_the_last_stanza_leaves_what_includes_the_folder(with_more: Path) -> None:
+    (with_more / "access.conf").write_text(BUILD + ENDING)
+    run(with_more, "build")
+    assert (with_more / "access.conf").read_text() == "\n" + ENDING
+    assert [each.name for each in run(with_more).clients] == ["dave"]
+    (with_more / "access.conf").write_text(f"{BUILD}%include_folder /etc/doorward/access.d/\n")
+    run(with_more, "build")
+    assert (with_more / "access.conf").read_text() == "\n%include_folder /etc/doorward/access.d/\n"
+    run(with_more)
+    assert (with_more / "access.conf").read_text() == "\n%include_folder /etc/doorward/access.d/\n"
+
+
+def test_a_second_key_stands_beside_the_first_in_the_files_of_the_action_access(with_more: Path) -> None:
+    run(with_more, host_access.NEW_KEY, DAVE, NEW)
+    text = DAVES.replace(f"CLIENT {DAVE} dave\n", f"CLIENT {DAVE} dave\nCLIENT {NEW} dave\n")
+    assert (with_more / "access.d/dave.conf").read_text() == text
+
+
+def test_lines_keep_their_ends(folder: Path) -> None:
+    (folder / "access.conf").write_bytes((FILE.replace("\n", "\r\n")).encode())
+    run(folder, "alice")
+    text = FILE.replace(f"CLIENT  {ALICE} alice;\n", "").replace("\n", "\r\n")
+    assert (folder / "access.conf").read_bytes() == text.encode()
+
+
 @pytest.mark.parametrize("printed", ["", "Traceback", "{}", '{"clients": 1, "removed": [], "elsewhere": []}'])
 def test_what_the_host_does_not_say_is_an_error(printed: str) -> None:
     with pytest.raises(ValueError, match="cannot say which clients"):

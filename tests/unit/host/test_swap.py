@@ -214,3 +214,10 @@ def test_a_rollback_closes_the_udp_socket_before_what_ran_is_started_again(scene
     assert (
         lines.index("systemctl daemon-reload") < closed < lines.index("systemctl restart doorwardd.service || exit 1")
     )
+
+
+def test_stanzas_alone_are_read_again_without_a_restart() -> None:
+    stanzas = ("access.conf", "access.redacted", "access.d/alice.conf")
+    others = ("doorwardd.conf", "host.key", "access.d/more/alice.conf", "more/alice.conf")
+    assert [name for name in (*stanzas, *others) if swap.is_reloaded(Path("etc/doorward") / name)] == list(stanzas)
+    assert not swap.is_reloaded(Path("usr/bin/doorward"))

@@ -200,6 +200,19 @@ _OF_A_CLIENT: dict[str, Check] = {
 }
 
 
+def name(value: str) -> Iterator[str]:
+    """Yield what keeps a value from being a client's name."""
+    if not _NAME.fullmatch(value):
+        yield f"{value[:60]!r} is no name, which is letters, digits and _.@:+%[]-"
+
+
+def rights(client: Mapping) -> Iterator[str]:
+    """Yield what is wrong with what a client may: services, sources, window and the day of its end."""
+    for option, check in _OF_A_CLIENT.items():
+        if client.get(option) is not None:
+            yield from (f"{option}: {cause}" for cause in check(client[option]))
+
+
 def _clients(value: object) -> Iterator[str]:
     """Yield what is wrong with the clients of a host."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(each, dict) for each in value):
@@ -208,20 +221,18 @@ def _clients(value: object) -> Iterator[str]:
     names: set[str] = set()
     keys: dict[str, str] = {}
     for client in value:
-        name = str(client.get("name") or "")
-        if not _NAME.fullmatch(name):
-            yield f"{name[:60]!r} is no name, which is letters, digits and _.@:+%[]-"
-        elif name in names:
-            yield f"{name} is there twice: give each client a name of its own"
-        names.add(name)
-        yield from (f"{name}: {cause}" for cause in _of_a_client(client, name, keys))
+        called = str(client.get("name") or "")
+        wrong = list(name(called))
+        yield from wrong
+        if called in names and not wrong:
+            yield f"{called} is there twice: give each client a name of its own"
+        names.add(called)
+        yield from (f"{called}: {cause}" for cause in _of_a_client(client, called, keys))
 
 
 def _of_a_client(client: dict, name: str, keys: dict[str, str]) -> Iterator[str]:
     """Yield what is wrong with one client; `keys` are the public keys so far, with their clients."""
-    for option, check in _OF_A_CLIENT.items():
-        if client.get(option) is not None:
-            yield from (f"{option}: {cause}" for cause in check(client[option]))
+    yield from rights(client)
     if not client.get("public_key"):
         return
     try:

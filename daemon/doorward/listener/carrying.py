@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,6 +16,7 @@ from doorward.crypto.grant_record import ID_BYTES, NONCE_BYTES, key_of
 from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, ShareError
 from doorward.helper.limits import Limits
 from doorward.linux.codec import Codec
+from doorward.listener.share import TELLING
 from doorward.record.line import Carried
 from doorward.values import Grant  # noqa: TC001  the codec reads the hints
 from doorward.wire.resp import ENTRIES_MAX, RECORD_MAX
@@ -97,8 +99,9 @@ class Carrier:
         self.tell(now)
 
     def tell(self, now: float) -> None:
-        """Append the records that the share has not taken, unless they have ended by `now`."""
-        while self._untold:
+        """Append the records that the share has not taken, unless they have ended by `now`; a slow one gets some."""
+        deadline = time.monotonic() + TELLING
+        while self._untold and time.monotonic() < deadline:
             record, end = self._untold[0]
             if end > now * _SECOND:
                 try:

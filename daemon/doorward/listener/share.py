@@ -6,6 +6,7 @@ connection: a late reply would answer the next question.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import math
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
 PATIENCE: Final = 0.02  # seconds for a question and its reply
 APART: Final = 600  # seconds; what is shared is kept so much longer, for clocks that are apart
 UNTOLD_MAX: Final = 10_000  # names, some 2 MB, that the share has not been told
-_TELL: Final = 256  # of them in one tick: at 20 ms at most one of them is slow, and ends it
+TELLING: Final = 0.05  # seconds for what the share was not told, in one tick
 _LONGEST: Final = 1 << 40  # milliseconds, some 34 years: a packet may say any time
 _STREAM: Final = b"doorward:grants"
 _STREAM_MAX: Final = 4096  # entries, a megabyte
 _SEEN: Final = b"doorward:seen:"
+_PROBE: Final = b"doorward:probe"
 _CHUNK: Final = 1 << 16
 _CONSEQUENCES: Final = {
     ShareFailure.REFUSE: "no knock opens anything (SHARE_FAILURE refuse)",
@@ -78,6 +80,12 @@ class Share:
             return
         self._socket.settimeout(0)
         self._after = resp.FIRST  # another server may have other entries under these names
+
+    def probe(self) -> None:
+        """Find out whether the share can be written again, where it could not."""
+        if _About.WRITING in self._troubles:
+            with contextlib.suppress(ShareError):
+                self.claim(_PROBE, 1)
 
     @property
     def state(self) -> str:
@@ -271,8 +279,10 @@ class SharedMemory:
         self._untold[name] = until
 
     def tell(self, now: float) -> None:
-        """Tell the share what it does not know yet, at `now` (Unix seconds)."""
-        for name, until in list(self._untold.items())[:_TELL]:
+        """Tell the share what it does not know yet, at `now` (Unix seconds); a slow one is told the rest later."""
+        deadline = time.monotonic() + TELLING
+        while self._untold and time.monotonic() < deadline:
+            name, until = next(iter(self._untold.items()))
             if until is None or until + APART > now:
                 try:
                     self._share.claim(name, _milliseconds(until, now))

@@ -72,6 +72,7 @@ class Sharing:
     def tick(self, now: float) -> None:
         """Connect again, tell what is not told yet, and open what the other gateway told; once a second."""
         self._share.revive()
+        self._share.probe()
         self.memory.tell(now)
         self._carrier.tell(now)
         self._carrier.take(now)

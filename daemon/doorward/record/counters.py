@@ -79,7 +79,8 @@ class Published:
 
         On a full disk the old ones stay.
         """
-        found = {**counters.seen(), HEARD: heard[:_HEARD_MAX], **({SHARE: share[:_SHARE_MAX]} if share else {})}
+        shared = share[:_SHARE_MAX].encode("ascii", "replace").decode("ascii")
+        found = {**counters.seen(), HEARD: heard[:_HEARD_MAX], **({SHARE: shared} if share else {})}
         content = json.dumps(found).encode("ascii").ljust(_SIZE)
         if content != self._written:
             with contextlib.suppress(OSError):

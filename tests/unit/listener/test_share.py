@@ -197,6 +197,39 @@ def test_entries_are_read_on_and_from_the_start_after_another_connection(server:
     assert len(share.read()) == 64
 
 
+def test_a_share_that_could_not_be_written_is_tried_until_it_can(server: Server, lines: Log) -> None:
+    share = server.share(lines)
+    share.probe()
+    assert server.asked == [], "nothing is wrong"
+    server.script = lambda words: b"-OOM no room\r\n" if words[0] == b"SET" else None
+    with pytest.raises(ShareError, match="OOM"):
+        share.claim(b"one", 1)
+    share.probe()
+    assert share.refuses_all
+    server.script = lambda _words: None
+    share.probe()
+    assert share.state == f"{PATH}: works"
+    assert list(server.names) == [b"doorward:probe"]
+
+
+def test_a_slow_share_is_told_some_and_the_rest_later(
+    server: Server, lines: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.down = "away"
+    share = server.share(lines, LOCAL)
+    memory = SharedMemory(Memory(), share)
+    now = int(time.time())
+    assert all(memory.remember(bytes([number]), now, now + 240) for number in range(9))
+    server.down = ""
+    share.revive()
+    monkeypatch.setattr(share_module, "TELLING", 0.0)
+    memory.tell(now)
+    assert server.names == {}
+    monkeypatch.setattr(share_module, "TELLING", 60.0)
+    memory.tell(now)
+    assert len(server.names) == 9
+
+
 def test_a_check_asks_and_changes_nothing(server: Server) -> None:
     ask_once(server.connect())
     server.add(b"x")

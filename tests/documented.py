@@ -37,6 +37,7 @@ DAEMON_OURS: Final = frozenset(
         "FIREWALL_MODE", "FIREWALL_FILE", "FIREWALL_BACKEND", "FIREWALL_MARK", "FOREIGN_FIREWALL", "AUDIT_FILE",
         "LOG_STYLE", "TRUSTED_PROXIES", "ENABLE_SPA_OVER_ICMP", "ACCESS_ALERTS", "ALERT_FROM", "ALERT_EVENTS",
         "SENDMAIL_EXE", "ALERTS_PER_HOUR", "EXEC_DIR", "HOST_KEY_FILE", "METRICS_FILE", "LOG_FORMAT",
+        "REPLAY_SHARE", "SHARE_FAILURE",
     }
 )  # fmt: skip  # a list reads better in lines of many
 OPTIONS_OURS: Final = frozenset({"--explain-config", "--report"})

@@ -68,6 +68,8 @@ PACKAGES: Final = {
     "pivot_root": "util-linux",
     "podman": "podman",
     "promtool": "prometheus",
+    "redis-cli": "redis-tools",
+    "redis-server": "redis-server",
     "rm": "coreutils",
     "rsync": "rsync",
     "runc": "runc",

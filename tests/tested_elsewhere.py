@@ -89,6 +89,7 @@ TESTED_BY: Final = {
     "linux/signals.py": "system/chaos/test_stopped.py",
     "listener/alerting.py": "unit/commands/test_remote.py",
     "listener/loop.py": "system/test_daemon.py",
+    "listener/sharing.py": "system/test_two_gateways.py",
     "policy.py": "unit/test_gate.py",
     "processes/configuration.py": "system/test_adopting.py",
     "qr_code.py": "system/test_init.py",

@@ -46,6 +46,10 @@ class ReplayError(DoorwardError):
     """The replay store cannot say whether a packet is new; nothing may be granted."""
 
 
+class ShareError(DoorwardError):
+    """What two gateways have seen cannot be asked; the text says why."""
+
+
 class CaptureError(DoorwardError):
     """Packets cannot be received from the configured place."""
 

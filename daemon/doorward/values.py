@@ -109,6 +109,13 @@ class ForeignFirewall(_Word):
     REPORT = "report"  # each of them is named, and nothing of theirs is touched
 
 
+class ShareFailure(_Word):
+    """What becomes of knocks while REPLAY_SHARE cannot be asked."""
+
+    REFUSE = "refuse"  # none is granted
+    LOCAL = "local"  # this host's own store decides
+
+
 @dataclass(frozen=True, slots=True)
 class Permissions:
     """Requests that doorwardd.conf allows stanzas to serve beyond a plain grant."""

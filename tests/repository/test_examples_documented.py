@@ -18,7 +18,7 @@ from doorward.errors import ConfigError
 DOCS: Final = Path(__file__).parents[2] / "docs"
 EXAMPLES: Final = {
     "access.conf": 13,
-    "doorwardd.conf": 2,
+    "doorwardd.conf": 3,
     "fwknoprc": 1,
 }  # kinds that are parsed here, and how many there are
 OTHERS: Final = {"sh", "console", "text", "ini", "yaml", "python"}  # kinds that are no files of ours

@@ -28,7 +28,7 @@ ALERTS: Final = yaml.safe_load(RULES.read_text("utf-8"))["groups"][0]["rules"]
 DASHBOARD: Final[dict[str, Any]] = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
 FULL: Final = Snapshot(
     (*(Row(None, reason, 2, 1) for reason in Reason), *(Row("laptop", reason, 1, 1) for reason in Reason)),
-    Gauges(1, 1, 1, 1, 1),
+    Gauges(1, 1, 1, 1, 1, share=True),
     Table(Standing(closed=False, doubts=((Word.OPEN, "x"),)), "drop", 1, {"laptop": 1}, 1),
     built=1,
     since=1,

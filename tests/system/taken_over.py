@@ -31,11 +31,14 @@ from doorward.daemon import cli, processes
 from doorward.errors import DoorwardError, FirewallError
 from doorward.listener.loop import Listener
 from doorward.values import Grant, Nat, Service
+from doorward.wire import resp
 
 if TYPE_CHECKING:
     import selectors
     from collections.abc import Callable
 
+    from doorward.helper.remote import RemotePower
+    from doorward.listener.sharing import Sharing
     from doorward.record.log import Log
 
 ALLOWED = ("192.0.2.7", "tcp/22", 30)
@@ -96,6 +99,7 @@ class TakenOver(Listener):
             "lead connections to another port": lambda: self._power.open(_leading(Nat(None, 22))),
             "lead connections to another host": lambda: self._power.open(_leading(Nat(TARGET, 22))),
             "have AUDIT_FILE opened where none is configured": self._power.open_audit,
+            **(_on_the_share(self._sharing, self._power) if self._sharing is not None else {}),
             **(self._on_the_gate() if self._configuration.clients else {}),
             "send the helper nonsense": lambda: _nonsense(self),
         }
@@ -115,6 +119,30 @@ class TakenOver(Listener):
         """Let tags pass when the listener's own refresh at its start is long enough ago."""
         time.sleep(1.1)
         self._power.let_pass(tags)
+
+
+def _on_the_share(sharing: Sharing, power: RemotePower) -> dict[str, Callable[[], Any]]:
+    path, connection = sharing.path, sharing._share._socket
+    assert connection is not None
+    return {
+        "connect to the share by itself": lambda: _call(_LIBC.connect, connection.fileno(), *_address(path)),
+        "connect the share's socket anew": lambda: connection.connect(str(path)),
+        "have connections made in a loop": lambda: [power.open_share() for _ in range(2)],
+        "empty the share": lambda: _said(connection, b"*1\r\n$8\r\nFLUSHALL\r\n"),
+        "ask the share": lambda: _said(connection, resp.claim(b"doorward:seen:x", 1000)),
+    }
+
+
+def _address(path: Path) -> tuple[bytes, int]:
+    packed = struct.pack("=H108s", socket.AF_UNIX, bytes(path))
+    return packed, len(packed)
+
+
+def _said(connection: socket.socket, question: bytes) -> None:
+    """Raise what is answered."""
+    os.write(connection.fileno(), question)
+    time.sleep(0.5)
+    raise DoorwardError(connection.recv(100).partition(b" (")[0])
 
 
 def _leading(nat: Nat) -> Grant:

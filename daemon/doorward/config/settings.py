@@ -19,6 +19,7 @@ from doorward.values import (
     LogStyle,
     Networks,
     Permissions,
+    ShareFailure,
 )
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ EXEC_FOLDER: Final = Path(
 )  # root's alone: the listener could put its own folder in STATE_FOLDER
 RUN_FOLDER: Final = Path("/run/doorward")
 _MARK_MAX: Final = 1 << 31
+_SOCKET_MAX: Final = 107  # bytes of a path: unix(7)
 _NUMBER: Final = re.compile(r"0[xX][0-9A-Fa-f]{1,8}|[1-9][0-9]{0,9}", re.ASCII)
 AGE_MAX: Final = 100_000  # seconds, fwknopd's RCHK_MAX_SPA_PACKET_AGE
 COMMAND_SECONDS_MAX: Final = 3600
@@ -88,6 +90,8 @@ class DaemonSettings:
     syslog_facility: str = "daemon"
     audit_file: Path | None = None
     metrics_file: Path | None = None
+    replay_share: Path | None = None
+    share_failure: ShareFailure = ShareFailure.REFUSE
     permissions: Permissions = NO_PERMISSIONS
     promiscuous: bool = False
     automatic: bool = True
@@ -192,6 +196,11 @@ def _compare(values: dict[str, Any], where: dict[str, Line], problems: list[Prob
                 "ENABLE_X_FORWARDED_FOR needs TRUSTED_PROXIES: which proxies are believed?"
             )
         )
+    if "REPLAY_SHARE" in where and values.get("ageing") is False:
+        text = "REPLAY_SHARE needs ENABLE_SPA_PACKET_AGING: what is shared has to end"
+        problems.append(where["REPLAY_SHARE"].problem(text))
+    if "SHARE_FAILURE" in where and "REPLAY_SHARE" not in where:
+        problems.append(where["SHARE_FAILURE"].problem("SHARE_FAILURE without REPLAY_SHARE: nothing is shared"))
     if "ACCESS_ALERTS" not in where:
         about_mail = ("ALERT_FROM", "ALERT_EVENTS", "SENDMAIL_EXE", "ALERTS_PER_HOUR")
         problems.extend(
@@ -305,6 +314,15 @@ def _metrics_file(text: str) -> Path:
     return path
 
 
+def _share(text: str) -> Path:
+    scheme, _, name = text.partition(":")
+    path = Path(name)
+    if scheme != "unix" or not path.is_absolute() or len(name.encode()) > _SOCKET_MAX:
+        msg = f"{text[:60]!r} is not unix:/PATH of a socket, such as unix:/run/valkey/valkey.sock"
+        raise ValueError(msg)
+    return path
+
+
 _mail_address = convert.matching(_ADDRESS, "is not a mail address", 60)
 
 
@@ -354,6 +372,12 @@ SETTINGS: Final[dict[str, Setting[Any]]] = {
     "FLUSH_FIREWD_AT_EXIT": Setting("flush_at_exit", convert.boolean, "default N: grants survive a restart"),
     "AUDIT_FILE": Setting("audit_file", convert.path),
     "METRICS_FILE": Setting("metrics_file", _metrics_file),
+    "REPLAY_SHARE": Setting(
+        "replay_share", _share, "`unix:/PATH` of a Valkey or Redis that another gateway shares (two-gateways.md)"
+    ),
+    "SHARE_FAILURE": Setting(
+        "share_failure", convert.member(ShareFailure), "`refuse` or `local`: knocks while REPLAY_SHARE cannot be asked"
+    ),
     "VERBOSE": Setting("verbose", convert.number(0, 9), "every number above 0 is the same"),
     "SYSLOG_IDENTITY": Setting(
         "syslog_identity", _literal, "default doorwardd, and fwknopd where the file is named fwknopd.conf"

@@ -18,15 +18,17 @@ from doorward.crypto import keys
 from doorward.crypto.keys import HMAC_KEY_BYTES
 from doorward.daemon import preconditions, processes, units
 from doorward.daemon.detach import detach
-from doorward.errors import ConfigError, DoorwardError, FirewallError
+from doorward.errors import ConfigError, DoorwardError, FirewallError, ShareError
 from doorward.findings import hold
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import TABLE
 from doorward.helper import hearing
+from doorward.helper.share import connected
 from doorward.host.running import holder
 from doorward.linux import files, seccomp, seqpacket
 from doorward.listener.captures import described
+from doorward.listener.share import ask_once
 from doorward.processes import configuration
 from doorward.processes.options import parser
 from doorward.record import fwknop
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from doorward.config.settings import DaemonSettings
     from doorward.processes.configuration import Configuration
 
 _KILL_SECONDS: Final = 4.0  # as fwknopd waits before SIGKILL
@@ -146,7 +149,7 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.access_file is not None and options.config_file is None:
         read = access.load(options.access_file)
-        warnings, heard = read.warnings, ""
+        warnings, heard, shared = read.warnings, "", ""
         for_exec: tuple[str, ...] = ()
     else:
         loaded, _ = configuration.load(options)
@@ -158,11 +161,14 @@ def _check(options: argparse.Namespace) -> int:
         warnings += _about_firewall(loaded)
         heard, of_units = _about_hearing(loaded)
         warnings += of_units
+        shared = _about_share(loaded.settings)
     for warning in (*warnings, *trial.of_stanzas(read)):
         print(f"warning: {warning}", file=sys.stderr)  # noqa: T201  the command's output
     print(f"Configs parsed, exiting. {len(read.stanzas)} stanzas.")  # noqa: T201  the command's output
     if heard:
         print(heard)  # noqa: T201  the command's output
+    if shared:
+        print(shared)  # noqa: T201  the command's output
     if for_exec:
         print(f"doorward-exec is needed for {', '.join(for_exec)}.")  # noqa: T201  the command's output
     return _report(options) if options.report else 0
@@ -189,6 +195,18 @@ def _about_hearing(found: Configuration) -> tuple[str, tuple[str, ...]]:
     way = hearing.way(found)
     chosen = found.heard(server=way.server)
     return f"Knocks are heard on {described(chosen)}: {way.why}.", units.warnings(chosen.settings.udp_server)
+
+
+def _about_share(settings: DaemonSettings) -> str:
+    """Whether the share of two gateways answers; empty where there is none."""
+    if settings.replay_share is None:
+        return ""
+    try:
+        ask_once(connected(settings.replay_share))
+    except ShareError as error:
+        policy = f"knocks meanwhile: SHARE_FAILURE {settings.share_failure}"
+        return f"THE SHARE {settings.replay_share} FAILS: {error}; {policy}."
+    return f"The share {settings.replay_share} answers."
 
 
 def _about_firewall(found: Configuration) -> tuple[str, ...]:

@@ -7,19 +7,22 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from doorward.crypto import fingerprint
-from doorward.errors import DoorwardError, FirewallError
+from doorward.errors import DoorwardError, FirewallError, ShareError
 from doorward.findings import NO, OK, UNKNOWN, Finding
 from doorward.firewall.needs import Needs
 from doorward.firewall.nftables import Nftables
 from doorward.firewall.ruleset import TABLE
 from doorward.firewall.wanted import SWITCH_FOLDER
+from doorward.helper.share import connected
 from doorward.host import sshd
 from doorward.host.running import holder
 from doorward.linux.clock import UNSYNCHRONISED, is_synchronised
+from doorward.listener.share import ask_once
 from doorward.values import Protocol, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from doorward.config.stanza import Stanza
     from doorward.firewall.foreign import Foreign
@@ -38,6 +41,8 @@ def findings(found: Configuration) -> Iterator[Finding]:
         yield from _firewall(found)
     yield from _sshd(found)
     yield _clock()
+    if found.settings.replay_share is not None:
+        yield _share(found.settings.replay_share)
     for stanza in found.access.stanzas:
         yield from _keys(stanza)
 
@@ -114,6 +119,15 @@ def _clock() -> Finding:
         return Finding(OK, "clock", "something keeps this host's clock right", "timedatectl")
     text = UNSYNCHRONISED if right is False else "nobody says whether this host's clock is right"
     return Finding(UNKNOWN, "clock", text, "timedatectl set-ntp true")
+
+
+def _share(path: Path) -> Finding:
+    """Whether the share of two gateways answers."""
+    try:
+        ask_once(connected(path))
+    except ShareError as error:
+        return Finding(NO, "share", f"{path}: {error}", f"redis-cli -s {path} ping")
+    return Finding(OK, "share", f"{path} answers", "doorward status")
 
 
 def _keys(stanza: Stanza) -> Iterator[Finding]:

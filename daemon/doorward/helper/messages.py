@@ -53,6 +53,11 @@ class OpenAudit:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenShare:
+    """Listener: connect to REPLAY_SHARE of the configuration in force."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tags:
     """Listener: tags of one epoch of doorward 1, one behind the other.
 
@@ -126,6 +131,7 @@ class Gauges:
     replay_room: int = 0
     gnupg: int = 0  # packets in progress
     orders: int = 0  # that wait for room
+    share: bool | None = None  # whether the share of two gateways works; None where there is none
 
     def __post_init__(self) -> None:
         """Refuse what cannot be counted."""
@@ -183,13 +189,18 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Helper: a new connection to REPLAY_SHARE in a descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Helper: the request is refused, and the reason; of files, whose old ones stay, each problem has a line."""
 
     text: _Text
 
 
-Request = Configure | Adopt | Open | OpenAudit | Tags | AskRefused | HearOtherwise | Numbers
-Reply = Configuration | Adopted | Done | Refused | Audit | RefusedPackets
+Request = Configure | Adopt | Open | OpenAudit | OpenShare | Tags | AskRefused | HearOtherwise | Numbers
+Reply = Configuration | Adopted | Done | Refused | Audit | Shared | RefusedPackets
 REQUESTS: Final = Codec[Request](b"Q", Request)
 REPLIES: Final = Codec[Reply](b"R", Reply)

@@ -231,6 +231,8 @@ def _of_listener(said: Snapshot) -> Iterator[Family]:
     yield gauge("doorward_replay_packets_max", "Packets that it can hold; then all are refused.", now.replay_room)
     yield gauge("doorward_gpg_packets", "Packets that gpg decrypts, or that wait for it.", now.gnupg)
     yield gauge("doorward_exec_waiting_orders", "Orders that doorward-exec has not taken yet.", now.orders)
+    if now.share is not None:
+        yield gauge("doorward_share_works", "Whether REPLAY_SHARE answers and is written.", int(now.share))
 
 
 def _of_table(table: Table) -> Iterator[Family]:

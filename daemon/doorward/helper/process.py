@@ -25,6 +25,7 @@ from doorward.helper.messages import RefusedPackets, Way
 from doorward.helper.metrics_file import MetricsFile, Table
 from doorward.helper.server import Helper
 from doorward.helper.sessions import Sessions
+from doorward.helper.share import Connector
 from doorward.helper.sources import Sources
 from doorward.linux import privileges
 from doorward.processes import configuration
@@ -84,6 +85,7 @@ class HelperProcess:
         self._unrecorded = ""  # the logged reason why grants are not on record
         self._withdrawn: tuple[tuple[float, IPAddress | None], ...] = ()  # what root closed, as the ledger knows it
         self._sequences: SequenceKeeper | None = None
+        self._share = Connector()
 
     def serve(self, channel: socket.socket, signals: socket.socket | None, forward: Callable[[bytes], None]) -> None:
         """Answer the listener behind `channel` until it is gone or commits a protocol error; forward signals to it."""
@@ -412,6 +414,15 @@ class HelperProcess:
             msg = "no AUDIT_FILE is configured"
             raise ReportError(msg)
         return audit_file.of_root(path)
+
+    def open_share(self) -> int:
+        """Connect to REPLAY_SHARE of the configuration in force.
+
+        Raises:
+            ShareError: there is none, it cannot be reached, or it was asked for a moment ago.
+        """
+        path = None if self._current is None else self._current.settings.replay_share
+        return self._share.connect(path, time.monotonic())
 
     def _notice(self, watch: Changes) -> None:
         """Have our table compared where it was changed, and other firewalls checked."""

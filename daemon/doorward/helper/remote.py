@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from doorward.config.files import ENCODED_MAX, Files
-from doorward.errors import FirewallError, HelperError, RefusedConfigError
+from doorward.errors import FirewallError, HelperError, RefusedConfigError, ShareError
 from doorward.helper.messages import (
     REPLIES,
     REQUESTS,
@@ -22,8 +22,10 @@ from doorward.helper.messages import (
     Numbers,
     Open,
     OpenAudit,
+    OpenShare,
     Refused,
     RefusedPackets,
+    Shared,
     Tags,
 )
 from doorward.linux import seqpacket
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Mapping, Sequence
 
+    from doorward.errors import DoorwardError
     from doorward.helper.messages import Reply, Request, Way
     from doorward.values import Grant
 
@@ -92,11 +95,23 @@ class RemotePower:
         Raises:
             RefusedConfigError: the helper cannot open it.
         """
-        reply, descriptors = self._ask(OpenAudit())
+        return self._descriptor(OpenAudit(), Audit, RefusedConfigError)
+
+    def open_share(self) -> int:
+        """Connect to REPLAY_SHARE of the configuration in force; return the connection's descriptor.
+
+        Raises:
+            ShareError: the helper cannot connect.
+        """
+        return self._descriptor(OpenShare(), Shared, ShareError)
+
+    def _descriptor(self, request: Request, expected: type[Reply], refusal: type[DoorwardError]) -> int:
+        """The one descriptor that the helper answers a request with."""
+        reply, descriptors = self._ask(request)
         if isinstance(reply, Refused):
             _close(descriptors)
-            raise RefusedConfigError(reply.text)
-        if not isinstance(reply, Audit) or len(descriptors) != 1:
+            raise refusal(reply.text)
+        if not isinstance(reply, expected) or len(descriptors) != 1:
             _close(descriptors)
             raise _protocol_error(reply)
         return descriptors[0]

@@ -6,7 +6,7 @@ import os
 import select
 from typing import TYPE_CHECKING, Protocol
 
-from doorward.errors import CaptureError, DoorwardError, FirewallError, HelperError, ReportError
+from doorward.errors import CaptureError, DoorwardError, FirewallError, HelperError, ReportError, ShareError
 from doorward.helper.messages import (
     REPLIES,
     REQUESTS,
@@ -21,8 +21,10 @@ from doorward.helper.messages import (
     Numbers,
     Open,
     OpenAudit,
+    OpenShare,
     Refused,
     RefusedPackets,
+    Shared,
     Tags,
 )
 from doorward.linux import seqpacket
@@ -53,6 +55,9 @@ class Power(Protocol):
 
     def open_audit(self) -> int:
         """Open AUDIT_FILE; return its descriptor."""
+
+    def open_share(self) -> int:
+        """Connect to REPLAY_SHARE; return the connection's descriptor."""
 
     def let_pass(self, tags: Tags) -> None:
         """Have the kernel pass packets with these tags."""
@@ -94,7 +99,9 @@ class Helper:
             case HearOtherwise():
                 self._hand_over(self._power.hear_otherwise)
             case OpenAudit():
-                self._open_audit()
+                self._hand_on(self._power.open_audit, Audit())
+            case OpenShare():
+                self._hand_on(self._power.open_share, Shared())
             case Tags() as tags:
                 self._do(lambda: self._power.let_pass(tags))
             case Numbers() as numbers:
@@ -142,14 +149,14 @@ class Helper:
         else:
             self._reply(Adopted(way), descriptors)
 
-    def _open_audit(self) -> None:
+    def _hand_on(self, opener: Callable[[], int], reply: Reply) -> None:
         try:
-            descriptor = self._power.open_audit()
-        except ReportError as error:
+            descriptor = opener()
+        except (ReportError, ShareError) as error:
             self._reply(Refused(str(error)))
             return
         try:
-            self._reply(Audit(), [descriptor])
+            self._reply(reply, [descriptor])
         finally:
             os.close(descriptor)
 

@@ -52,7 +52,7 @@ def report(host: Host, arguments: argparse.Namespace) -> Answer:
     settings = host.settings_or_defaults(arguments)
     pid = holder(settings.pid_file)
     held, standing, grants = _held(host, settings)
-    packets, heard = (pid is not None and published(counters_beside(settings.replay_file))) or (None, None)
+    packets, heard, share = (pid is not None and published(counters_beside(settings.replay_file))) or (None, None, None)
     found = {
         "version": __version__,
         "running": pid is not None,
@@ -62,6 +62,7 @@ def report(host: Host, arguments: argparse.Namespace) -> Answer:
         "cycles": [_cycle_words(cycle) for cycle in journal.listed(settings.exec_folder)],
         "packets": packets,
         "heard": heard or None,
+        **({} if settings.replay_share is None else {"share": share or None}),
     }
     causes = sorted(_causes(found, standing), key=lambda one: _ORDER.index(one.word))
     shown = found | {"well": not causes, "causes": [{"word": one.word.value, "text": one.text} for one in causes]}
@@ -128,6 +129,8 @@ def _status_text(found: dict[str, Any], grants: Iterable[LiveGrant], causes: lis
     lines = [f"doorwardd {found['version']}: {running}", *_held_text(found, grants), *map(_cycle_text, found["cycles"])]
     if found["heard"]:
         lines.append(f"knocks: {found['heard']}")
+    if found.get("share"):
+        lines.append(f"share: {found['share']}")
     if found["packets"]:
         lines.append("packets: " + ", ".join(f"{word} {count}" for word, count in found["packets"].items()))
     if not (found["cycles"] or found["grants"] or any(cause.exposes for cause in causes)):

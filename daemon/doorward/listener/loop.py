@@ -39,6 +39,7 @@ from doorward.listener.alerting import Alerting
 from doorward.listener.captures import Captures, described
 from doorward.listener.copies import Copies
 from doorward.listener.numbers import Tally
+from doorward.listener.sharing import Sharing
 from doorward.listener.tags import Tags
 from doorward.processes import configuration
 from doorward.record import fwknop
@@ -59,13 +60,13 @@ if TYPE_CHECKING:
     from doorward.config.settings import DaemonSettings
     from doorward.config.stanza import Stanza
     from doorward.crypto.doorward import Pair
-    from doorward.gate import PairKey, Verdict
+    from doorward.gate import Memory, PairKey, Verdict
     from doorward.gnupg.messages import Keyring, Outcome
     from doorward.helper.messages import Way
     from doorward.linux.signals import Alarm
     from doorward.linux.systemd import Notifier
     from doorward.processes.configuration import Configuration
-    from doorward.record.line import Suppressed
+    from doorward.record.line import Carried, Suppressed
     from doorward.record.log import Log
     from doorward.values import Datagram, Execution, Grant
 
@@ -83,6 +84,7 @@ _UNTIL: Final = (
 # StatusErrno of the unit (sd_notify(3)); 5 is EIO.
 _WHOLE: Final = 0, ""
 _FAILING: Final = 5, ", and the replay store cannot be written: no knock opens anything"
+_UNSHARED: Final = 5, ", and REPLAY_SHARE cannot be asked: no knock opens anything"
 PATIENCE: Final = 5.0  # seconds the helper may take; it answers in well under a millisecond
 
 
@@ -111,6 +113,7 @@ class Listener:
         self._alarm = alarm
         self._counters = Counters()
         self._remembers = True
+        self._health = _WHOLE
         self._reading = "", ""  # what became of the configuration, and when
         self._limiter = record_line.Limiter()
         self._copies = Copies()
@@ -132,6 +135,7 @@ class Listener:
             self._replay = self._open_replay()
             opened.callback(self._replay.close)
             self._wait_for_new_knocks()
+            self._sharing = self._make_sharing(None)
             self._published = self._open_counters()
             opened.callback(self._published.close)
             self._audit_file = self._open_audit_file()
@@ -262,6 +266,8 @@ class Listener:
         self._publish(verdict)
         if self._lost is not None:
             raise self._lost
+        if self._sharing is not None:
+            self._sharing.post(self._stanza(verdict), verdict, time.time())
         if self._counters.total == self._options.packet_limit:
             self._log.info("packet limit of %d reached", self._options.packet_limit)
             self._running = False
@@ -315,7 +321,12 @@ class Listener:
         # AUDIT_FILE has it all the same
         self._log.info("%s", self._line(verdict), extra={"hidden": hidden, VERDICT: verdict})
 
-    def _line(self, verdict: Verdict | Suppressed) -> str:
+    def _publish_carried(self, carried: Carried) -> None:
+        """Log what came of a grant that the other one of two gateways told of."""
+        level = self._log.info if carried.opened else self._log.warning
+        level("%s", self._line(carried), extra={VERDICT: carried})
+
+    def _line(self, verdict: Verdict | Suppressed | Carried) -> str:
         """Our own line of a verdict, in the format of the log."""
         if self._configuration.settings.log_format is LogFormat.JSON:
             return json_line(verdict, time.time(), test=self._options.test)
@@ -351,15 +362,22 @@ class Listener:
         if self._orders.dropped:
             self._log.warning("%d lines were not mailed: doorward-exec does not keep up", self._orders.dropped)
             self._orders.dropped = 0
+        if self._sharing is not None:
+            self._sharing.tick(time.time())
+        if self._lost is not None:
+            raise self._lost
         self._say_whether_it_remembers()
         self._notify("WATCHDOG=1")
 
     def _say_whether_it_remembers(self) -> None:
         """Tell the service manager, and so the failure policy (doorward-watch.service), of a store that fails."""
         whole = self._replay.is_whole()
+        unshared = self._sharing is not None and self._sharing.refuses_all
+        before, self._health = self._health, _UNSHARED if unshared and whole else _WHOLE if whole else _FAILING
+        if self._health is not before:
+            self._notify(self._status)
         if whole is not self._remembers:
             self._remembers = whole
-            self._notify(self._status)
             self._log.error("the replay store %s", "is written again" if whole else "FAILS: no knock opens anything")
 
     def _count_dropped(self) -> None:
@@ -368,7 +386,7 @@ class Listener:
         if dropped:
             self._counters.dropped += dropped
             self._log.warning("%d packets were dropped by the kernel: the receive buffer had no room", dropped)
-        self._published.write(self._counters, self._heard)
+        self._published.write(self._counters, self._heard, "" if self._sharing is None else self._sharing.state)
 
     def _count_refused(self) -> bool:
         """Ask how many packets the kernel gate refused, where there is one; return whether the UDP server is deaf."""
@@ -412,6 +430,7 @@ class Listener:
             self._replay.room,
             0 if self._unsealer is None else self._unsealer.in_progress,
             len(self._orders.waiting),
+            None if self._sharing is None else self._sharing.works,
         )
 
     def _prune(self) -> None:
@@ -469,6 +488,34 @@ class Listener:
             )
         return store
 
+    def _make_sharing(self, before: Sharing | None) -> Sharing | None:
+        """What is shared with another gateway; a reload goes on with `before` where it is the same.
+
+        A daemon that opens nothing takes nobody's packets from the pair; those of a file are no knocks.
+        """
+        settings = self._configuration.settings
+        path = None if self._options.test or settings.pcap_file is not None else settings.replay_share
+        if before is not None and before.path != path:
+            before.close()
+            before = None
+        if path is None:
+            return None
+        sharing = before or Sharing(
+            path,
+            self._replay,
+            connect=self._power.open_share,
+            open_grant=self._open_grant,
+            publish=self._publish_carried,
+            log=self._log,
+        )
+        sharing.follow(self._configuration)
+        return sharing
+
+    @property
+    def _memory(self) -> Memory:
+        """Where packets are remembered."""
+        return self._replay if self._sharing is None else self._sharing.memory
+
     def _begin(self) -> int:
         """The Unix second up to which packets that gpg gets from anybody may have been seen; -1 for none."""
         chosen = self._configuration
@@ -499,7 +546,7 @@ class Listener:
         chosen = self._configuration
         return Gate(
             chosen.access.stanzas,
-            self._replay,
+            self._memory,
             self._open_grant,
             chosen.settings.max_age,
             permissions=chosen.settings.permissions,
@@ -515,6 +562,8 @@ class Listener:
             self._log.warning("%s", warning)
         count = len(self._configuration.access.stanzas)
         self._log.info("%d stanzas from %s", count, self._configuration.settings.access_file)
+        if self._sharing is not None:
+            self._log.info("what is seen here is shared at %s", self._sharing.path)
         if self._configuration.for_exec and self._orders.channel is None:
             self._log.error("doorward-exec is not running: %s", self._without_exec())
 
@@ -548,6 +597,7 @@ class Listener:
             heard, self._way, self._asked = self._heard, way, new
             self._configuration = new.heard(server=way.server)
             self._take_up(descriptors)
+            self._sharing = self._make_sharing(self._sharing)
             self._replace_gate(self._unsealer)
             self._tags.follow(self._gate, time.time())
             self._orders.reread()
@@ -570,7 +620,7 @@ class Listener:
     @property
     def _status(self) -> str:
         """The status for the service manager (sd_notify(3))."""
-        number, store = _WHOLE if self._remembers else _FAILING
+        number, store = self._health
         reading, moment = self._reading
         return f"ERRNO={number}\nSTATUS={reading}{store}{systemd.AS_OF}{moment}"
 
@@ -652,6 +702,8 @@ class Listener:
             self._count_refused()
         self._count_dropped()
         self._captures.close()
+        if self._sharing is not None:
+            self._sharing.close()
         self._replay.close()
         self._published.close()
         self._alarm.close()

@@ -198,6 +198,9 @@ def _without_effect(options: argparse.Namespace, chosen: DaemonSettings, written
     if chosen.forwarded_for and not chosen.http:
         text = "ENABLE_X_FORWARDED_FOR has no effect without ENABLE_SPA_OVER_HTTP"
         yield written["ENABLE_X_FORWARDED_FOR"].remark(text)
+    if chosen.replay_share is not None and (options.test or chosen.pcap_file is not None):
+        text = "REPLAY_SHARE is not asked by a daemon that opens nothing (-t) or reads packets from a file"
+        yield written["REPLAY_SHARE"].remark(text)
     if options.access_file is not None and chosen.access_folder is not None:
         yield f"{options.access_file} is not read: the stanzas are in {chosen.access_folder} (ACCESS_FOLDER)"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from doorward.gate import Verdict
-    from doorward.record.line import Suppressed
+    from doorward.record.line import Carried, Suppressed
 
 VERDICT: Final = "verdict"  # logging's `extra`: the verdict of a record
 _TAIL: Final = 16_384  # bytes; a line has at most some hundreds
@@ -47,7 +47,7 @@ class AuditFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the verdict of a record that has one. Lines that cannot be written are counted in `failed`."""
-        verdict: Verdict | Suppressed | None = getattr(record, VERDICT, None)
+        verdict: Verdict | Suppressed | Carried | None = getattr(record, VERDICT, None)
         if verdict is not None:
             self._write(f"{_time(record.created)} {line(verdict, test=self._test)}", record.created)
 

@@ -19,7 +19,9 @@ DROPPED: Final = "dropped"
 DUPLICATES: Final = "duplicates"
 REFUSED: Final = "refused_in_kernel"
 HEARD: Final = "heard"
+SHARE: Final = "share"
 _HEARD_MAX: Final = 500  # characters
+_SHARE_MAX: Final = 350  # characters
 _SIZE: Final = 2048  # bytes; always the same, so that one write replaces all
 _WORDS: Final = frozenset({*map(str, Reason), DROPPED, REFUSED, DUPLICATES})
 
@@ -72,9 +74,13 @@ class Published:
             raise DoorwardError(msg) from error
         self._written = b""
 
-    def write(self, counters: Counters, heard: str) -> None:
-        """Write the counters, and how knocks are heard, where they have changed. On a full disk the old ones stay."""
-        found = {**counters.seen(), HEARD: heard[:_HEARD_MAX]}
+    def write(self, counters: Counters, heard: str, share: str = "") -> None:
+        """Write the counters, how knocks are heard, and the state of the share, where they have changed.
+
+        On a full disk the old ones stay.
+        """
+        shared = share[:_SHARE_MAX].encode("ascii", "replace").decode("ascii")
+        found = {**counters.seen(), HEARD: heard[:_HEARD_MAX], **({SHARE: shared} if share else {})}
         content = json.dumps(found).encode("ascii").ljust(_SIZE)
         if content != self._written:
             with contextlib.suppress(OSError):
@@ -91,8 +97,11 @@ def counters_beside(replay_file: Path) -> Path:
     return replay_file.with_name("counters.json")
 
 
-def published(file: Path) -> tuple[dict[str, int], str] | None:
-    """The counters in a file that the listener writes, and how knocks are heard; None where it holds anything else."""
+def published(file: Path) -> tuple[dict[str, int], str, str] | None:
+    """The counters in a file that the listener writes, how knocks are heard, and the state of the share.
+
+    None where it holds anything else.
+    """
     with contextlib.suppress(OSError, ValueError, RecursionError):
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -101,9 +110,15 @@ def published(file: Path) -> tuple[dict[str, int], str] | None:
             found = json.loads(os.read(descriptor, _SIZE))
         finally:
             os.close(descriptor)
-        heard = found.pop(HEARD, "") if isinstance(found, dict) else None
-        if not isinstance(heard, str) or not (heard.isascii() and heard.isprintable()):
+        if not isinstance(found, dict):
+            return None
+        heard, share = found.pop(HEARD, ""), found.pop(SHARE, "")
+        if not (_is_sentence(heard) and _is_sentence(share)):
             return None
         if all(word in _WORDS and type(count) is int for word, count in found.items()):
-            return found, heard
+            return found, heard, share
     return None
+
+
+def _is_sentence(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isprintable()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from doorward.gate import Verdict
-    from doorward.record.line import Suppressed
+    from doorward.record.line import Carried, Suppressed
 
 _TYPES: Final[dict[str, Callable[[str], Any]]] = {
     **dict.fromkeys(("origin_port", "stanza", "seconds", "suppressed"), int),
@@ -20,7 +20,7 @@ _TYPES: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
-def json_line(verdict: Verdict | Suppressed, now: float, *, test: bool = False) -> str:
+def json_line(verdict: Verdict | Suppressed | Carried, now: float, *, test: bool = False) -> str:
     """The object of a verdict, in printable ASCII; `now` in Unix seconds, `test` marks a daemon that opens nothing."""
     time = dt.datetime.fromtimestamp(now, dt.timezone.utc).isoformat(timespec="milliseconds")
     said: dict[str, Any] = {"time": time, **({"test": True} if test else {})}

@@ -37,16 +37,27 @@ class Suppressed(NamedTuple):
     packets: int
 
 
-def line(verdict: Verdict | Suppressed, *, test: bool = False) -> str:
+class Carried(NamedTuple):
+    """What came of a grant that the other one of two gateways told of; None where it is no grant of theirs."""
+
+    grant: Grant | None
+    detail: str
+    opened: bool = False
+
+
+def line(verdict: Verdict | Suppressed | Carried, *, test: bool = False) -> str:
     """The line of a verdict, or of those that have none of their own; `test` marks a daemon that opens nothing."""
     words = " ".join(f"{key}={quote(value)}" for key, value in pairs(verdict))
     return f"test=yes {words}" if test and not isinstance(verdict, Suppressed) else words
 
 
-def pairs(verdict: Verdict | Suppressed) -> Iterator[tuple[str, str]]:
+def pairs(verdict: Verdict | Suppressed | Carried) -> Iterator[tuple[str, str]]:
     """Yield the keys and values of a verdict. docs/operating.md lists them: other programs rely on these keys."""
     if isinstance(verdict, Suppressed):
         yield from (("verdict", "denied"), ("reason", verdict.reason.value), ("suppressed", str(verdict.packets)))
+        return
+    if isinstance(verdict, Carried):
+        yield from _carried(verdict)
         return
     datagram = verdict.datagram
     yield "verdict", "granted" if verdict.granted else "denied"
@@ -77,11 +88,27 @@ def _decided(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.second is not None:
         yield "second_source", _whence(verdict.second)
     if verdict.grant is not None:
-        yield "services", ",".join(map(str, verdict.grant.services))
-        yield "seconds", str(verdict.grant.seconds)
-        yield from _conditions(verdict.grant)
+        yield from _opening(verdict.grant)
     if verdict.execution is not None:
         yield "command", "cycle" if verdict.execution.command is None else verdict.execution.command
+
+
+def _carried(carried: Carried) -> Iterator[tuple[str, str]]:
+    yield "verdict", "carried"
+    yield "reason", Reason.GRANTED.value if carried.opened else "refused"
+    if carried.grant is not None:
+        if carried.grant.name is not None:
+            yield "name", carried.grant.name
+        yield "source", carried.grant.whence
+        yield from _opening(carried.grant)
+    if carried.detail:
+        yield "detail", carried.detail
+
+
+def _opening(grant: Grant) -> Iterator[tuple[str, str]]:
+    yield "services", ",".join(map(str, grant.services))
+    yield "seconds", str(grant.seconds)
+    yield from _conditions(grant)
 
 
 def _whence(decision: Grant | Execution) -> str:

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.ansible
 
 def refused(home: Path, **options: object) -> str:
     """What ansible prints, with all that -vvv shows, of a task that fails."""
-    words = ("localhost", "-c", "local", "-vvv", "-m", "doorward.spa.access", "-a", json.dumps(options))
-    shown = ansible(home, "ansible", *words, check=False)
+    words = ("-c", "local", "-vvv", "-m", "doorward.spa.access", "-a", json.dumps(options))
+    shown = ansible(home, "ansible", "localhost", *words, check=False)
     assert "localhost | FAILED!" in shown, shown
     assert not [secret for secret in SECRETS if secret in shown]
     return shown

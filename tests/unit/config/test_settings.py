@@ -12,7 +12,7 @@ import pytest
 from doorward.config import settings as config_settings
 from doorward.config.settings import DaemonSettings
 from doorward.errors import ConfigError
-from doorward.values import Carriers, FirewallMode, ForeignFirewall, LogFormat, Permissions
+from doorward.values import Carriers, FirewallMode, ForeignFirewall, LogFormat, Permissions, ShareFailure
 
 
 def load(folder: Path, text: str) -> config_settings.Loaded:
@@ -338,3 +338,22 @@ def test_a_name_that_contains_itself_does_not_grow_without_end(tmp_path: Path) -
 def test_a_text_that_begins_with_an_unknown_variable_is_refused(tmp_path: Path) -> None:
     said = problems(tmp_path, "SYSLOG_IDENTITY $NOBODY\n")
     assert said == [":1: SYSLOG_IDENTITY: '$NOBODY' begins with a variable that no line above sets"]
+
+
+def test_a_share_is_a_socket_and_its_failure_a_policy(tmp_path: Path) -> None:
+    settings = load(tmp_path, "REPLAY_SHARE unix:/run/valkey/valkey.sock;\n").settings
+    assert (settings.replay_share, settings.share_failure) == (Path("/run/valkey/valkey.sock"), ShareFailure.REFUSE)
+    text = "REPLAY_SHARE unix:/run/redis.sock;\nSHARE_FAILURE local;\n"
+    assert load(tmp_path, text).settings.share_failure is ShareFailure.LOCAL
+
+
+@pytest.mark.parametrize("value", ["/run/redis.sock", "tcp:127.0.0.1:6379", "unix:redis.sock", f"unix:/{'x' * 107}"])
+def test_any_other_share_is_refused(value: str, tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, f"REPLAY_SHARE {value};\n")
+    assert "is not unix:/PATH of a socket, such as unix:/run/valkey/valkey.sock" in problem
+
+
+def test_a_share_needs_packets_that_become_too_old(tmp_path: Path) -> None:
+    text = "REPLAY_SHARE unix:/run/redis.sock;\nENABLE_SPA_PACKET_AGING N;\n"
+    assert problems(tmp_path, text) == [":1: REPLAY_SHARE needs ENABLE_SPA_PACKET_AGING: what is shared has to end"]
+    assert problems(tmp_path, "SHARE_FAILURE local;\n") == [":1: SHARE_FAILURE without REPLAY_SHARE: nothing is shared"]

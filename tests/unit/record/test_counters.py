@@ -23,12 +23,14 @@ def test_what_is_counted_can_be_read_while_the_daemon_runs_and_after_it(tmp_path
     counters, writer = Counters(), Published(file)
     assert published(file) is None, "nothing is written yet"
     writer.write(counters, HEARD)
-    assert published(file) == ({}, HEARD)
+    assert published(file) == ({}, HEARD, "")
+    writer.write(counters, HEARD, "/run/vàlkey.sock: works")
+    assert published(file) == ({}, HEARD, "/run/v?lkey.sock: works")
     for reason in (Reason.HMAC, Reason.GRANTED, Reason.HMAC):
         counters.count(reason)
     counters.dropped, counters.refused = 7, 8
     writer.write(counters, HEARD)
-    assert published(file) == ({"hmac": 2, "granted": 1, "dropped": 7, "refused_in_kernel": 8}, HEARD)
+    assert published(file) == ({"hmac": 2, "granted": 1, "dropped": 7, "refused_in_kernel": 8}, HEARD, "")
     assert counters.total == 3
     written = file.stat().st_mtime_ns
     writer.write(counters, HEARD)
@@ -43,12 +45,13 @@ def test_every_counter_fits_into_the_file(tmp_path: Path) -> None:
     counters._counts = dict.fromkeys(Reason, 2**64)  # noqa: SLF001  more than a machine can count to
     counters.dropped = 2**64
     counters.refused = counters.duplicates = 2**64
-    writer.write(counters, HEARD + "x" * 4096)
+    writer.write(counters, HEARD + "x" * 4096, "/run" + "x" * 4096)
     writer.close()
     found = published(tmp_path / "counters.json")
     assert found is not None
     assert found[0] == dict.fromkeys([*map(str, Reason), "dropped", "refused_in_kernel", "duplicates"], 2**64)
     assert found[1].startswith(HEARD), "a text without an end is cut"
+    assert found[2].startswith("/runx")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,8 @@ def test_every_counter_fits_into_the_file(tmp_path: Path) -> None:
         b'{"\\u001b[2J": 1}',
         b'{"hmac": 1, "verdict=granted": 2}',
         b'{"hmac": 1, "heard": 2}',
+        b'{"hmac": 1, "share": 2}',
+        b'{"hmac": 1, "share": "works\\u001b[2J"}',
         b'{"hmac": 1, "heard": "udp\\u001b[2J"}',
         b'{"hmac": 1, "heard": "udp\\nopen: any"}',
         b"[" * 2048,
@@ -73,7 +78,7 @@ def test_every_counter_fits_into_the_file(tmp_path: Path) -> None:
 def test_a_file_with_anything_else_says_nothing_or_what_it_may(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "counters.json"
     file.write_bytes(content)
-    assert published(file) in (None, ({"hmac": 1}, ""))
+    assert published(file) in (None, ({"hmac": 1}, "", ""))
     assert (published(file) is None) == (len(content) < 4096)
 
 

@@ -245,7 +245,7 @@ def test_the_port_stays_bound_while_the_daemon_is_started_again_and_a_knock_of_t
     before = shell(served, sockets)
     assert len(before.split()) == 2
     pid = main_pid(served, unit)
-    served.console("kill", "-9", str(pid))
+    shell(served, f"kill -9 {pid}")
     knock_with_a_key_pair(served)
     assert eventually(lambda: answers(served), 20)
     assert shell(served, sockets) == before

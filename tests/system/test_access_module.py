@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from doorward import archive
 from system import doorwardd
 from system.ansible_site import PYTHON
 from system.installed_host import NAME, installed
-from unit.collection_plugins import ansible, plugin
+from unit.collection_plugins import plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from system.installed_host import Installed
 
@@ -181,19 +179,3 @@ def test_the_roles_next_run_keeps_the_stanza(host: Installed) -> None:
     assert "2 stanzas." in host.run("doorwardd", "check")
     shown = host.play([alice, *role(own)], "-v")
     assert "changed=0" in shown, shown
-
-
-def test_a_stanza_that_is_wrong_fails_the_role_with_file_and_line(tmp_path: Path) -> None:
-    file = tmp_path / FILE.removeprefix("/")
-    file.parent.mkdir(parents=True)
-    doorwardd.write(file, OURS.replace("{own}", ALICE).replace("NAME controller", "NAME two words"))
-    (tmp_path / "usr/lib/doorward").mkdir(parents=True)
-    archive.build(tmp_path / "usr/lib/doorward/doorward.pyz")
-    _staged, tasks, _applied = role(ALICE, daemon_root=str(tmp_path), doorward_python=PYTHON)
-    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [tasks]}
-    doorwardd.write(tmp_path / "play.yml", json.dumps([play]))
-    shown = ansible(tmp_path, "ansible-playbook", "play.yml", check=False)
-    assert f"access.conf was left as it is. {file}:4: NAME: 'two words' is no name" in shown, shown
-    doorwardd.write(file, OURS.replace("{own}", ALICE))
-    doorwardd.write(tmp_path / "etc/doorward/access.conf", "old")
-    assert "failed=0" in (shown := ansible(tmp_path, "ansible-playbook", "play.yml", check=False)), shown

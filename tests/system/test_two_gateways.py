@@ -454,6 +454,29 @@ def test_a_listener_that_was_taken_over_reaches_no_other_socket(gateways: Trio, 
         assert found["ask the share"] == "b'+OK\\r\\n'"
 
 
+@pytest.mark.parametrize("policy", ["refuse", "local"])
+def test_the_service_manager_hears_that_no_knock_opens_anything(gateways: Trio, tmp_path: Path, policy: str) -> None:
+    """By it the failure policy takes effect, as for a store that cannot be written (first-aid)."""
+    one = gateways[0]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        manager.settimeout(60)
+        prefix = ("env", f"NOTIFY_SOCKET={tmp_path}/manager")
+        with daemon_of(one, tmp_path / "one", sharing(tmp_path / "redis/redis.sock", policy), *prefix) as daemon:
+            daemon.wait_for("FAILS: it cannot be reached")
+            said = [manager.recv(4096).decode()]
+            while "WATCHDOG=1" not in said[-1] or len(said) < 4:
+                said.append(manager.recv(4096).decode())
+            failing = [text for text in said if "ERRNO=5" in text]
+            assert [text for text in said if "ERRNO=0" in text]
+            assert bool(failing) is (policy == "refuse")
+            assert all("REPLAY_SHARE cannot be asked: no knock opens anything" in text for text in failing)
+            if failing:
+                with redis(one, tmp_path / "redis"):
+                    while "ERRNO=0" not in manager.recv(4096).decode():
+                        pass
+
+
 def test_a_socket_of_the_servers_group_needs_that_group(gateways: Trio, tmp_path: Path) -> None:
     one, _, client = gateways
     account = pwd.getpwnam("redis")

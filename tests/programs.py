@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = {
+    "aa-exec": "apparmor",
     "apparmor_parser": "apparmor",
     "apt-config": "apt",
     "apt-get": "apt",
@@ -51,6 +52,7 @@ PACKAGES: Final = {
     "ls": "coreutils",
     "man": "man-db",
     "mandoc": "mandoc",
+    "make": "make",
     "mkdir": "coreutils",
     "mosh": "mosh",
     "mv": "coreutils",
@@ -73,6 +75,9 @@ PACKAGES: Final = {
     "runc": "runc",
     "scp": "openssh-client",
     "script": "bsdutils",
+    "semodule_expand": "semodule-utils",
+    "semodule_link": "semodule-utils",
+    "sesearch": "setools",
     "sed": "sed",
     "setpriv": "util-linux",
     "setsid": "util-linux",
@@ -84,6 +89,7 @@ PACKAGES: Final = {
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
     "stat": "coreutils",
+    "strace": "strace",
     "sudo": "sudo",
     "sysctl": "procps",
     "tcpdump": "tcpdump",

@@ -116,6 +116,7 @@ NO_PROGRAMS: Final = frozenset(
 # What our programs run in turn.
 INDIRECT: Final = {
     "runc": "podman's runtime in the lab",
+    "strace": "the shell command of tests/system/as_units.py",
     "fish": "tests/package/test_completion.py, for each shell that we complete in",
     "ufw": "a shell command of tests/system/other_firewalls.py",
     "wget": "fwknop and doorward ask a web site with it",

@@ -29,14 +29,14 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("selinux")
     for source in (ROLE / "files/confinement/selinux").iterdir():
         shutil.copy(source, folder)
-    _run(folder, "make", "-f", "/usr/share/selinux/devel/Makefile", "doorward.pp")
+    _run(["make", "-f", "/usr/share/selinux/devel/Makefile", "doorward.pp"], folder)
     (folder / "base.pp").write_bytes(bz2.decompress(BASE.read_bytes()))
-    _run(folder, "semodule_link", "-o", "linked.mod", "base.pp", "doorward.pp")
-    _run(folder, "semodule_expand", "linked.mod", "policy")
+    _run(["semodule_link", "-o", "linked.mod", "base.pp", "doorward.pp"], folder)
+    _run(["semodule_expand", "linked.mod", "policy"], folder)
     return folder / "policy"
 
 
-def _run(folder: Path, *command: str) -> str:
+def _run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

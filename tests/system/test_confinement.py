@@ -23,6 +23,7 @@ from system import apparmor_rules, as_units, netns
 from system.doorwardd import HMAC_KEY, KEY, command, doorwardd, environment, eventually, files, listener
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from system.apparmor_rules import Profile
@@ -84,11 +85,15 @@ def traced() -> Iterator[Host]:
                 os.kill(process, signal.SIGHUP)
                 on.wait_for("doorward-listener", "stanzas from /etc/doorward/access.conf", count=2)
                 assert eventually((on.root / METRICS).exists, 60)
-            threading.Thread(target=lambda: accepting.accept()[0].close(), daemon=True).start()
+            threading.Thread(target=_accept, args=(accepting,), daemon=True).start()
             on.person(client, "doorward", "connect", host.ipv4, "22", name="connect")
             for name, code in PLANTED.items():
                 on.planted(name, code)
             yield on
+
+
+def _accept(accepting: socket.socket) -> None:
+    accepting.accept()[0].close()
 
 
 def _section(name: str, address: str, access: str, key: str) -> str:

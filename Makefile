@@ -13,7 +13,7 @@
 #   make docs       the tables of docs/configuration.md and the manual pages, from the code's own tables
 #   make format     the sources in their one form: Python by ruff, Markdown by mdformat, wrapped at 100
 #   make archive    the one file that the collection puts on hosts
-#   make deb        the Debian packages doorward and doorward-daemon, in dist/ (needs debhelper and dh-apparmor)
+#   make deb        the Debian packages doorward and doorward-daemon, in dist/ (needs debhelper, dh-apparmor, selinux-policy-dev)
 #   make fresh-deb  in fresh Debian 12 and 13 with systemd: both packages from the installation to the purge, and
 #                   docs/first-host.md as it is printed (needs root)
 #   make fresh      demo twice, test and check in a fresh minimal Debian 12, from the last commit (needs root);

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = {
+    "aa-exec": "apparmor",
     "apparmor_parser": "apparmor",
     "apt-config": "apt",
     "apt-get": "apt",
@@ -51,6 +52,7 @@ PACKAGES: Final = {
     "ls": "coreutils",
     "man": "man-db",
     "mandoc": "mandoc",
+    "make": "make",
     "mkdir": "coreutils",
     "mosh": "mosh",
     "mv": "coreutils",
@@ -75,6 +77,9 @@ PACKAGES: Final = {
     "runc": "runc",
     "scp": "openssh-client",
     "script": "bsdutils",
+    "semodule_expand": "semodule-utils",
+    "semodule_link": "semodule-utils",
+    "sesearch": "setools",
     "sed": "sed",
     "setpriv": "util-linux",
     "setsid": "util-linux",
@@ -86,6 +91,7 @@ PACKAGES: Final = {
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
     "stat": "coreutils",
+    "strace": "strace",
     "sudo": "sudo",
     "sysctl": "procps",
     "tcpdump": "tcpdump",
@@ -112,6 +118,7 @@ NO_PROGRAMS: Final = frozenset(
 # What our programs run in turn.
 INDIRECT: Final = {
     "runc": "podman's runtime in the lab",
+    "strace": "the shell command of tests/system/as_units.py",
     "fish": "tests/package/test_completion.py, for each shell that we complete in",
     "ufw": "a shell command of tests/system/other_firewalls.py",
     "wget": "fwknop and doorward ask a web site with it",

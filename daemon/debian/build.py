@@ -45,7 +45,8 @@ EXAMPLES: Final = (
     "doorward-helper-legacy.conf",
     "doorward-legacy-tmpfiles.conf",
 )
-PROFILES: Final = {"doorwardd": "doorward-listener", "doorward-helper": "doorward-helper"}
+# They close the host, and so they are before sshd.
+CLOSERS: Final = ("doorwardd", "doorward-helper")
 # At boot its services are open until doorwardd is ready, unless a table was loaded before. Before ssh.socket is before
 # what units wait for by default, so both processes must not wait for it: systemd would leave ssh.socket out.
 EARLY: Final = """\
@@ -90,9 +91,7 @@ def rendered(role: str, name: str, **more: object) -> str:
 def files(version: str) -> dict[str, str]:
     """The texts of the source package that are made, by their path in it."""
     made = {f"units/{name}": rendered(role, name) for role, names in UNITS.items() for name in names}
-    for unit, profile in PROFILES.items():
-        made[f"units/{unit}.service.d/early.conf"] = EARLY
-        made[f"units/{unit}.service.d/apparmor.conf"] = f"[Service]\nAppArmorProfile=-{profile}\n"
+    made |= {f"units/{unit}.service.d/early.conf": EARLY for unit in CLOSERS}
     for name, arguments in LAUNCHERS.items():
         made[name] = rendered("daemon", "launcher", launcher_arguments=arguments)
     made[FIRST_AID] = (ROLES / "firewall/files/first-aid").read_text("utf-8")
@@ -126,11 +125,11 @@ def _epoch() -> int:
 
 def stage(folder: Path, version: str) -> None:
     """Write the source package."""
-    kept = shutil.ignore_patterns("*.py", "__pycache__", "examples", "doorwardd.conf", "doorwardd.apparmor")
+    kept = shutil.ignore_patterns("*.py", "__pycache__", "examples", "doorwardd.conf")
     shutil.copytree(HERE, folder / "debian", ignore=kept)
     shutil.copytree(HERE / "examples", folder / "examples")
     shutil.copy(HERE / "doorwardd.conf", folder)
-    shutil.copy(HERE / "doorwardd.apparmor", folder / "doorwardd")
+    shutil.copytree(ROLES / "daemon/files/confinement", folder / "confinement")
     shutil.copytree(REPOSITORY / "docs/man", folder / "man")
     (folder / "docs").mkdir()
     for page in (path for path in (REPOSITORY / "docs").glob("*.md") if path.name not in _FOR_DEVELOPERS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,12 +163,27 @@ def test_completions_lie_where_each_shell_looks(root: Path) -> None:
     assert (root / "usr/share/zsh/vendor-completions/_doorward").read_text().startswith("#compdef doorward doorwardd\n")
 
 
-def test_the_apparmor_profiles_can_be_parsed_and_units_name_no_other(root: Path) -> None:
-    file = root / "etc/apparmor.d/doorwardd"
+def test_the_apparmor_profiles_can_be_parsed_and_the_units_and_the_launcher_name_no_other(root: Path) -> None:
     parse = ["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--names"]
-    names = subprocess.run([*parse, file], check=True, capture_output=True, text=True).stdout.split()
-    additions = (root / "lib/systemd/system").glob("*.d/apparmor.conf")
-    wanted = {path.read_text().partition("AppArmorProfile=-")[2].strip() for path in additions}
-    assert wanted == set(names) == {"doorward-listener", "doorward-helper"}
-    broken = file.read_text().replace("capability net_admin", "capability no_such")
+    files = [root / "etc/apparmor.d" / name for name in ("doorwardd", "doorward")]
+    names = subprocess.run([*parse, *files], check=True, capture_output=True, text=True).stdout.split()
+    units = [path.read_text() for path in (root / "lib/systemd/system").glob("*.service")]
+    wanted = {found for text in units for found in re.findall("^AppArmorProfile=-(.*)$", text, re.MULTILINE)}
+    wanted |= set(re.findall("'exec (.*)'", (root / "usr/bin/doorward").read_text()))
+    assert wanted == set(names) == {"doorward-listener", "doorward-helper", "doorward-exec", "doorward-client"}
+    broken = files[0].read_text().replace("capability net_admin", "capability no_such")
     assert subprocess.run(parse, input=broken, text=True, check=False, capture_output=True).returncode
+
+
+def test_both_ways_of_installing_have_the_same_profiles_and_they_complain(root: Path) -> None:
+    for name in ("doorwardd", "doorward"):
+        text = (root / "etc/apparmor.d" / name).read_text()
+        assert text == (ROLES / "daemon/files/confinement/apparmor" / name).read_text()
+        flags = re.findall(r"^profile .* flags=\((.*)\) {$", text, re.MULTILINE)
+        assert flags
+        assert set(flags) == {"attach_disconnected, complain"}
+
+
+def test_the_selinux_module_is_in_the_package(root: Path) -> None:
+    module = (root / "usr/share/selinux/packages/doorward.pp").read_bytes()
+    assert all(domain in module for domain in (b"doorward_listener_t", b"doorward_helper_t", b"doorward_commands_t"))

@@ -16,6 +16,7 @@ from doorward.firewall.wanted import SWITCH_FOLDER
 from doorward.helper.share import connected
 from doorward.host import sshd
 from doorward.host.running import holder
+from doorward.linux import confinement
 from doorward.linux.clock import UNSYNCHRONISED, is_synchronised
 from doorward.listener.share import ask_once
 from doorward.values import Protocol, Service
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from doorward.processes.configuration import Configuration
 
 _SAME: Final = "at the client: doorward doctor HOST says the same"
+_ENFORCE: Final = {confinement.APPARMOR: "aa-enforce /etc/apparmor.d/doorwardd", confinement.SELINUX: "setenforce 1"}
+_LOAD: Final = {confinement.APPARMOR: "aa-status", confinement.SELINUX: "semodule -l"}
 _SSHD: Final = "sshd -T | grep ^port"
 
 
@@ -59,6 +62,23 @@ def _daemon(found: Configuration) -> Iterator[Finding]:
         yield Finding(NO, "daemon", f"does not run, by {found.settings.pid_file}", "systemctl start doorwardd")
     else:
         yield Finding(OK, "daemon", f"runs, PID {pid}", "journalctl -u doorwardd")
+        yield from confined(confinement.modules(), confinement.labels(pid))
+
+
+def confined(modules: tuple[str, ...], labels: tuple[confinement.Label, ...]) -> Iterator[Finding]:
+    """What the kernel's security modules forbid the listener."""
+    if not modules:
+        text = "this kernel has neither AppArmor nor SELinux in force: no profile can be"
+        yield Finding(UNKNOWN, "confine", text, "cat /sys/kernel/security/lsm")
+    for label in labels:
+        said = f"{label.module} has the listener in {label.name}"
+        if label.is_enforced:
+            yield Finding(OK, "confine", f"{said}, enforced")
+        else:
+            yield Finding(UNKNOWN, "confine", f"{said}, which forbids nothing", _ENFORCE[label.module])
+    for module in modules:
+        if module not in {label.module for label in labels}:
+            yield Finding(UNKNOWN, "confine", f"{module} leaves the listener unconfined", _LOAD[module])
 
 
 def _firewall(found: Configuration) -> Iterator[Finding]:

@@ -9,7 +9,9 @@ import pytest
 
 from doorward.crypto import fingerprint
 from doorward.daemon import cli
+from doorward.daemon.report import confined
 from doorward.host import sshd
+from doorward.linux.confinement import Label
 from doorward.values import Secret
 
 if TYPE_CHECKING:
@@ -96,3 +98,25 @@ def test_a_host_without_sshd_says_that_its_port_is_unknown(
 ) -> None:
     monkeypatch.setattr(sshd, "_FOLDERS", str(tmp_path))
     assert lines(tmp_path, capsys, ACCESS, "--report")["sshd"][0].startswith("?   sshd")
+
+
+@pytest.mark.parametrize(
+    ("modules", "labels", "told"),
+    [
+        ((), (), "?   confine this kernel has neither AppArmor nor SELinux in force: no profile can be  ["),
+        (
+            ("AppArmor",),
+            (Label("AppArmor", "doorward-listener", is_enforced=True),),
+            "ok  confine AppArmor has the listener in doorward-listener, enforced",
+        ),
+        (
+            ("AppArmor",),
+            (Label("AppArmor", "doorward-listener", is_enforced=False),),
+            "?   confine AppArmor has the listener in doorward-listener, which forbids nothing  [aa-enforce /etc/",
+        ),
+        (("SELinux",), (), "?   confine SELinux leaves the listener unconfined  [semodule -l]"),
+    ],
+)
+def test_what_confines_the_listener_is_told(modules: tuple[str, ...], labels: tuple[Label, ...], told: str) -> None:
+    (line,) = confined(modules, labels)
+    assert str(line).startswith(told)

@@ -133,7 +133,7 @@ def _fuzz_apart(name: str, seconds: int, options: argparse.Namespace) -> Outcome
             check=False,
             text=True,
             errors="replace",
-            timeout=seconds + 10 * SLOWEST,
+            timeout=seconds + 40 * SLOWEST,
         )
     return Outcome(name, ended.returncode, ended.stdout)
 

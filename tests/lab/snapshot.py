@@ -10,12 +10,13 @@ if TYPE_CHECKING:
 BEFORE: dict[str, str] = {}
 """What each host was like before its first roll-out."""
 
-# Left out is what Ansible, apt, sudo, Python and systemd keep for themselves, and what a running host writes.
+# Left out is what Ansible, apt, sudo, Python and systemd keep for themselves, what a running host writes, and the note
+# that visit.yml leaves.
 _SCRIPT = """
 LC_ALL=C
 export LC_ALL
 find /etc /usr /opt /srv /root /home /var /boot -xdev \\
-  \\( -name .ansible -o -name .ansible_async -o -name .sudo_as_admin_successful -o -name __pycache__ \\
+  \\( -name .ansible -o -name .ansible_async -o -name .sudo_as_admin_successful -o -name visited -o -name __pycache__ \\
   -o -path /var/log -o -path /var/cache -o -path /var/tmp \\
   -o -path /var/lib/apt -o -path /var/lib/sudo -o -path /var/lib/systemd -o -path /var/lib/dpkg \\) -prune \\
   -o -printf '%p %y %m %u %g %l\\n' | grep -v -- '^/[^ ]*- f ' | sort

@@ -16,7 +16,7 @@ from lab.snapshot import BEFORE, snapshot
 from lab.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
@@ -40,6 +40,16 @@ class Pair:
         return f"{self.prefix}-12", f"{self.prefix}-13"
 
 
+def bare(names: Sequence[str]) -> None:
+    """Start hosts anew, and remember what they are like before their first roll-out."""
+    for name in names:
+        hosts.remove(HOSTS[name])
+    hosts.up(names)
+    for name in names:  # packages stay when doorward goes: what they bring is no difference
+        Trial(HOSTS[name]).console("sh", "-c", PACKAGES)
+        BEFORE[name] = snapshot(Trial(HOSTS[name]))
+
+
 def give_the_first_time(items: list[pytest.Item], folder: Path) -> None:
     """Give the first test of a folder the time that images take to be built, or to be waited for."""
     first = next((item for item in items if item.path.parent == folder), None)
@@ -50,12 +60,7 @@ def give_the_first_time(items: list[pytest.Item], folder: Path) -> None:
 @pytest.fixture(scope="session")
 def trials(pair: Pair) -> Iterator[dict[str, Trial]]:
     """Both hosts, bare at first, then rolled out; removed at the end."""
-    for name in pair.names:
-        hosts.remove(HOSTS[name])
-    hosts.up(pair.names)
-    for name in pair.names:  # packages stay when doorward goes: what they bring is no difference
-        Trial(HOSTS[name]).console("sh", "-c", PACKAGES)
-        BEFORE[name] = snapshot(Trial(HOSTS[name]))
+    bare(pair.names)
     Controller(inventory=pair.inventory).playbook("doorward.spa.rollout", *AT_ONCE).check()
     yield {name: Trial(HOSTS[name]) for name in pair.names}
     for name in pair.names:

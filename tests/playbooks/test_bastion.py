@@ -13,6 +13,7 @@ from lab import hosts
 from lab.containers import podman
 from lab.plan import STATE
 from lab.run import run
+from lab.trial_fixtures import bare
 
 if TYPE_CHECKING:
     from lab.controller import Controller
@@ -38,8 +39,7 @@ def origins(trial: Trial) -> set[str]:
 
 def test_a_roll_out_over_a_bastion_takes_no_other_road(trials: dict[str, Trial], controller: Controller) -> None:
     bastion, behind = trials["trial-12"], trials["trial-13"]
-    hosts.remove(behind.host)
-    hosts.up([behind.host.name])
+    bare([behind.host.name])
     join(bastion, BASTION)
     join(behind, BEHIND)
     place = f"HostName {BEHIND}\nPort {behind.host.ssh_port}\nHostKeyAlias [{behind.host.address.ipv4}]:2222\n"

@@ -49,10 +49,10 @@ def test_the_daemon_says_what_holds(host: Host) -> None:
     assert status["grants"], "this very command came through a window"
 
 
-def test_nothing_listens_but_sshd(host: Host, place: hosts.Host) -> None:
-    listening = host.check_output("ss -H -l -n -t -u").splitlines()
-    ports = {line.split()[4].rsplit(":", 1)[1] for line in listening if "127.0.0.1" not in line}
-    assert ports == {str(place.ssh_port)}
+def test_nothing_listens_but_sshd_and_the_socket_for_knocks(host: Host, place: hosts.Host) -> None:
+    listening = [line.split() for line in host.check_output("ss -H -l -n -t -u").splitlines()]
+    ports = {(line[0], line[4].rsplit(":", 1)[1]) for line in listening if "127.0.0.1" not in line[4]}
+    assert ports == {("tcp", str(place.ssh_port)), ("udp", "62201")}
 
 
 def test_the_controller_gets_in_only_by_knocking(host: Host, place: hosts.Host) -> None:

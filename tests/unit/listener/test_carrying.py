@@ -11,43 +11,22 @@ import pytest
 from doorward.config.access import Access
 from doorward.errors import FirewallError, ReplayError
 from doorward.listener import carrying
-from doorward.listener import share as share_module
 from doorward.listener.carrying import CODEC, Carrier, Told
-from doorward.record import log
 from doorward.record.line import line
 from doorward.values import NO_PERMISSIONS, Grant, Service
 from unit.making import NOW, OTHER_KEYS, Memory, stanza
-from unit.resp_server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from doorward.config.stanza import Stanza
     from doorward.record.line import Carried
     from doorward.record.log import Log
+    from unit.resp_server import Server
 
 SSH = Service.parse("tcp/22")
 LAPTOP = stanza(name="laptop", open_ports=frozenset({SSH}))
 GRANT = Grant(ipaddress.ip_address("192.0.2.7"), (SSH,), 30, name="laptop")
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share_module, "PATIENCE", 10.0)
-
-
-@pytest.fixture
-def lines() -> Iterator[Log]:
-    made = log.make(foreground=True, verbose=False, identity="test", facility="daemon")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 class Gateway:

@@ -12,38 +12,15 @@ import pytest
 from doorward.errors import ReplayError, ShareError
 from doorward.listener import share as share_module
 from doorward.listener.share import APART, SharedMemory, ask_once
-from doorward.record import log
 from doorward.values import ShareFailure
 from unit.making import Memory
-from unit.resp_server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from doorward.record.log import Log
+    from unit.resp_server import Server
 
 PATH = Path("/run/valkey.sock")
 REFUSE, LOCAL = ShareFailure.REFUSE, ShareFailure.LOCAL
-
-
-@pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine must not decide these tests."""
-    monkeypatch.setattr(share_module, "PATIENCE", 10.0)
-
-
-@pytest.fixture
-def lines() -> Iterator[Log]:
-    made = log.make(foreground=True, verbose=False, identity="test", facility="daemon")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.close()
 
 
 def test_a_packet_is_new_to_the_first_of_two_gateways_alone(server: Server, lines: Log) -> None:

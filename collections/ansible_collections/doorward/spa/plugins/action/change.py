@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import time
 
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible_collections.doorward.spa.plugins.plugin_utils._printed import object_in
 from ansible_collections.doorward.spa.plugins.plugin_utils._way_in import AFTER, MARGIN, WayInAction
 
 _OPTIONS = {
@@ -112,9 +113,9 @@ class ActionModule(WayInAction):
         words = ("change", "apply", folder, "--deadline", f"{deadline}s", "--json")
         source = self._peer().source if getattr(self._connection, "knocks", False) else ""
         outcome = self._on_host("sh", "-c", _APPLY, "sh", source, folder, python, "-I", archive, *words)
-        start, end = outcome.text.find("{"), outcome.text.rfind("}")
-        if outcome.code == 0 and 0 <= start < end:
-            return json.loads(outcome.text[start : end + 1])
+        if outcome.code == 0:
+            with contextlib.suppress(ValueError):
+                return object_in(outcome.text)
         if "invalid choice" in outcome.text:
             msg = "the host's archive is older than this collection: run with the tag doorward_install as well"
             raise AnsibleActionFail(msg)

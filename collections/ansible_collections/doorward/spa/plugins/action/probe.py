@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.doorward.spa.plugins.plugin_utils import _silence
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_action import HostAction
+from ansible_collections.doorward.spa.plugins.plugin_utils._printed import object_in
 
 _OPTIONS = {
     "host": {"type": "str", "required": True},
@@ -39,11 +39,13 @@ class ActionModule(HostAction):
         script = Path(_silence.__file__).read_text(encoding="utf-8") + _MAIN
         words = ("python3", "-I", "-c", script, options["host"], str(options["port"]))
         outcome = self._on_host(*words, become=False)
-        start, end = outcome.text.find("{"), outcome.text.rfind("}")
-        if outcome.code or not 0 <= start < end:
+        try:
+            found = {} if outcome.code else object_in(outcome.text)
+        except ValueError:
+            found = {}
+        if not found:
             msg = f"the port cannot be looked at from there: {outcome.text[-500:]}"
             raise AnsibleActionFail(msg)
-        found = json.loads(outcome.text[start : end + 1])
         return {
             "changed": False,
             "source": found["source"],

@@ -11,10 +11,10 @@ well.
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_facts import PYTHON
+from ansible_collections.doorward.spa.plugins.plugin_utils._printed import object_in
 
 NEW_KEY = "--new-key"
 FOLDER = "/etc/doorward"
@@ -185,9 +185,8 @@ def read(printed: str) -> Access:
     Raises:
         ValueError: it is something else.
     """
-    start, end = printed.find("{"), printed.rfind("}")
     try:
-        found = json.loads(printed[start : end + 1])
+        found = object_in(printed)
         listed, removed = (
             tuple(Known(each["name"], each["key"], tuple(each["opens"])) for each in found[key])
             for key in ("clients", "removed")

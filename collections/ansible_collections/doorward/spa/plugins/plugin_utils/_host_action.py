@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-import json
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.doorward.spa.plugins.plugin_utils._printed import object_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,9 +60,9 @@ class HostAction(ActionBase):
 
     def _object(self, words: Sequence[str], accepted: Sequence[int]) -> dict:
         outcome = self._doorward(*words, "--json")
-        start, end = outcome.text.find("{"), outcome.text.rfind("}")
-        if outcome.code in accepted and 0 <= start < end:
-            return json.loads(outcome.text[start : end + 1])
+        if outcome.code in accepted:
+            with contextlib.suppress(ValueError):
+                return object_in(outcome.text)
         msg = f"`doorward {shlex.join(words)}` on the host ended with {outcome.code}: {outcome.text[-800:]}"
         raise AnsibleActionFail(msg)
 

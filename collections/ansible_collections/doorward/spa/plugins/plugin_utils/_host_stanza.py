@@ -9,11 +9,11 @@ may be shown is a list of names; the values of others are hidden, and names that
 
 from __future__ import annotations
 
-import json
 from typing import NamedTuple
 
 from ansible_collections.doorward.spa.plugins.plugin_utils import _host_access
 from ansible_collections.doorward.spa.plugins.plugin_utils._host_facts import PYTHON
+from ansible_collections.doorward.spa.plugins.plugin_utils._printed import object_in
 
 WRITE = "--write"
 HEAD = "# Written by doorward.spa.access.\n"
@@ -103,9 +103,8 @@ def read(printed: str) -> Found:
     Raises:
         ValueError: it is something else.
     """
-    start, end = printed.find("{"), printed.rfind("}")
     try:
-        said = json.loads(printed[start : end + 1])
+        said = object_in(printed)
         elsewhere, others = (tuple(map(str, said[key])) for key in ("elsewhere", "others"))
         return Found(bool(said["changed"]), said["before"], said["after"], bool(said["lacks"]), elsewhere, others)
     except (ValueError, KeyError, TypeError) as error:

@@ -2,8 +2,8 @@
 #
 #   make demo       two hosts and an outsider: a roll-out, and what each of them sees (needs root)
 #   make demo-down  remove all of it
-#   make test       the tests; the last line counts them, and it names the few that it leaves to test-all (needs root)
-#   make test-all   every test, those too that take minutes and differ little from others (needs root)
+#   make test       the tests; the last line counts them, and it names what it leaves to test-all (needs root)
+#   make test-all   every test, those too that take long and differ little from others (needs root)
 #   make check      the fast part of it: style, types, import contracts, unit tests
 #   make cover      branch coverage by room; fails where a room that decides who gets in is not wholly tested
 #   make tutorial   the commands of fwknop's old tutorials against doorwardd, and what each of them shows (needs root)
@@ -26,6 +26,8 @@ PYTHON := .venv/bin/python
 SECONDS_OF_FUZZ := 600
 # Tests and lab run from the source tree, even where the package is installed.
 export PYTHONPATH := $(CURDIR)/daemon:$(CURDIR)/tests
+# Thousands of processes are started: each would compile all that it imports, where the caller says so.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-down fresh fresh-demo fresh-test fresh-check fresh-deb test test-all check cover sizes firewalls bench fuzz docs format archive deb lab-up lab-down venv system
 
@@ -73,6 +75,7 @@ bench: system venv archive
 	@$(PYTHON) bench/memory.py
 	@$(PYTHON) bench/scale.py
 	@$(PYTHON) bench/flood.py
+	@$(PYTHON) bench/sequence.py
 	@$(PYTHON) bench/ssh.py
 	@$(PYTHON) bench/playbook.py
 

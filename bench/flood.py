@@ -152,13 +152,13 @@ class Wire:
         """Return the wire from `sender` to `host`."""
         return cls(_hardware(host) + _hardware(sender) + b"\x08\x00", socket.inet_aton(host.ipv4))
 
-    def frame(self, origin: str, payload: bytes) -> str:
-        """Return a frame in hexadecimal that carries `payload` as if from `origin`."""
+    def frame(self, origin: str, payload: bytes, port: int = peers.KNOCK_PORT) -> str:
+        """Return a frame in hexadecimal that carries `payload` to a UDP port as if from `origin`."""
         length = 28 + len(payload)
         words = struct.pack("!BBHHHBB", 0x45, 0, length, 0, 0, 64, socket.IPPROTO_UDP)
         addresses = socket.inet_aton(origin) + self.target
         checksum = struct.pack("!H", _checksum(words + b"\0\0" + addresses))
-        udp = struct.pack("!HHHH", 20_000, peers.KNOCK_PORT, length - 20, 0)  # 0: no checksum (RFC 768)
+        udp = struct.pack("!HHHH", 20_000, port, length - 20, 0)  # 0: no checksum (RFC 768)
         return (self.hardware + words + checksum + addresses + udp + payload).hex()
 
 
@@ -187,6 +187,28 @@ def core_seconds(core: int) -> float:
     line = Path("/proc/stat").read_text().splitlines()[1 + core].split()
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def readings(host: Namespace, daemon: int) -> tuple[float, ...]:
+    """Return packets received, CPU time of the daemon and of its core, and the time, each so far."""
+    return received(host), peers.cpu_seconds(daemon), core_seconds(peers.DAEMON_CORE), time.perf_counter()
+
+
+@contextlib.contextmanager
+def generating(stranger: Namespace, order: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
+    """Yield the generator in a namespace, which has just begun with its order."""
+    argv = (sys.executable, "-S", str(GENERATOR))
+    with stranger.process(*argv, stdin=subprocess.PIPE) as generator:
+        if generator.stdin is None or generator.stdout is None:
+            raise AssertionError
+        generator.stdin.write(json.dumps(order) + "\n")
+        generator.stdin.flush()
+        if generator.stdout.readline() != "ready\n":
+            message = "the generator did not start"
+            raise SystemExit(message)
+        generator.stdin.write("\n")
+        generator.stdin.flush()
+        yield generator
 
 
 @dataclass(frozen=True)
@@ -232,12 +254,12 @@ class Scene:
         """Return the figures of one flood."""
         order |= {"interface": "eth0", "lead": LEAD_SECONDS, "interval": KNOCK_INTERVAL}
         watcher = Watcher(self.client, self.host)
-        with self._generator(order) as generator:
+        with generating(self.stranger, order) as generator:
             start = time.perf_counter()
             time.sleep(LEAD_SECONDS / 2)
-            before = self._readings(daemon)
+            before = readings(self.host, daemon)
             watcher.run(sources, start + LEAD_SECONDS)
-            after = self._readings(daemon)
+            after = readings(self.host, daemon)
             knocked = json.loads(generator.communicate(timeout=30)[0])["knocked"]
         seen, cpu, core, seconds = (late - early for early, late in zip(before, after, strict=True))
         sent = dict(zip(sources, knocked, strict=False))
@@ -252,25 +274,6 @@ class Scene:
             "others_cpu_s": round(max(0.0, core - cpu), 2),
             "seconds": round(seconds, 2),
         }
-
-    def _readings(self, daemon: int) -> tuple[float, ...]:
-        return received(self.host), peers.cpu_seconds(daemon), core_seconds(peers.DAEMON_CORE), time.perf_counter()
-
-    @contextlib.contextmanager
-    def _generator(self, order: dict[str, object]) -> Iterator[subprocess.Popen[str]]:
-        """Yield the generator, which has just begun."""
-        argv = (sys.executable, "-S", str(GENERATOR))
-        with self.stranger.process(*argv, stdin=subprocess.PIPE) as generator:
-            if generator.stdin is None or generator.stdout is None:
-                raise AssertionError
-            generator.stdin.write(json.dumps(order) + "\n")
-            generator.stdin.flush()
-            if generator.stdout.readline() != "ready\n":
-                message = "the generator did not start"
-                raise SystemExit(message)
-            generator.stdin.write("\n")
-            generator.stdin.flush()
-            yield generator
 
 
 def play(options: argparse.Namespace) -> Iterator[dict[str, object]]:

@@ -286,6 +286,7 @@ def main() -> None:
         for number in numbers:
             figures = take_turns(made, made.hosts[:number], turns_for(number, options.n))
             rows.append(row(number, figures))
+            print(doors.table([rows[0], rows[-1]]), file=sys.stderr, flush=True)  # 30 hosts take long
             values[str(number)] = figures.as_json()
         one = made.hosts[:1]
         few, many = (take_turns(made, one, options.n, tasks) for tasks in (TASKS, TASKS + MORE_TASKS))

@@ -329,6 +329,7 @@ _DAEMON_FILES: Final = {
     "/etc/doorward/firewall.nft": "the confirmed table, where there is one",
     "/var/lib/doorward/": "the replay store",
     "/var/lib/doorward-exec/": "the journal of open command cycles",
+    "/var/cache/doorward/": "the compiled code of the program, which can be removed at any time",
     "/run/doorward/": "the PID file, the sockets between the processes, a change that waits for its confirmation",
 }
 _AID: Final = """\

@@ -115,7 +115,8 @@ def _without(command: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...
 
 SPREAD = ("--numprocesses=2", "--dist=worksteal")
 ALONE = ("--numprocesses=0",)
-PART = (*ALONE, "-m", "not whole")
+NOT_WHOLE = ("-m", "not whole")
+PART = (*ALONE, *NOT_WHOLE)
 
 
 CHECK = (
@@ -137,7 +138,7 @@ ALL = (
     ANTSIBULL_DOCS,
     COVER,
     tests("repository", "property", options=SPREAD),  # with COVER, the same tests as the last suite of CHECK
-    tests("system", options=SPREAD),
+    tests("system", options=(*SPREAD, *NOT_WHOLE)),
     tests("interop", "tutorial", options=ALONE),
     replace(tests("unit/collection", options=(*ALONE, "-m", "ansible")), lane=Lane.OTHERS),
     replace(tests("package", options=ALONE), lane=Lane.OTHERS),
@@ -153,7 +154,7 @@ ALL = (
     Suite("molecule", (sys.executable, str(REPOSITORY / "tests/run_molecule.py")), report=True, lane=Lane.LAB),
     replace(tests("playbooks", options=PART), lane=Lane.LAB),
 )
-WHOLE = tuple(replace(suite, command=_without(suite.command, PART[1:])) for suite in ALL)
+WHOLE = tuple(replace(suite, command=_without(suite.command, NOT_WHOLE)) for suite in ALL)
 
 
 def run(suite: Suite) -> Outcome:
@@ -203,7 +204,7 @@ def show(outcome: Future[Outcome]) -> Outcome:
 def only_in_whole() -> list[str]:
     """The names of the tests that only ``run.py whole`` runs."""
     command = (sys.executable, "-m", "pytest", "-q", "--collect-only", "--numprocesses=0", "-m", "whole")
-    folders = [str(REPOSITORY / "tests" / folder) for folder in ("rollouts", "playbooks")]
+    folders = [str(REPOSITORY / "tests" / folder) for folder in ("system", "rollouts", "playbooks")]
     shown = subprocess.run([*command, *folders], cwd=REPOSITORY, check=True, capture_output=True, text=True).stdout
     return [line for line in shown.splitlines() if "::" in line]
 

@@ -71,15 +71,16 @@ def _lack(error: ImportError) -> str:
 
 def _run() -> int:
     """Dispatch on the first argument."""
+    archive = globals()["__loader__"]
+    if hasattr(archive, "archive"):
+        from doorward import compiled  # noqa: PLC0415  an installed package has compiled code
+
+        fast = sys.argv[1:] and sys.argv[1] in _FAST
+        compiled.use(archive, compiled.of_the_user(os.environ) if fast else compiled.of_the_host())
     if sys.argv[1:2] == ["doorwardd"]:
         from doorward.daemon import main as daemon_main  # noqa: PLC0415  the client must not load the daemon
 
         return daemon_main(sys.argv[2:])
-    archive = globals()["__loader__"]
-    if hasattr(archive, "archive") and sys.argv[1:] and sys.argv[1] in _FAST:
-        from doorward import compiled  # noqa: PLC0415  the daemon must not load it
-
-        compiled.use(archive, os.environ)
     from doorward.console import main as console_main  # noqa: PLC0415  the daemon must not load the client
 
     return console_main(sys.argv[1:])

@@ -1,7 +1,8 @@
-"""The client as compiled code: the archive holds source only, which takes 50 ms and more to compile before every ssh.
+"""The program as compiled code: the archive holds source only, and to compile it takes longer than to run it.
 
-The code that one Python made of one archive is a file in the user's cache folder (compiling.py writes it). It is
-executed only where nobody else can write, and where it is undamaged; otherwise the source is. This module is itself
+The code that one Python made of one archive is a file (compiling.py writes it): of what a person's ssh waits for in
+that user's cache folder, of everything in root's, on a host where the role or the package has made one. It is executed
+only where nobody but its owner can write, and where it is undamaged; otherwise the source is. This module is itself
 compiled each time, and therefore short.
 """
 
@@ -24,20 +25,46 @@ if TYPE_CHECKING:
     Modules = dict[str, tuple[bool, bytes]]  # whether it is a package, and its code as marshal has it
 
 _DIGEST = 32  # bytes, SHA-256
+ROOTS = "/var/cache/doorward"
 
 
-def use(archive: zipimporter, environ: Mapping[str, str]) -> None:
+class Place:
+    """A folder for compiled code, and who may have written what is in it."""
+
+    def __init__(self, path: str, owner: int, mode: int, rooms: frozenset[str] | None) -> None:
+        """Take what `owner` alone may write and whom `mode` lets read; the code of these rooms, or of all."""
+        self.path, self.owner, self.mode, self.rooms = path, owner, mode, rooms
+
+    def trusts(self, status: os.stat_result) -> bool:
+        """Whether a file or a folder is the owner's, and no one more may read or write it than `mode` says."""
+        return status.st_uid == self.owner and not status.st_mode & 0o777 & ~self.mode
+
+
+def of_the_user(environ: Mapping[str, str]) -> Place | None:
+    """The place for what a person or a program waits for; None where there is no home."""
+    cache = environ.get("XDG_CACHE_HOME", "")
+    cache = cache if cache.startswith("/") else environ["HOME"] + "/.cache" if environ.get("HOME") else ""
+    rooms = frozenset(("client", "config", "crypto", "wire"))
+    return Place(cache + "/doorward", os.geteuid(), 0o700, rooms) if cache else None
+
+
+def of_the_host() -> Place | None:
+    """The place for all of the program; None where nobody has installed it so. Root writes, everybody may read."""
+    return Place(ROOTS, 0, 0o755, None) if os.path.isdir(ROOTS) else None  # noqa: PTH112  pathlib loads 6 ms later
+
+
+def use(archive: zipimporter, place: Place | None) -> None:
     """Take this program's modules from compiled code, which is made where there is none yet."""
-    if sys.implementation.cache_tag is None or not hasattr(os, "O_DIRECTORY"):
+    if place is None or sys.implementation.cache_tag is None or not hasattr(os, "O_DIRECTORY"):
         return
     try:
-        with open(archive.archive, "rb") as stream:  # noqa: PTH123  pathlib loads 6 ms later, or not at all
+        with open(archive.archive, "rb") as stream:  # noqa: PTH123  as above
             key = hashlib.sha256(stream.read()).digest() + MAGIC_NUMBER + bytes([sys.flags.optimize])
-        folder = _open_folder(environ)
+        folder = _open_folder(place)
     except OSError:
         return
     try:
-        modules = _read(folder, key) or _made(archive, folder, key)
+        modules = _read(place, folder, key) or _made(archive, place, folder, key)
     except Exception:  # noqa: BLE001  whatever is wrong with the cache, the source is the way in
         return
     finally:
@@ -50,39 +77,31 @@ def _name(key: bytes) -> str:
     return f"{hashlib.sha256(key).hexdigest()[:_DIGEST]}.{sys.implementation.cache_tag}"
 
 
-def _open_folder(environ: Mapping[str, str]) -> int:
-    """The cache folder, opened; made if it is missing.
+def _open_folder(place: Place) -> int:
+    """The folder of a place, opened; made if it is missing.
 
     Raises:
-        OSError: there is none, or others than this user can write in it.
+        OSError: there is none, or others than its owner can write in it.
     """
-    cache = environ.get("XDG_CACHE_HOME", "")
-    cache = cache if cache.startswith("/") else environ["HOME"] + "/.cache" if environ.get("HOME") else ""
-    if not cache:
-        raise FileNotFoundError
-    path = cache + "/doorward"
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        folder = os.open(place.path, flags)
     except FileNotFoundError:
-        os.makedirs(path, 0o700)  # noqa: PTH103  as above
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not _is_private(os.fstat(folder)):
+        os.makedirs(place.path, place.mode)  # noqa: PTH103  as above
+        folder = os.open(place.path, flags)
+    if not place.trusts(os.fstat(folder)):
         os.close(folder)
-        raise PermissionError(path)
+        raise PermissionError(place.path)
     return folder
 
 
-def _is_private(status: os.stat_result) -> bool:
-    return status.st_uid == os.geteuid() and not status.st_mode & 0o077
-
-
-def _read(folder: int, key: bytes) -> Modules | None:
+def _read(place: Place, folder: int, key: bytes) -> Modules | None:
     """The code in the cache; None where there is none, or it is damaged, or others could have written it."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with open(os.open(_name(key), flags, dir_fd=folder), "rb") as stream:  # noqa: PTH123  a descriptor
             status = os.fstat(stream.fileno())
-            if not S_ISREG(status.st_mode) or not _is_private(status):
+            if not S_ISREG(status.st_mode) or not place.trusts(status):
                 return None
             digest, body = stream.read(_DIGEST), stream.read()
     except OSError:
@@ -93,10 +112,13 @@ def _read(folder: int, key: bytes) -> Modules | None:
     return modules
 
 
-def _made(archive: zipimporter, folder: int, key: bytes) -> Modules:
+def _made(archive: zipimporter, place: Place, folder: int, key: bytes) -> Modules:
+    """The code, made and kept by who may write here; nothing for everybody else."""
+    if os.geteuid() != place.owner:
+        return {}
     from doorward import compiling  # noqa: PLC0415  once for an archive and a Python
 
-    return compiling.make(archive.archive, folder, _name(key), key)
+    return compiling.make(archive.archive, place.rooms, folder, _name(key), key)
 
 
 class Finder:

@@ -1,4 +1,4 @@
-"""Compiles the archive's client and puts it where compiled.py finds it. See there."""
+"""Compiles the archive's code and puts it where compiled.py finds it. See there."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 KEPT: Final = 4  # files: of several Pythons, and of an archive and the next one
-_ROOMS: Final = frozenset({"client", "config", "crypto", "wire"})
 
 
-def make(archive: str, folder: int, name: str, key: bytes) -> dict[str, tuple[bool, bytes]]:
-    """Compile the client in an archive and keep its code in a folder; nothing where that cannot be written.
+def make(
+    archive: str, rooms: frozenset[str] | None, folder: int, name: str, key: bytes
+) -> dict[str, tuple[bool, bytes]]:
+    """Compile these rooms of an archive, or all, and keep the code in a folder; nothing where none can be made there.
 
-    The file appears whole or not at all, so any number of processes may do this at once.
+    Who can read the folder can read the file. It appears whole or not at all, so any number of processes may do this at
+    once.
     """
     draft = f".{name}.{os.getpid()}"
+    modules: dict[str, tuple[bool, bytes]] = {}
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(draft, flags, 0o600, dir_fd=folder), "wb") as stream:
-            modules = dict(_compiled(archive))
+            modules = dict(_compiled(archive, rooms))
+            os.fchmod(stream.fileno(), os.fstat(folder).st_mode & 0o666)
             body = marshal.dumps(modules)
             stream.write(hashlib.sha256(key + body).digest() + body)
         os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -33,16 +37,15 @@ def make(archive: str, folder: int, name: str, key: bytes) -> dict[str, tuple[bo
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(draft, dir_fd=folder)
-        return {}
-    return modules
+    return modules  # also where the disk is full: they are made
 
 
-def _compiled(path: str) -> Iterator[tuple[str, tuple[bool, bytes]]]:
-    """The modules of the client's rooms, and those above the rooms."""
+def _compiled(path: str, rooms: frozenset[str] | None) -> Iterator[tuple[str, tuple[bool, bytes]]]:
+    """The modules of these rooms, or of all, and those above the rooms."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             parts = member.removesuffix(".py").split("/")
-            if len(parts) == 2 or (parts[1:2] and parts[1] in _ROOMS):  # noqa: PLR2004  package and module
+            if parts[1:] and (rooms is None or parts[1] in rooms or not parts[2:]):
                 code = compile(archive.read(member), f"{path}/{member}", "exec", dont_inherit=True)
                 is_package = parts[-1] == "__init__"
                 yield ".".join(parts[:-1] if is_package else parts), (is_package, marshal.dumps(code))

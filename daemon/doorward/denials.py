@@ -6,9 +6,9 @@ record/ words them, once for each reader. Every class says which Reason it belon
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from doorward.frozen import dataclass
 from doorward.values import Reason
 
 if TYPE_CHECKING:

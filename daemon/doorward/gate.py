@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from doorward import policy
@@ -34,6 +34,7 @@ from doorward.denials import (
     WrongSigner,
 )
 from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, WireError
+from doorward.frozen import dataclass
 from doorward.policy import Facts
 from doorward.values import (
     NO_PERMISSIONS,

@@ -6,7 +6,6 @@ The order is fwknopd's (server/incoming_spa.c), so that its logs and ours tell t
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.denials import (
@@ -32,6 +31,7 @@ from doorward.denials import (
     WrongUser,
 )
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 from doorward.values import (
     NO_PERMISSIONS,
     Execution,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ACCESS: Final = "SOURCE ANY\nNAME client\n{keys}OPEN_PORTS tcp/22\nREQUIRE_SOURCE_ADDRESS Y\nMAX_FW_TIMEOUT 3600\n"
 RC: Final = "[host]\nSPA_SERVER {address}\nACCESS tcp/22\nALLOW_IP auto\n{keys}"
-STATE: Final = ("/etc/doorward", "/var/lib/doorward", "/var/lib/doorward-exec", "/run/doorward")
+STATE: Final = ("/etc/doorward", "/var/lib/doorward", "/var/lib/doorward-exec", "/var/cache/doorward", "/run/doorward")
 
 
 def join(machines: dict[str, Machine]) -> None:

@@ -130,7 +130,7 @@ def test_a_host_behind_port_forwarding_is_reached_by_the_port_that_is_seen(
     assert trial.granted() - before == 1
 
 
-@pytest.mark.parametrize("by", ["ssh_config", "-e"])
+@pytest.mark.parametrize("by", ["ssh_config", pytest.param("-e", marks=pytest.mark.whole)])
 def test_a_hidden_host_is_closed_anew_and_verified_where_its_inventory_has_no_address(
     trials: dict[str, Trial], controller: Controller, tmp_path: Path, by: str
 ) -> None:

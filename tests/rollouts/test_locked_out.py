@@ -22,6 +22,7 @@ import pytest
 from lab import hosts
 from lab.controller import AT_ONCE, Controller
 from lab.plan import REPOSITORY
+from thirds import a_third
 
 if TYPE_CHECKING:
     from lab.controller import Played
@@ -117,9 +118,7 @@ def test_what_the_preflight_refuses_changes_nothing_and_says_why(
     get_in(controller, both)
 
 
-@pytest.mark.parametrize(
-    "case", [name if name == "clients" else pytest.param(name, marks=pytest.mark.whole) for name in SWAPPED]
-)
+@pytest.mark.parametrize("case", a_third(SWAPPED))
 def test_a_change_that_lets_the_controller_in_no_more_is_taken_back(
     both: list[Trial], controller: Controller, tmp_path: Path, case: str
 ) -> None:
@@ -195,6 +194,7 @@ def test_an_archive_that_crashes_at_the_start_is_taken_back_at_once(
     get_in(controller, both)
 
 
+@pytest.mark.whole
 def test_a_controller_that_dies_a_reboot_and_reloads_of_systemd_change_nothing(
     both: list[Trial], controller: Controller, tmp_path: Path
 ) -> None:

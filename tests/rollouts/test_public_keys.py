@@ -111,6 +111,7 @@ def secrets_of(trial: Trial, folders: tuple[Path, ...]) -> list[Path]:
     return [file for file in files if private.encode() in file.read_bytes()]
 
 
+@pytest.mark.whole
 def test_hidden_hosts_move_to_public_keys_and_the_old_keys_open_nothing(
     trials: dict[str, Trial], controller: Controller, visit: str, tmp_path: Path
 ) -> None:

@@ -76,6 +76,7 @@ def test_it_is_rolled_back_where_systemd_opens_the_port_of_ssh(bare: list[Trial]
     assert hosts.reachable(bare[1].host)
 
 
+@pytest.mark.whole
 def test_the_tarball_alone_is_enough(
     bare: list[Trial], controller: Controller, visit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

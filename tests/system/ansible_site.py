@@ -83,7 +83,7 @@ class Site:
             "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.folder),
             "PYTHONPATH": str(PACKAGE),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPYCACHEPREFIX": str(COLLECTIONS.parent / "build/bytecode"),  # nothing beside the sources
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_HOME": str(self.folder / "a"),
             "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),

@@ -43,7 +43,8 @@ done
 mount -t tmpfs -o mode=700 own /root
 mount -t tmpfs -o mode=755 own /home
 mount -t tmpfs -o mode=755 own /run
-mkdir -p /run/systemd /etc/doorward /usr/lib/doorward /var/log/doorward /var/lib/prometheus/node-exporter /home/ann
+mkdir -p /run/systemd /etc/doorward /usr/lib/doorward /var/cache/doorward /var/log/doorward
+mkdir -p /var/lib/prometheus/node-exporter /home/ann
 mkdir -m 0711 /run/doorward
 mkdir -m 0700 /run/doorward-gnupg /var/lib/doorward /var/lib/doorward-exec
 echo "doorward:x:{user}:{user}::/nonexistent:/usr/sbin/nologin" >> /etc/passwd
@@ -170,6 +171,8 @@ def host(ns: Namespace, folder: Path) -> Iterator[Host]:
         made.write(
             "/usr/bin/doorward", launcher.render(item={"arguments": ""}, doorward_python="/usr/bin/python3"), 0o755
         )
+        # Root's first command keeps the compiled code, which the daemons read.
+        subprocess.run(made.words("/usr/bin/doorward", "--version"), check=True, capture_output=True)
         yield made
 
 

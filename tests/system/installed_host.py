@@ -117,6 +117,7 @@ def _install(root: Path, files: dict[str, str], own: str) -> None:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         doorwardd.write(path, text.replace("{own}", own))
     (root / "usr/lib/doorward").mkdir(parents=True)
+    (root / "var/cache/doorward").mkdir(parents=True)
     archive.build(root / "usr/lib/doorward/doorward.pyz")
     store = root / "var/lib/doorward"
     store.mkdir(parents=True)

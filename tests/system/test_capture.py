@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import os
 import select
 import socket
 import struct
@@ -34,6 +35,15 @@ Pair = tuple["Namespace", "Namespace"]
 PORT = 62201
 KNOCK = bytes(range(200))
 LAST = b"the last one, so that everything before it has been looked at".ljust(160)
+
+
+@pytest.fixture(autouse=True)
+def one_processor() -> Iterator[None]:
+    """Send from one processor: each has a queue of its own for what arrives, and LAST could overtake others."""
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    yield
+    os.sched_setaffinity(0, processors)
 
 
 @pytest.fixture

@@ -433,8 +433,8 @@ def test_a_rollback_that_fails_is_tried_until_it_holds(site: Site) -> None:
         assert site.status()["pending"] is True
     assert site.timer.armed(), "it still tries"
     assert site.status()["pending_seconds"] == 0
-    for file, text in zip(files, good, strict=True):
-        replace_file(file, text.encode())
+    # Not the other one: an attempt that just found no previous table would be content with it.
+    replace_file(files[0], good[0].encode())
     site.wait_until_settled()
     assert site.table() == before
 

@@ -34,6 +34,7 @@ from system.doorwardd import (
 from system.other_firewalls import ADMIT, OTHERS, shell
 from system.test_kernel_gate import received_before_a_planted_one, tags, wire
 from system.two_ends import Ends, acquainted
+from thirds import a_third
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def test_a_stanza_with_magic_packets_is_heard_passively_with_all_others(ends: En
         opens(ends, daemon)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", a_third(OTHERS))
 @pytest.mark.parametrize("admit", ["", ADMIT])
 def test_a_host_with_another_firewall_captures(ends: Ends, name: str, admit: str) -> None:
     other = OTHERS[name]

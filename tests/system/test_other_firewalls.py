@@ -14,6 +14,7 @@ from system.other_firewalls import ADMIT, FARES, OBSERVE, OTHERS, fared, iptable
 from system.test_fwknop_files import INSTALLED, started, two_stanzas
 from system.test_fwknop_files import KEYS as FWKNOP_KEYS
 from system.test_fwknop_files import knock as fwknop
+from thirds import a_third
 from unit.making import KEYS, message, payload
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     Trio = tuple[Namespace, Namespace, Namespace]
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", a_third(OTHERS))
 def test_a_grant_opens_where_another_firewall_admits_our_mark(pair: Pair, tmp_path: Path, name: str) -> None:
     host, client = pair
     assert fared(host, client, tmp_path, OTHERS[name]) == FARES
     assert not rules(host), "a daemon that was started without a unit leaves no rule"
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", a_third(OTHERS))
 def test_a_chain_that_can_drop_a_grant_is_named_with_the_command_that_opens_it(
     pair: Pair, tmp_path: Path, name: str
 ) -> None:

@@ -34,7 +34,7 @@ def ansible(folder: Path, program: str, *arguments: str, check: bool = True, col
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_LOCALHOST_WARNING": "0",
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPYCACHEPREFIX": str(COLLECTIONS.parent / "build/bytecode"),  # nothing beside the sources
     }
     done = subprocess.run(
         [binaries / program, *arguments],

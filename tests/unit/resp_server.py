@@ -71,10 +71,22 @@ class Server:
     def _serve(self, end: socket.socket) -> None:
         with end, contextlib.suppress(OSError):
             while content := end.recv(1 << 16):
-                words = content.split(b"\r\n")[2::2]
+                words = self._words(content)
                 self.asked.append(words)
                 reply = self.script(words)
                 end.sendall(self._reply(words) if reply is None else reply)
+
+    @staticmethod
+    def _words(content: bytes) -> list[bytes]:
+        """The words of a command, by their lengths: a sealed record may have a line's end in it."""
+        head, _, rest = content.partition(b"\r\n")
+        words = []
+        for _ in range(int(head[1:])):
+            length, _, rest = rest.partition(b"\r\n")
+            size = int(length[1:])
+            words.append(rest[:size])
+            rest = rest[size + 2 :]
+        return words
 
     def _reply(self, words: list[bytes]) -> bytes:
         if words[0] == b"SET":

@@ -1,13 +1,15 @@
-"""The client's compiled code: made once, kept where only its owner can write, never executed from anywhere else."""
+"""The compiled code, a user's and the host's: made once, where only its owner can write, executed from nowhere else."""
 
 from __future__ import annotations
 
 import hashlib
 import marshal
 import os
+import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from zipimport import zipimporter
 
 import pytest
 
+import doorward
 from doorward import archive, compiled, compiling
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 STRANGER = 54321
 PLANTED = "this is not the client"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user, and mount")
 HELP = "Knock, connect, and hand the connection over"
 
 
@@ -61,12 +65,20 @@ def meaning(content: bytes) -> dict[str, tuple[bool, object]]:
     return {name: (is_package, marshal.loads(code)) for name, (is_package, code) in modules.items()}  # noqa: S302  as above
 
 
-def planted(program: Path, content: bytes, key: bytes | None = None) -> bytes:
-    """A cache like the real one, whose command says that it was executed."""
-    modules = marshal.loads(content[32:])  # noqa: S302  our own
-    code = compile(f"raise SystemExit({PLANTED!r})", "planted", "exec")
-    body = marshal.dumps({**modules, "doorward.console": (False, marshal.dumps(code))})
-    return hashlib.sha256((key or key_of(program)) + body).digest() + body
+PLANT = """import hashlib, marshal, sys
+from importlib.util import MAGIC_NUMBER
+archive, key, words = sys.argv[1:]
+modules = marshal.loads(sys.stdin.buffer.read()[32:])
+code = marshal.dumps(compile(f"raise SystemExit({words!r})", "planted", "exec"))
+body = marshal.dumps({**modules, "doorward.console": (False, code)})
+key = bytes.fromhex(key) or hashlib.sha256(open(archive, "rb").read()).digest() + MAGIC_NUMBER + bytes(1)
+sys.stdout.buffer.write(hashlib.sha256(key + body).digest() + body)"""
+
+
+def planted(program: Path, content: bytes, key: bytes = b"", python: str = sys.executable) -> bytes:
+    """A cache like the real one, whose command says that it was executed; made by the Python that shall run it."""
+    command = [python, "-I", "-c", PLANT, str(program), key.hex(), PLANTED]
+    return subprocess.run(command, input=content, check=True, capture_output=True, timeout=60).stdout
 
 
 def place(home: Path, name: str, content: bytes) -> Path:
@@ -158,7 +170,7 @@ def test_the_code_of_the_cache_is_what_runs(program: Path, made: tuple[str, byte
     assert PLANTED in run(program, tmp_path).stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@needs_root
 @pytest.mark.parametrize("change", REFUSED, ids=lambda change: str(change.__name__))
 def test_planted_and_damaged_code_is_never_executed(
     change: Callable[[Path], None], program: Path, made: tuple[str, bytes], tmp_path: Path
@@ -208,13 +220,20 @@ def test_without_a_place_to_keep_it_the_source_runs(home: str, program: Path) ->
     assert HELP in done.stdout
 
 
-def test_without_a_home_no_folder_is_looked_for_or_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_no_folder_is_looked_for_or_made(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(os, "makedirs", lambda path, _mode: asked.append(path))
-    monkeypatch.setattr(os, "open", lambda path, _flags: asked.append(path))
-    with pytest.raises(FileNotFoundError):
-        compiled._open_folder({})  # noqa: SLF001  the folder that it would make is the machine's own /doorward
-    assert asked == []
+
+    def ask(path: object, *_: object) -> None:
+        asked.append(path)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "makedirs", ask)
+    monkeypatch.setattr(os, "open", ask)
+    for environ in ({}, {"HOME": ""}, {"XDG_CACHE_HOME": "relative"}):
+        compiled.use(zipimporter(str(program)), compiled.of_the_user(environ))
+    assert asked == [], "the folder that it would make is the machine's own /doorward"
+    compiled.use(zipimporter(str(program)), compiled.of_the_user({"HOME": "/home/ann"}))
+    assert set(asked) == {"/home/ann/.cache/doorward"}
 
 
 def test_many_processes_at_once_make_one_file(program: Path, made: tuple[str, bytes], tmp_path: Path) -> None:
@@ -258,3 +277,142 @@ def test_a_traceback_shows_the_lines_of_the_source(program: Path, tmp_path: Path
     assert spec.origin == f"{program}/doorward/client/__init__.py"
     assert spec.submodule_search_locations == [f"{program}/doorward/client"]
     assert finder.find_spec("doorward.listener") is None
+
+
+# ---- the host's own, for all of the program --------------------------------------------------------------------------
+
+VERSION = f"doorward {doorward.__version__}\n"
+HOST_PYTHON = "/usr/bin/python3"  # that of the host, which any account may run; another one may run these tests
+NAMES = """import marshal, sys
+for name, (_, code) in marshal.loads(sys.stdin.buffer.read()[32:]).items():
+    print(marshal.loads(code) and name)"""  # each one's code is whole
+AS_ON_A_HOST = 'mount --bind "$1" /var/cache; shift; exec "$@"'
+
+FULL = """mount -t tmpfs -o size=64k,mode=755 none /var/cache/doorward
+head -c 60000 /dev/zero > /var/cache/doorward/rest
+"$@"
+ls -A /var/cache/doorward"""
+
+
+def on_host(cache: Path, *words: str, account: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command of the archive of a host; `cache` is its /var/cache, where any account can reach the archive."""
+    command = ["unshare", "--mount", "sh", "-euc", AS_ON_A_HOST, "sh", str(cache)]
+    command += ["setpriv", f"--reuid={account}", f"--regid={account}", "--clear-groups"]
+    command += [HOST_PYTHON, "-I", "/var/cache/doorward.pyz", *(words or ("--version",))]
+    return subprocess.run(command, env={"LC_ALL": "C.UTF-8"}, check=False, capture_output=True, text=True, timeout=60)
+
+
+def kept(cache: Path) -> list[Path]:
+    return list((cache / "doorward").iterdir())
+
+
+@pytest.fixture
+def cache(program: Path, tmp_path: Path) -> Path:
+    """/var/cache of a host on which doorward is installed."""
+    cache = tmp_path / "cache"
+    for folder in (cache, cache / "doorward"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    shutil.copy(program, cache / "doorward.pyz")
+    return cache
+
+
+@pytest.fixture(scope="module")
+def made_by_root(program: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """The name and the content of the file that a host's Python makes of the archive."""
+    folder = tmp_path_factory.mktemp("root")
+    (folder / "doorward").mkdir()
+    shutil.copy(program, folder)
+    assert on_host(folder).stdout == VERSION
+    (file,) = kept(folder)
+    return file.name, file.read_bytes()
+
+
+@pytest.fixture
+def on_disk(program: Path, cache: Path, made_by_root: tuple[str, bytes]) -> Path:
+    """A file in it like the real one, whose commands say that it was executed."""
+    name, content = made_by_root
+    file = cache / "doorward" / name
+    file.write_bytes(planted(program, content, python=HOST_PYTHON))
+    file.chmod(0o644)
+    return file
+
+
+@needs_root
+@pytest.mark.parametrize("account", [0, STRANGER])
+def test_what_root_has_compiled_on_a_host_is_what_runs_there(cache: Path, on_disk: Path, account: int) -> None:
+    assert PLANTED in on_host(cache, account=account).stderr
+    in_a_strangers_folder(on_disk)
+    assert on_host(cache, account=account).stdout == VERSION
+
+
+@needs_root
+def test_roots_first_command_compiles_the_whole_program_and_everybody_may_read_it(program: Path, cache: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        assert on_host(cache, "doorwardd", "-V").returncode == 0
+    finally:
+        os.umask(old)
+    (file,) = kept(cache)
+    assert file.stat().st_mode & 0o777 == 0o644
+    members = {name for name in zipfile.ZipFile(program).namelist() if name != "__main__.py"}
+    command = [HOST_PYTHON, "-I", "-c", NAMES]
+    names = subprocess.run(command, input=file.read_bytes(), check=True, capture_output=True, timeout=60).stdout
+    assert set(names.decode().replace(".", "/").split()) == {
+        member.removesuffix(".py").removesuffix("/__init__") for member in members
+    }
+
+
+@needs_root
+def test_nobody_but_root_writes_it_and_the_program_makes_no_such_folder(cache: Path) -> None:
+    os.chown(cache / "doorward", STRANGER, STRANGER)
+    assert on_host(cache, account=STRANGER).returncode == 0
+    assert kept(cache) == []
+    (cache / "doorward").rmdir()
+    assert on_host(cache).returncode == 0
+    assert not (cache / "doorward").exists()
+
+
+def writable_by_a_group(file: Path) -> None:
+    file.chmod(0o664)
+
+
+def in_a_folder_that_a_group_writes(file: Path) -> None:
+    file.parent.chmod(0o775)
+
+
+NOT_ROOTS: tuple[Callable[[Path], None], ...] = (
+    *(change for change in REFUSED if change is not readable_by_a_group),
+    writable_by_a_group,
+    in_a_folder_that_a_group_writes,
+)
+
+
+@needs_root
+@pytest.mark.parametrize("change", NOT_ROOTS, ids=lambda change: str(change.__name__))
+def test_no_other_users_code_and_no_damaged_code_is_executed_on_a_host(
+    change: Callable[[Path], None], cache: Path, on_disk: Path
+) -> None:
+    change(on_disk)
+    done = on_host(cache, account=STRANGER)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == VERSION
+
+
+@needs_root
+def test_where_it_cannot_be_written_the_source_runs(cache: Path) -> None:
+    read_only = ["sh", "-euc", 'mount -t tmpfs -o ro,mode=755 none /var/cache/doorward; exec "$@"', "sh"]
+    command = ["unshare", "--mount", "sh", "-euc", AS_ON_A_HOST, "sh", str(cache), *read_only]
+    command += [HOST_PYTHON, "-I", "/var/cache/doorward.pyz", "--version"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == VERSION
+
+
+@needs_root
+def test_on_a_full_disk_the_code_is_used_and_not_kept(cache: Path) -> None:
+    full = ["sh", "-euc", FULL, "sh"]
+    command = ["unshare", "--mount", "sh", "-euc", AS_ON_A_HOST, "sh", str(cache), *full]
+    command += [HOST_PYTHON, "-I", "/var/cache/doorward.pyz", "--version"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{VERSION}rest\n"), "only what fills it is there"

@@ -1,4 +1,4 @@
-"""The values of the client behave as those of `dataclasses` do, whose work `frozen` does in less time."""
+"""Frozen values behave as those of `dataclasses` do, whose work `frozen` does in less time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -36,6 +36,36 @@ def classes() -> list[Any]:
 
         made.append(Pair)
     return made
+
+
+def odd_ones(decorate: Any) -> tuple[Any, Any]:
+    """A class without fields, and one that knows something beside its field."""
+
+    @decorate(frozen=True, slots=True)
+    class Nothing:
+        reason: ClassVar = "why"
+
+    @decorate(frozen=True, slots=True)
+    class Something:
+        reason: ClassVar[str] = "why"
+        text: str
+
+    return Nothing, Something
+
+
+def test_what_a_class_knows_is_no_field_and_a_class_may_have_none() -> None:
+    made = []
+    for nothing, something in map(odd_ones, (dataclasses.dataclass, frozen.dataclass)):
+        made.append(
+            [
+                [nothing.reason, nothing() == nothing(), hash(nothing()) == hash(nothing()), nothing.__match_args__],
+                [something("a").reason, something("a") == something("a"), something.__slots__],
+                [nothing() == something(""), repr(something("a")), repr(nothing())],
+                [[field.name for field in dataclasses.fields(one)] for one in (nothing, something)],
+                dataclasses.replace(something("a"), text="b").text,
+            ]
+        )
+    assert made[0] == made[1]
 
 
 def facts(pair: Any) -> list[object]:

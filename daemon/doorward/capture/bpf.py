@@ -6,10 +6,10 @@ packet's end drops it (Linux Documentation/networking/filter.rst), so a truncate
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import CaptureError
+from doorward.frozen import dataclass
 from doorward.linux.bpf import JA, JEQ, JEQ_X, JGE, JGE_X, JGT, JSET, RET, Source, Step, assemble, size
 from doorward.values import PORT_MAX
 

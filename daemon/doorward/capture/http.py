@@ -8,9 +8,9 @@ X-Forwarded-For: 192.0.2.7
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from doorward.frozen import dataclass
 from doorward.values import unmap
 
 if TYPE_CHECKING:

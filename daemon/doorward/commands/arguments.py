@@ -7,10 +7,10 @@ import os
 import pwd
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import HelperError
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

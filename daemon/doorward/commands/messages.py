@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 from doorward.helper.limits import MARK_BYTES
 from doorward.linux.codec import Codec, Cut
 from doorward.linux.seqpacket import MESSAGE_MAX

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from doorward.frozen import dataclass
 from doorward.values import ANYWHERE, Networks, Service
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import hmac
 import logging
 import re
 import subprocess
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.errors import AuthenticationError, OpenPgpError, OtherKeyError, WireError
+from doorward.frozen import dataclass
 from doorward.values import DigestType
 from doorward.wire import fwknop, openpgp
 

@@ -16,7 +16,6 @@ import math
 import os
 import shlex
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -25,6 +24,7 @@ from doorward.firewall import kernel, ruleset, tools
 from doorward.firewall.kernel import read_table
 from doorward.firewall.libnftables import Libnftables, Output
 from doorward.firewall.wanted import CANDIDATE, MARK_TEXT, PENDING, PREVIOUS, SWITCH_FOLDER, mark_of, table_text
+from doorward.frozen import dataclass
 from doorward.linux.files import replace_file
 from doorward.linux.netlink import Netlink
 

@@ -6,12 +6,13 @@ import ipaddress
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from doorward.errors import FirewallError, WireError
 from doorward.firewall import ruleset
 from doorward.firewall.ruleset import Part
+from doorward.frozen import dataclass
 from doorward.values import EVERY_ADDRESS, LiveGrant, Nat, Protocol, Service, check_name
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ jumps reach can drop.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from doorward.errors import FirewallError
 from doorward.firewall.ruleset import PRIORITY
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

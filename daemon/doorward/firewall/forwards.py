@@ -9,12 +9,12 @@ import ipaddress
 import itertools
 import shlex
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import WireError
 from doorward.firewall import kernel
 from doorward.firewall.kernel import number, value, words
+from doorward.frozen import dataclass
 from doorward.linux.netlink import attributes
 from doorward.values import Protocol, Service
 

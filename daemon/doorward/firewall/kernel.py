@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.firewall import ruleset
 from doorward.firewall.ruleset import Part, Shape
+from doorward.frozen import dataclass
 from doorward.linux import netlink
 from doorward.linux.netlink import Netlink, attributes
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from doorward.capture.bpf import PAYLOAD_MAX, PAYLOAD_MIN, TAGGED
 from doorward.errors import FirewallError
 from doorward.firewall import kernel, layout
 from doorward.firewall.kernel import TRIES
+from doorward.frozen import dataclass
 from doorward.linux import netlink
 from doorward.linux.netlink import ACKNOWLEDGE, CREATE, DELETE_ELEMENT, NESTED, NEW_ELEMENT, Netlink, attribute
 

@@ -6,11 +6,12 @@ of one text have one layout. Source: linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from doorward.firewall import kernel
 from doorward.firewall.kernel import TRIES, number, words
+from doorward.frozen import dataclass
 from doorward.linux import netlink
 from doorward.linux.netlink import attributes
 

@@ -6,12 +6,12 @@ Grants, the connections of a host from before its first table, and flows that ro
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from doorward.errors import FirewallError
 from doorward.firewall import kernel, layout
 from doorward.firewall.kernel import number
+from doorward.frozen import dataclass
 from doorward.linux import netlink
 from doorward.linux.netlink import ACKNOWLEDGE, CREATE, NESTED, attribute
 

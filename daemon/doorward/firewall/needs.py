@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from doorward.firewall.ruleset import Part
+from doorward.frozen import dataclass
 from doorward.linux.netlink import forwards
 from doorward.values import Protocol
 

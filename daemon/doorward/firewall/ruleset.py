@@ -5,10 +5,10 @@ from __future__ import annotations
 import enum
 import re
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
+from doorward.frozen import dataclass
 from doorward.values import MARK
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
 from doorward.firewall import kernel, layout, ruleset
 from doorward.firewall.kernel import read_table
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,13 +6,13 @@ answer. The worker receives the same packets and sends the same answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 from doorward.crypto.openpgp import Unsealed
 from doorward.denials import Fit, NotDecrypted, NotExamined
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 from doorward.linux.codec import Codec, Cut
 from doorward.values import Secret  # noqa: TC001  the codec reads the hints
 from doorward.wire.fwknop import PAYLOAD_MAX

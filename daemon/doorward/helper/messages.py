@@ -5,10 +5,10 @@ Anything else ends the process that received it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 from doorward.linux.codec import Codec, Cut
 from doorward.linux.seqpacket import MESSAGE_MAX
 from doorward.values import Grant, Reason, check_name  # the codec reads the hints

@@ -11,12 +11,12 @@ import queue
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import doorward
 from doorward.firewall.standing import Word
+from doorward.frozen import dataclass
 from doorward.helper.messages import Gauges
 from doorward.linux.published import publish
 from doorward.record.openmetrics import Family, Sample, gauge, text

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from doorward.firewall.standing import Word
+from doorward.frozen import dataclass
 
 MEANINGS: Final = {
     Word.DOWN: "doorwardd does not run: no knock opens anything",

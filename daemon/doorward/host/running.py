@@ -7,11 +7,12 @@ import json
 import os
 import stat
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from doorward.errors import DoorwardError
+from doorward.frozen import dataclass
 from doorward.linux.files import replace_file
 
 _RECORD_MAX = 65536  # bytes

@@ -10,9 +10,9 @@ import datetime as dt
 import json
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from doorward.frozen import dataclass
 from doorward.host.here import Answer, Host, add_json, packet_filter, runs
 from doorward.host.status import grant_text, grant_words
 from doorward.linux import sessions

@@ -6,7 +6,6 @@ tuples of any length begin with that length. A union begins with the index of th
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import ipaddress
@@ -100,7 +99,7 @@ def _ways(kind: Any) -> tuple[_Write, _Read]:  # noqa: ANN401  a type hint
     if issubclass(kind, enum.Enum):
         return _member(tuple(kind))
     hints = typing.get_type_hints(kind, include_extras=True)
-    names = [field.name for field in dataclasses.fields(kind) if field.init]
+    names = kind.__match_args__  # the fields that the constructor takes
     return _fixed([hints[name] for name in names], kind, lambda value: [getattr(value, name) for name in names])
 
 

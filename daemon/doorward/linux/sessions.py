@@ -11,10 +11,11 @@ import ipaddress
 import socket
 import struct
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import FirewallError
+from doorward.frozen import dataclass
 from doorward.linux import netlink
 from doorward.linux.netlink import ACKNOWLEDGE, ATTRIBUTE, DUMP, GENERIC, NESTED, attribute, attributes
 from doorward.values import Protocol, Service

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.crypto.grant_record import ID_BYTES, NONCE_BYTES, key_of
 from doorward.errors import AuthenticationError, FirewallError, HelperError, ReplayError, ShareError
+from doorward.frozen import dataclass
 from doorward.helper.limits import Limits
 from doorward.linux.codec import Codec
 from doorward.listener.share import TELLING

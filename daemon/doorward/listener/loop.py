@@ -222,7 +222,9 @@ class Listener:
 
     def _is_copy(self, datagram: Datagram, verdict: Verdict | None) -> bool:
         """Whether a packet is one that the kernel has just shown already: it is counted, and has no line."""
-        if self._configuration.settings.pcap_file is not None or (verdict and verdict.reason in _BEFORE_REPLAY):
+        if verdict is not None and verdict.reason in _BEFORE_REPLAY:  # first: nearly every packet of a flood
+            return False
+        if self._configuration.settings.pcap_file is not None:
             return False
         now = time.monotonic()
         if verdict is None or verdict.reason is not Reason.REPLAY:

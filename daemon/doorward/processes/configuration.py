@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from doorward.capture.bpf import Formats
@@ -10,6 +10,7 @@ from doorward.config import access, convert
 from doorward.config import settings as daemon_config
 from doorward.config.files import Recorder
 from doorward.errors import ConfigError, DoorwardError, Problem
+from doorward.frozen import dataclass
 from doorward.processes.options import DEFAULT, INERT, REFUSED
 from doorward.values import Carriers, Protocol, Service
 

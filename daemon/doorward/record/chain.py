@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from doorward.frozen import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,10 +10,10 @@ import errno
 import ipaddress
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 from doorward.linux.trusted_files import open_regular
 from doorward.values import LiveGrant, Service, check_name
 

@@ -6,10 +6,10 @@ Whatever is no expected reply is an error. Source: https://valkey.io/topics/prot
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from doorward.errors import WireError
+from doorward.frozen import dataclass
 
 REPLY_MAX: Final = 1 << 18  # bytes: twice 64 entries of a stream, each with RECORD_MAX bytes
 RECORD_MAX: Final = 2048  # bytes of a bulk string

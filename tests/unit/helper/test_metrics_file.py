@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
@@ -170,6 +171,14 @@ def test_a_reload_forgets_the_names_that_are_gone_and_keeps_the_others(tmp_path:
     assert not file.exists(), "no file is configured any more"
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Give each the other's name, with no moment at which one is missing (renameat2(2))."""
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.renameat2(here, os.fsencode(one), here, os.fsencode(other), both):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one))
+
+
 def test_what_is_in_the_way_is_one_line_and_its_end_another(tmp_path: Path) -> None:
     folder, lines = tmp_path / "folder", io.StringIO()
     file = folder / "a.prom"
@@ -186,8 +195,9 @@ def test_what_is_in_the_way_is_one_line_and_its_end_another(tmp_path: Path) -> N
         folder.mkdir()
         written(made, file)
         assert eventually(lambda: "is written again" in lines.getvalue())
-        folder.rename(tmp_path / "elsewhere")
-        folder.symlink_to(tmp_path / "elsewhere")
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.symlink_to(elsewhere)  # and after the exchange the folder is there, and the link in its place
+        exchange(elsewhere, folder)
         tries("cannot be written: folder is a link, or no folder", 1)
     assert len(re.findall("cannot be written", lines.getvalue())) == 2
 

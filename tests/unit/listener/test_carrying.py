@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,18 @@ def test_a_clock_that_is_a_little_behind_lengthens_no_window(server: Server, lin
     one.carrier.post(LAPTOP, GRANT, NOW)
     other.carrier.take(NOW - 4)
     assert [grant.seconds for grant in other.opened] == [30]
+
+
+def test_a_record_with_the_end_of_a_line_in_it_is_told_like_every_other(
+    server: Server, lines: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two(server, lines)
+    other.carrier.take(NOW)
+    monkeypatch.setattr(os, "urandom", lambda size: b"\r\n" * (size // 2))
+    one.carrier.post(LAPTOP, GRANT, NOW)
+    assert b"\r\n" in server.entries[0]
+    other.carrier.take(NOW)
+    assert other.opened == [GRANT]
 
 
 def test_a_record_that_no_key_here_made_is_one_line(server: Server, lines: Log) -> None:

@@ -18,8 +18,8 @@ description:
 author: The doorward authors (!UNKNOWN)
 version_added: 0.1.0
 extends_documentation_fragment:
-  - ansible.builtin.connection_pipelining
   - doorward.spa.core_ssh
+  - ansible.builtin.connection_pipelining
 options:
   spa_host:
     description:
@@ -126,8 +126,10 @@ notes:
     hold for the knock and the connection, on a Linux controller.
 """
 
+import contextlib
 import hashlib
 import math
+import multiprocessing
 import os
 import shlex
 import subprocess
@@ -135,14 +137,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ansible import constants
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.ssh import Connection as SSHConnection
-from ansible_collections.doorward.spa.plugins.plugin_utils import _archive, _jump, _key_text
-from ansible_collections.doorward.spa.plugins.plugin_utils._dialled import Dialled, dialled
+from ansible_collections.doorward.spa.plugins.plugin_utils import _ahead, _archive, _key_text
 from ansible_collections.doorward.spa.plugins.plugin_utils._ssh_arguments import foreign_proxy, without_none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from ansible_collections.doorward.spa.plugins.plugin_utils import _jump
+    from ansible_collections.doorward.spa.plugins.plugin_utils._dialled import Dialled
+
+_NAME = "ansible_collections.doorward.spa.plugins.connection.ssh"  # as ansible-core calls it
 
 _ARGUMENTS = ("ssh_args", "ssh_common_args", "ssh_extra_args", "sftp_extra_args", "scp_extra_args")
 _ASK_HOST = "seen? "  # a status of the helper: the host at the address behind it has not said lately where it sees us
@@ -208,16 +215,18 @@ class Connection(SSHConnection):
     def _resolve_option_variables(self, variables: Mapping, templar: object) -> dict:
         """Take this host's variables as the core plugin does, and the jump host's, which nobody else hands on."""
         found = super()._resolve_option_variables(variables, templar)
-        name, self._spa_jump, self._spa_jump_fault = str(found.get("ansible_spa_jump") or "none"), None, ""
+        self._spa_jump, self._spa_jump_fault = None, ""
+        name = str(found.get("ansible_spa_jump") or "none")
+        if name not in {"none", variables.get("inventory_hostname")}:  # a variable of all hosts is the bastion's too
+            self._spa_find_jump(name, variables.get("hostvars") or {})
+        return found
+
+    def _spa_find_jump(self, name: str, hostvars: Mapping) -> None:
+        _jump = _ahead.load("_jump")
         try:
-            if name not in {
-                "none",
-                variables.get("inventory_hostname"),
-            }:  # a variable of all hosts is the bastion's too
-                self._spa_jump = _jump.find(name, variables.get("hostvars") or {})
+            self._spa_jump = _jump.find(name, hostvars)
         except _jump.JumpError as error:
             self._spa_jump_fault = str(error)
-        return found
 
     def exec_command(self, *args: object, **kwargs: object) -> tuple[int, bytes, bytes]:
         """Run a command; an error says what the helper met."""
@@ -244,7 +253,7 @@ class Connection(SSHConnection):
 
     def spa_dialled(self) -> Dialled:
         """Return what ssh dials for this host, its own configuration included."""
-        return dialled(self)
+        return _ahead.load("_dialled").dialled(self)
 
     def spa_service(self) -> str:
         """Return the service that a knock of this connection asks for."""
@@ -334,7 +343,7 @@ class Connection(SSHConnection):
         if self._spa_jump is None:
             return ["--jump", "none"] if self.get_option("spa_jump") == "none" else []
         more = ["BatchMode=yes", *([] if self.get_option("host_key_checking") else ["StrictHostKeyChecking=no"])]
-        return _jump.options(self._spa_jump, self._spa_jump_helper, more)
+        return _ahead.load("_jump").options(self._spa_jump, self._spa_jump_helper, more)
 
     def spa_is_silent_behind_the_jump(self) -> bool:
         """Tell whether the host gives no answer to the jump host where nobody has knocked.
@@ -458,3 +467,23 @@ class Connection(SSHConnection):
             return self._spa_status.read_text(encoding="utf-8", errors="replace").strip()[:1000]
         except OSError:
             return ""
+
+
+def _define_options() -> None:
+    """Define the options in a task's worker: those of ansible.builtin.ssh as ansible-core has read them before.
+
+    A worker loads this module anew, and ansible-core would read all of its documentation anew. It still does in any
+    other process, where core's have not been read, and where another release of ansible-core has other names for this.
+    """
+    if multiprocessing.parent_process() is None:
+        return
+    with contextlib.suppress(AttributeError, ImportError, KeyError, TypeError):
+        from ansible.module_utils.common.yaml import yaml_load  # noqa: PLC0415  as above
+
+        known = constants.config.get_configuration_definitions("connection", "ssh")
+        if known and not constants.config.has_configuration_definition("connection", _NAME):
+            options = {**known, **yaml_load(DOCUMENTATION)["options"]}
+            constants.config.initialize_plugin_configuration_definitions("connection", _NAME, options)
+
+
+_define_options()

@@ -77,7 +77,7 @@ from typing import TYPE_CHECKING
 
 from ansible.inventory.host import Host
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.doorward.spa.plugins.plugin_utils import _identity, _key_store, _key_text
+from ansible_collections.doorward.spa.plugins.plugin_utils import _ahead, _key_store, _key_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,6 +109,7 @@ class LookupModule(LookupBase):
         line = str(self._templar.template(variables.get("doorward_host_key") or "")).strip()
         if not line or self._templar.template(variables.get("doorward_knock_format")) == "fwknop":
             return self._held(host)
+        _identity = _ahead.load("_identity")
         place = _identity.Place.of(self._option("private_key_file"), self._option("private_key_command"))
         own = _identity.at_hand(place, self._loader)
         if own:

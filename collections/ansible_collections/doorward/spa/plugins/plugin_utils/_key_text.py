@@ -22,15 +22,15 @@ KEY_BYTES = 32  # AES-256
 HMAC_BYTES = 64  # the block of SHA-256: longer keys would be hashed first (RFC 2104, section 2)
 _NAMES = ("KEY_BASE64", "HMAC_KEY_BASE64")
 NO_PSK = "none"
-_BLOCK = re.compile(r"^# (host|no key): (.*)$", re.MULTILINE)
-_LINE = re.compile(r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})", re.ASCII)
+# Compiled where they are used, since every task imports this.
+_BLOCK = r"(?m)^# (host|no key): (.*)$"
+_LINE = r"(KEY_BASE64|HMAC_KEY_BASE64):?[ \t]+([A-Za-z0-9+/]+={0,2})"
 PUBLIC_FORM = r"doorward1 [A-Za-z0-9+/]{43}=(?: [A-Za-z0-9_.@:+%\[\]-]{1,100})?"
-_PUBLIC = re.compile(PUBLIC_FORM, re.ASCII)
-_NOT_SECRET = re.compile(r"(?:doorward1|ssh-[a-z0-9-]+) ", re.ASCII)  # what else stands there may be a private half
+_SHOWN = r"(?:doorward1|ssh-[a-z0-9-]+) "  # what else stands there may be a private half
 _PUBLIC_VALUES = {
-    "HOST_KEY": _PUBLIC,
-    "CLIENT_KEY_FILE": re.compile(r"\S+"),
-    "PSK_BASE64": re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII),
+    "HOST_KEY": PUBLIC_FORM,
+    "CLIENT_KEY_FILE": r"\S+",
+    "PSK_BASE64": r"[A-Za-z0-9+/]{43}=",
 }
 
 
@@ -52,7 +52,7 @@ def parse(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), start=1):
-        match = _LINE.fullmatch(line)
+        match = re.fullmatch(_LINE, line)
         if match is None or match[1] in found:
             msg = f"line {number} of the key is neither `KEY_BASE64: …` nor `HMAC_KEY_BASE64: …`, each once"
             raise KeyTextError(msg)
@@ -81,8 +81,8 @@ def public(line: str) -> str:
         KeyTextError: it is none.
     """
     words = line.split()
-    if not _PUBLIC.fullmatch(" ".join(words)):
-        shown = repr(line.strip()[:70]) if _NOT_SECRET.match(line.strip()) else "this text"
+    if not re.fullmatch(PUBLIC_FORM, " ".join(words)):
+        shown = repr(line.strip()[:70]) if re.match(_SHOWN, line.strip()) else "this text"
         msg = f"{shown} is no public key: doorward1 BASE64 NAME, as `doorward keys show` prints it"
         raise KeyTextError(msg)
     raw = base64.b64decode(words[1])
@@ -155,7 +155,7 @@ def missing(sentence: str) -> str:
 
 def choose(text: str, host: str) -> tuple[str, str]:
     """Return the key text of one host, and else the sentence about its missing key; a text without names is its own."""
-    parts = _BLOCK.split(text)
+    parts = re.split(_BLOCK, text)
     if len(parts) == 1:
         return text, ""
     chosen, is_its_own, sentence = "", False, ""
@@ -180,7 +180,7 @@ def _parse_public(text: str) -> dict[str, str]:
         name, _blank, value = line.partition(" ")
         name, value = name.rstrip(":"), value.strip()
         form = _PUBLIC_VALUES.get(name)
-        if form is None or name in found or not form.fullmatch(value):
+        if form is None or name in found or not re.fullmatch(form, value):
             msg = f"line {number} of the key is none of `HOST_KEY: doorward1 …`, CLIENT_KEY_FILE, PSK_BASE64, each once"
             raise KeyTextError(msg)
         found[name] = value

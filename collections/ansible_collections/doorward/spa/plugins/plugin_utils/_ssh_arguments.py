@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _FLAGS = "[46AaCfGgKkMNnqsTtVvXxYy]*"  # ssh's flags without a value, which may stand before -J and -o in one word
-_JUMP_FLAG = re.compile(rf"-({_FLAGS})J(.*)", re.ASCII | re.DOTALL)
-_OPTION = re.compile(rf"(?:-({_FLAGS})o)?\s*(proxyjump|proxycommand)(?:[\s=]+(.*))?", re.IGNORECASE | re.DOTALL)
+# Compiled where they are used, since every task imports this.
+_JUMP_FLAG = rf"(?as)-({_FLAGS})J(.*)"
+_OPTION = rf"(?is)(?:-({_FLAGS})o)?\s*(proxyjump|proxycommand)(?:[\s=]+(.*))?"
 
 
 class _Proxy(NamedTuple):
@@ -45,7 +46,8 @@ def without_none(text: str) -> str:
 def _proxies(words: list[str]) -> Iterator[_Proxy]:
     for place, word in enumerate(words):
         after = words[place + 1] if place + 1 < len(words) else ""
-        option, jump = _OPTION.fullmatch(word), _JUMP_FLAG.fullmatch(word)
+        option = re.fullmatch(_OPTION, word) if "proxy" in word.lower() else None
+        jump = re.fullmatch(_JUMP_FLAG, word) if "J" in word else None
         if option:
             is_apart = option[1] is None and words[place - 1 : place] == ["-o"]
             yield _Proxy(option[2], (option[3] or "").strip(), place - is_apart, place + 1, option[1] or "")

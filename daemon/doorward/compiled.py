@@ -12,6 +12,7 @@ import hashlib
 import marshal
 import os
 import sys
+from contextlib import suppress
 from importlib.util import MAGIC_NUMBER, spec_from_loader
 from stat import S_ISREG
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def _name(key: bytes) -> str:
 
 
 def _open_folder(place: Place) -> int:
-    """The folder of a place, opened; made if it is missing.
+    """The folder of a place, opened; made, with the one above it, if it is missing. A home is nobody's to make.
 
     Raises:
         OSError: there is none, or others than its owner can write in it.
@@ -87,7 +88,10 @@ def _open_folder(place: Place) -> int:
     try:
         folder = os.open(place.path, flags)
     except FileNotFoundError:
-        os.makedirs(place.path, place.mode)  # noqa: PTH103  as above
+        with suppress(FileExistsError):
+            os.mkdir(os.path.dirname(place.path), place.mode)  # noqa: PTH102, PTH120  as above
+        with suppress(FileExistsError):  # another process was faster
+            os.mkdir(place.path, place.mode)  # noqa: PTH102  as above
         folder = os.open(place.path, flags)
     if not place.trusts(os.fstat(folder)):
         os.close(folder)

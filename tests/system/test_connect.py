@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from doorward.client import connect
+from doorward.client.address import resolve
 from doorward.crypto.symmetric import unseal
 from doorward.errors import DoorwardError
 from doorward.firewall import ruleset
@@ -34,7 +36,7 @@ from doorward.wire import fwknop
 from system import doorwardd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from system.netns import Namespace
 
@@ -401,6 +403,43 @@ def test_a_host_that_is_open_and_far_away_sees_one_connection_only(site: Site, s
         time.sleep(0.5)  # a second connection would have been logged by now
     assert done.stdout == "far\n"
     assert _visits(sshd) == 1
+
+
+@pytest.mark.parametrize("held_back", [True, False])
+def test_a_client_that_is_slow_to_close_its_other_dials_is_one_connection_to_the_host(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, held_back: bool
+) -> None:
+    """Three dials are answered before the client looks; a client that holds none back shows that it would be seen."""
+    look = connect._decided  # noqa: SLF001  the moment at which the client looks is what this is about
+
+    def late(dialled: Sequence[socket.socket], seconds: float) -> set[int]:
+        return look(dialled if len(dialled) == 3 else [], seconds)
+
+    monkeypatch.setattr(connect, "_decided", late)
+    if not held_back:
+        monkeypatch.setattr(connect, "_QUICKACK", None)
+    with site.host.inside():
+        listener = socket.create_server(("", 22))
+    (to,) = resolve(site.host.ipv4, 22)
+    with (
+        listener,
+        site.client.inside(),
+        connect.connect([connect.Route(to, lambda: 1)], time.monotonic() + 60, time.monotonic) as connection,
+    ):
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == bytes(8)
+        connection.sendall(b"hello")
+        visits = list(_visitors(listener))
+    assert [visit for visit in visits if visit] == [b"hello"]
+    assert len(visits) == (1 if held_back else 3)
+
+
+def _visitors(listener: socket.socket) -> Iterator[bytes]:
+    """What each connection says; those that are there are all in the queue, as the kernel makes them."""
+    listener.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            with listener.accept()[0] as visitor:
+                yield visitor.recv(99)
 
 
 def test_several_dials_are_on_the_way_to_a_host_that_is_far_away(site: Site) -> None:

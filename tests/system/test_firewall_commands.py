@@ -231,7 +231,7 @@ def test_a_bad_table_text_is_refused_and_leaves_everything(site: Site, text: str
 
 def test_a_file_that_is_not_there_is_an_error(site: Site) -> None:
     with pytest.raises(FirewallError, match="No such file"):
-        site.run("firewall", "apply", "/nonexistent", "--deadline", "60")
+        site.run("firewall", "apply", f"{site.folder}/missing", "--deadline", "60")
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,27 @@ def test_ten_thousand_sources_in_the_middle_are_kept_and_more_are_bounded(servin
     daemon.wait_for(GRANTED, 2)
 
 
+@pytest.mark.parametrize("ports", [(7000,), (7000, 7500)], ids=["they begin", "they begin and go wrong"])
+def test_addresses_that_begin_over_and_over_keep_no_other_address_out(serving: Serving, ports: tuple[int, ...]) -> None:
+    """What a packet deletes from a set keeps its room, and makes look-ups longer, until the kernel collects it."""
+    host, client, daemon = serving
+    host.run("ip", "route", "add", "10.0.0.0/15", "via", client.ipv4)  # or strict reverse paths drop them
+    reload(daemon, STANZA.replace("udp/8000:5", "udp/8000:300"))
+    rounds = 5 * SOURCES_MAX // 500
+    flood = [
+        each for both in zip(*(spoofed(range(1, 501), host, port) for port in ports), strict=True) for each in both
+    ]
+    others = list(spoofed(range(70_000, 70_000 + rounds), host, 7000))
+    with client.inside(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        for other in others:
+            for packet in (*flood, other):
+                sender.sendto(packet, (host.ipv4, 0))
+    underway = listed(host, "sequence_0_step_1_4")
+    assert {str(ipaddress.ip_address(0x0A000000 + number)) for number in range(70_000, 70_000 + rounds)} <= underway
+    dial(client, host.ipv4, "tcp/7000", "udp/8000", "tcp/9000")
+    assert f"origin={client.ipv4} " in daemon.wait_for(GRANTED)
+
+
 def test_a_good_sequence_wakes_the_listener_and_a_flood_does_not(serving: Serving) -> None:
     host, client, daemon = serving
     processes = (daemon.process.pid, listener_of(daemon))

@@ -227,13 +227,23 @@ def test_without_a_home_no_folder_is_looked_for_or_made(program: Path, monkeypat
         asked.append(path)
         raise FileNotFoundError
 
-    monkeypatch.setattr(os, "makedirs", ask)
+    monkeypatch.setattr(os, "mkdir", ask)
     monkeypatch.setattr(os, "open", ask)
     for environ in ({}, {"HOME": ""}, {"XDG_CACHE_HOME": "relative"}):
         compiled.use(zipimporter(str(program)), compiled.of_the_user(environ))
     assert asked == [], "the folder that it would make is the machine's own /doorward"
     compiled.use(zipimporter(str(program)), compiled.of_the_user({"HOME": "/home/ann"}))
-    assert set(asked) == {"/home/ann/.cache/doorward"}
+    assert set(asked) == {"/home/ann/.cache/doorward", "/home/ann/.cache"}
+
+
+def test_a_home_that_is_missing_is_not_made(program: Path, tmp_path: Path) -> None:
+    """Root's own commands run with the HOME of service accounts, /nonexistent in Debian."""
+    home = tmp_path / "nonexistent"
+    assert HELP in run(program, home).stdout
+    assert not home.exists()
+    home.mkdir()
+    assert HELP in run(program, home).stdout
+    assert folder_in(home).is_dir()
 
 
 def test_many_processes_at_once_make_one_file(program: Path, made: tuple[str, bytes], tmp_path: Path) -> None:

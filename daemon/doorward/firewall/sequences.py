@@ -28,6 +28,8 @@ TABLE: Final = f"inet {NAME}"
 REMOVE: Final = f"add table {TABLE}\ndelete table {TABLE}\n"
 SOURCES_MAX: Final = 16384  # addresses at one step of one sequence; what is more begins no sequence until they end
 UNDERWAY_MAX: Final = 65536  # addresses in the middle of any
+BEGINS_A_SECOND: Final = 2  # by one address, in the long run
+BEGINS_AT_ONCE: Final = 10
 _FAMILIES: Final = {"4": ("ip", "ipv4_addr"), "6": ("ip6", "ipv6_addr")}
 
 
@@ -46,9 +48,11 @@ def text(sequences: tuple[Sequence, ...]) -> str:
         f"table {TABLE} {{\n"
         f"    set first {{ type inet_proto . inet_service; elements = {{ {firsts} }}; }}\n"
         f"{''.join(_set(f'underway{number}', kind, UNDERWAY_MAX) for number, (_, kind) in _FAMILIES.items())}"
+        f"{''.join(_set(f'began{number}', kind, UNDERWAY_MAX) for number, (_, kind) in _FAMILIES.items())}"
         f"{''.join(line for place, one in enumerate(sequences) for line in _sets(place, one))}"
         f"{''.join(_chain(place, one, longest) for place, one in enumerate(sequences))}"
         "    chain sequences {\n"
+        f"{''.join(_too_often(number, ip) for number, (ip, _) in _FAMILIES.items())}"
         f"{''.join(f'        jump enter_{place}' + chr(10) for place in range(len(sequences)))}    }}\n"
         "    chain prerouting {\n"
         "        type filter hook prerouting priority mangle; policy accept;\n"
@@ -59,6 +63,12 @@ def text(sequences: tuple[Sequence, ...]) -> str:
         f"{underway}"
         "        meta l4proto . th dport @first goto sequences\n    }\n}\n"
     )
+
+
+def _too_often(number: str, ip: str) -> str:
+    """The rule for who begins more often than people do: the packet is neither right nor wrong."""
+    often = f"limit rate over {BEGINS_A_SECOND}/second burst {BEGINS_AT_ONCE} packets"
+    return f"        meta l4proto . th dport @first update @began{number} {{ {ip} saddr timeout 10s {often} }} return\n"
 
 
 def _element(service: Service) -> str:
@@ -99,8 +109,8 @@ def _chain(place: int, sequence: Sequence, longest: int) -> str:
         *([f"tcp flags & {flags.mask:#x} != {flags.value:#x} return"] if flags.mask else []),
         *(rule for step in range(last - 1, 0, -1) for rule in _lead_on(place, sequence, step)),
         *(rule for step in range(last - 1, 0, -1) for rule in _repeat(place, sequence, step)),
-        *_start_over(place, sequence),
         *_begin(place, sequence, longest),
+        *_start_over(place, sequence),
     ]
     enters = [f"{ip} saddr @{_begun(place, number)}" for number, (ip, _) in _FAMILIES.items()]
     enter = [f"{which} goto {_name(place)}" for which in (*enters, _to(sequence.steps[0].service))]
@@ -138,20 +148,27 @@ def _repeat(place: int, sequence: Sequence, done: int) -> Iterator[str]:
             yield f"{_to(sequence.steps[done - 1].service)} {ip} saddr @{_at(place, done, number)} return"
 
 
-def _start_over(place: int, sequence: Sequence) -> Iterator[str]:
-    for number, (ip, _) in _FAMILIES.items():
-        names = (_begun(place, number), *(_at(place, step, number) for step in range(1, len(sequence.steps))))
-        gone = " ".join(f"delete @{name} {{ {ip} saddr }}" for name in names)
-        yield f"meta nfproto ipv{number} {gone}"
-
-
 def _begin(place: int, sequence: Sequence, longest: int) -> Iterator[str]:
     """The rules for the first port. Where the set of all addresses has no room, the kernel ends the rule there."""
     for number, (ip, _) in _FAMILIES.items():
         kept = {f"underway{number}": longest, _begun(place, number): sequence.seconds}
         kept[_at(place, 1, number)] = sequence.steps[1].seconds
         changes = " ".join(f"update @{name} {{ {ip} saddr timeout {seconds}s }}" for name, seconds in kept.items())
-        yield f"{_to(sequence.steps[0].service)} {changes}"
+        undone = "".join(f" delete @{_at(place, step, number)} {{ {ip} saddr }}" for step in _later(sequence))
+        yield f"{_to(sequence.steps[0].service)} meta nfproto ipv{number}{undone} {changes} return"
+
+
+def _start_over(place: int, sequence: Sequence) -> Iterator[str]:
+    """The rules for every port that does not lead on."""
+    for number, (ip, _) in _FAMILIES.items():
+        names = (_begun(place, number), *(_at(place, step, number) for step in (1, *_later(sequence))))
+        gone = " ".join(f"delete @{name} {{ {ip} saddr }}" for name in names)
+        yield f"meta nfproto ipv{number} {gone}"
+
+
+def _later(sequence: Sequence) -> range:
+    """The numbers of steps after which one is in the middle, beyond the first."""
+    return range(2, len(sequence.steps))
 
 
 class Sequences:

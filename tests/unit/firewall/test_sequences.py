@@ -36,7 +36,14 @@ def test_a_source_that_has_begun_no_sequence_is_looked_up_twice() -> None:
     other = Sequence(sequence.steps("udp/8000 tcp/1 tcp/3"), 20, SYN)
     text = sequences.text((ONE, other, ONE))
     assert "set first { type inet_proto . inet_service; elements = { 6 . 7000, 17 . 8000 }; }" in text
-    assert rules(text, "sequences") == ["jump enter_0", "jump enter_1", "jump enter_2"]
+    often = "limit rate over 2/second burst 10 packets"
+    assert rules(text, "sequences") == [
+        f"meta l4proto . th dport @first update @began4 {{ ip saddr timeout 10s {often} }} return",
+        f"meta l4proto . th dport @first update @began6 {{ ip6 saddr timeout 10s {often} }} return",
+        "jump enter_0",
+        "jump enter_1",
+        "jump enter_2",
+    ]
     assert rules(text, "enter_1") == [
         "ip saddr @sequence_1_begun_4 goto sequence_1",
         "ip6 saddr @sequence_1_begun_6 goto sequence_1",
@@ -53,5 +60,5 @@ def test_without_flags_every_packet_over_tcp_is_a_step() -> None:
 
 def test_every_set_has_a_bound() -> None:
     lines = [line for line in sequences.text((ONE,)).splitlines() if line.lstrip().startswith("set ")]
-    assert len(lines) == 9
+    assert len(lines) == 11
     assert all("size " in line for line in lines if " first " not in line)

@@ -110,7 +110,7 @@ class TakenOver(Listener):
         return {
             "let more tags pass than clients have": lambda: self._power.let_pass({now: strange}),
             "let them pass in several messages": lambda: self._let_pass_later({now: strange[:most], now + 1: strange}),
-            "let tags of another time pass": lambda: self._power.let_pass({now + 9: strange[:1]}),
+            "let tags of another time pass": lambda: self._power.let_pass({int(time.time()) // 64 + 9: strange[:1]}),
             "let strangers' tags pass": lambda: self._let_pass_later({now: strange[:most]}),
             "let others pass at once": lambda: self._power.let_pass({now: strange[1:]}),
         }

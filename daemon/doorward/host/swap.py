@@ -2,9 +2,10 @@
 
 Whoever changes a host puts the new files into a folder, beside a copy of those that they were made from. apply() arms a
 rollback, swaps the files by renaming them, and restarts the daemon, or has it read its stanzas again where no other
-file differs; the old files stay beside the new ones. confirm(), from a connection that came in by a fresh knock,
-removes them. Without it a shell script, which needs neither Python nor the archive, renames them back: at the deadline,
-and at the next boot before anything else of ours is started. Renaming needs no room, so a full disk keeps nobody out.
+file differs; the old files stay beside the new ones, and files that stay the same have a second name meanwhile.
+confirm(), from a connection that came in by a fresh knock, removes them. Without it a shell script, which needs neither
+Python nor the archive, renames them back: at the deadline, and at the next boot before anything else of ours is
+started. Renaming needs no room, so a full disk keeps nobody out.
 
 The file `pending` holds the only valid token. A rollback renames it before it does anything: from there it can only
 go on, and is tried again until all of it is done.
@@ -30,7 +31,7 @@ from doorward.linux.files import replace_file, sync
 from doorward.linux.systemd import AS_OF, REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from doorward.firewall.deadman import Timer
 
@@ -90,6 +91,11 @@ back() {{
     elif there "$1/.$2.before"; then mv -fT "$1/.$2.before" "$1/$2" || exit 1; fi
 }}
 gone() {{ rm -f "$1/.$2.new" "$1/$2" || exit 1; }}
+# A file that the change left alone comes back where somebody has removed it; what cannot be done here stops nothing.
+stays() {{
+    if there "$1/$2"; then rm -f "$1/.$2.before"
+    elif there "$1/.$2.before"; then mv -fT "$1/.$2.before" "$1/$2"; fi
+}}
 {files}
 {units}
 rm -f {at_boot} {wanted} rolling
@@ -164,7 +170,7 @@ class Swap:
             refuse_changes_of_others(self._root, found, staged / BEFORE)
             try:
                 write_beside(self._root, found, staged / AFTER)
-                token = self._arm(found, before, seconds)
+                token = self._arm(found, untouched(staged / BEFORE, found), before, seconds)
             except (OSError, FirewallError) as error:
                 self._tidy_up(found)
                 msg = f"{error}. Nothing was changed"
@@ -215,14 +221,15 @@ class Swap:
             .removeprefix("<3>")
         )
 
-    def _arm(self, found: Difference, before: Services, seconds: int) -> str:
+    def _arm(self, found: Difference, others: Sequence[Path], before: Services, seconds: int) -> str:
         """Have the old files put back unless the change is confirmed: at the deadline, and at the next boot.
 
         The token comes last: nothing is pending that nobody would take back.
         """
         token, script = self._new_token(), self._folder / "rollback.sh"
-        replace_file(self._folder / _KEPT, "".join(f"{path}\n" for path in found.all).encode())
-        replace_file(script, rollback_script(self._root, found, before).encode())
+        replace_file(self._folder / _KEPT, "".join(f"{path}\n" for path in (*found.all, *others)).encode())
+        hold(self._root, others)
+        replace_file(script, rollback_script(self._root, found, others, before).encode())
         boot, wanted = self._root / _AT_BOOT, self._root / _WANTED
         replace_file(boot, _UNIT.format(script=f"/{FOLDER}/rollback.sh").encode())
         wanted.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -268,8 +275,25 @@ def write_beside(root: Path, found: Difference, new: Path) -> None:
         _copy(new / path, _beside(place, "new"))
 
 
-def rollback_script(root: Path, found: Difference, before: Services) -> str:
-    """The text of the rollback."""
+def untouched(base: Path, found: Difference) -> tuple[Path, ...]:
+    """The files that a change leaves as they are."""
+    return tuple(sorted(_files(base) - set(found.all)))
+
+
+def hold(root: Path, others: Sequence[Path]) -> None:
+    """Give files a second name, under which a rollback finds what somebody has removed; where that is impossible, none.
+
+    A name needs no room, and a change may leave alone what lies on a disk that is only read.
+    """
+    for path in others:
+        place = root / path
+        with contextlib.suppress(OSError):
+            _beside(place, "before").unlink(missing_ok=True)
+            os.link(place, _beside(place, "before"), follow_symlinks=False)
+
+
+def rollback_script(root: Path, found: Difference, others: Sequence[Path], before: Services) -> str:
+    """The text of the rollback; `others` are the files that the change leaves alone."""
 
     def line(verb: str, path: Path) -> str:
         place = root / path
@@ -279,7 +303,9 @@ def rollback_script(root: Path, found: Difference, before: Services) -> str:
     made = [path for path in found.written if path not in existed]
     return _SCRIPT.format(
         folder=shlex.quote(str(root / FOLDER)),
-        files="\n".join([*(line("back", path) for path in existed), *(line("gone", path) for path in made)]),
+        files="\n".join(
+            [line(verb, path) for verb, all_ in (("back", existed), ("gone", made), ("stays", others)) for path in all_]
+        ),
         units="\n".join(_units_back(before)),
         at_boot=shlex.quote(str(root / _AT_BOOT)),
         wanted=shlex.quote(str(root / _WANTED)),

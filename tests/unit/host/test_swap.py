@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,13 +76,15 @@ class Scene:
         self.timer = Timer()
         self.swap = Swap(self.timer, lambda: "token", self.root)
         self.found = difference(self.staged / "base", self.staged / "new")
+        self.others = swap.untouched(self.staged / "base", self.found)
 
     def prepare(self) -> None:
         """Arm as apply does, but with nothing that waits."""
         swap.write_beside(self.root, self.found, self.staged / "new")
         folder = self.root / "etc/doorward/change"
-        (folder / "rollback.sh").write_text(swap.rollback_script(self.root, self.found, NOTHING_RAN))
-        (folder / "kept").write_text("".join(f"{path}\n" for path in self.found.all))
+        swap.hold(self.root, self.others)
+        (folder / "rollback.sh").write_text(swap.rollback_script(self.root, self.found, self.others, NOTHING_RAN))
+        (folder / "kept").write_text("".join(f"{path}\n" for path in (*self.found.all, *self.others)))
         (folder / "pending").write_text("token\n")
 
     def roll_back(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -181,6 +185,36 @@ def test_a_rollback_that_is_cut_off_goes_on_and_takes_no_confirmation(scene: Sce
     assert seen(scene.root) == scene.before
 
 
+def test_what_the_change_left_alone_and_somebody_removed_comes_back(scene: Scene) -> None:
+    """Without its archive or a key the daemon would not run again, whatever else is put back."""
+    settings = scene.root / "etc/doorward/doorwardd.conf"
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    settings.unlink()
+    scene.roll_back("now", "token")
+    assert seen(scene.root) == scene.before
+
+
+def test_what_the_change_left_alone_and_somebody_replaced_stays_theirs(scene: Scene) -> None:
+    settings = scene.root / "etc/doorward/doorwardd.conf"
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    settings.unlink()
+    settings.write_text("theirs")
+    scene.roll_back("now", "token")
+    assert settings.read_text() == "theirs"
+    assert not list(scene.root.rglob(".*.before"))
+
+
+def test_where_no_second_name_can_be_given_the_change_goes_on(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "link", refuse)
+    swap.hold(scene.root, scene.others)
+    assert seen(scene.root) == scene.before
+
+
 @pytest.mark.parametrize("token", ["", "another", "toke"])
 def test_another_token_confirms_nothing(scene: Scene, token: str) -> None:
     scene.prepare()
@@ -209,7 +243,7 @@ def test_what_cannot_be_written_leaves_the_old_files(scene: Scene) -> None:
 def test_a_rollback_closes_the_udp_socket_before_what_ran_is_started_again(scene: Scene) -> None:
     """Its file may be gone, or have another port: the daemon's start opens it as its file says."""
     ran = Services((swap.DAEMON,), (swap.DAEMON,))
-    lines = [line.strip() for line in swap.rollback_script(scene.root, scene.found, ran).splitlines()]
+    lines = [line.strip() for line in swap.rollback_script(scene.root, scene.found, (), ran).splitlines()]
     closed = lines.index("systemctl stop doorward-udp.socket 2>/dev/null")
     assert (
         lines.index("systemctl daemon-reload") < closed < lines.index("systemctl restart doorwardd.service || exit 1")

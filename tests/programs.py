@@ -95,6 +95,7 @@ PACKAGES: Final = {
     "sudo": "sudo",
     "sysctl": "procps",
     "tcpdump": "tcpdump",
+    "touch": "coreutils",
     "true": "coreutils",
     "ufw": "ufw",
     "umount": "mount",
@@ -106,8 +107,8 @@ PACKAGES: Final = {
 OURS: Final = frozenset({"ansible", "ansible-galaxy", "ansible-playbook", "doorward", "doorwardd", "python3"})
 # Only inside the lab's hosts, whose images have systemd.
 OF_HOSTS: Final = frozenset(
-    {"chown", "chpasswd", "find", "grep", "install", "journalctl", "sha256sum", "sort", "systemctl", "systemd-analyze"}
-    | {"systemd-run", "useradd"}
+    {"chown", "chpasswd", "cut", "df", "du", "expr", "find", "grep", "install", "journalctl", "ln", "rmdir", "seq"}
+    | {"sha256sum", "sort", "systemctl", "systemd-analyze", "systemd-run", "tail", "tr", "useradd"}
 )
 # First words of other lists: commands of doorward and podman, and data.
 NO_PROGRAMS: Final = frozenset(

@@ -512,6 +512,17 @@ _SWAPPED: Final = (
         ),
     ),
     (
+        _swapped(
+            "the archive, which the change left alone, is removed",
+            "rm /usr/lib/doorward/doorward.pyz && systemctl kill --signal=KILL doorwardd",
+        ),
+        _swapped(
+            "the daemon's unit, which the change left alone, is removed",
+            f"rm {_UNIT} && systemctl daemon-reload && systemctl kill --signal=KILL doorwardd",
+            variables=STRANGERS,
+        ),
+    ),
+    (
         _swapped("the daemon hangs", "systemctl kill --signal=STOP doorwardd"),
         _swapped(
             "the new archive is damaged",

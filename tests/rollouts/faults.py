@@ -64,6 +64,8 @@ class Fault:
     again: bool = False
     """Whether a second run begins at once, while the host has not put anything back yet."""
     other_archive: bool = False
+    prefix: tuple[str, ...] = ()
+    """What the run is run through."""
     leaves: tuple[str, ...] = ()
 
 
@@ -172,7 +174,7 @@ _NO_OTHER_WALL: Final = "nft delete table inet other"
 
 
 def _refused(name: str, variables: Mapping[str, Any]) -> Fault:
-    return Fault(name, "preflight", variables)
+    return Fault(name, "preflight", variables, ACCESS)
 
 
 _REFUSED: Final = (
@@ -225,12 +227,27 @@ _NOT_BEGUN: Final = (
             "the controller knocks with another host's key",
             "connection",
             {"ansible_spa_key": f"HOST_KEY: {KEY}\nCLIENT_KEY_FILE: {{{{ doorward_private_key_file }}}}\n"},
+            ACCESS,
         ),
-        Fault("the controller's sudo password is wrong", "connection", {"ansible_become_password": "wrong"}),
+        Fault("the controller's sudo password is wrong", "connection", {"ansible_become_password": "wrong"}, ACCESS),
     ),
     (
-        Fault("the controller does not knock", "connection", {"ansible_connection": "ansible.builtin.ssh"}),
-        Fault("the controller's key pair is lost", "connection", {"doorward_private_key_file": f"{FOLDER}/lost.key"}),
+        Fault("the controller does not knock", "connection", {"ansible_connection": "ansible.builtin.ssh"}, ACCESS),
+        Fault(
+            "the controller's key pair is lost",
+            "connection",
+            {"doorward_private_key_file": f"{FOLDER}/lost.key"},
+            ACCESS,
+        ),
+    ),
+    (
+        Fault(
+            "the controller's clock is ten minutes slow",
+            "connection",
+            options=ACCESS,
+            prefix=("faketime", "-m", "--exclude-monotonic", "-f", "-600s"),
+        ),
+        Fault("the controller dials another port", "connection", {"ansible_port": 2022}, ACCESS),
     ),
     (
         Fault("the run starts at the task that swaps the files", "options", RELOADED, ("--start-at-task", APPLY)),
@@ -244,8 +261,9 @@ _NOT_BEGUN: Final = (
                 "doorward_vault_id": "nobody",
                 **_clients(CONTROLLER, NEIGHBOUR, {"name": "newcomer", "format": "fwknop"}),
             },
+            ACCESS,
         ),
-        Fault("the controller has another name", "keys", {"doorward_controller": "laptop"}),
+        Fault("the controller has another name", "keys", {"doorward_controller": "laptop"}, ACCESS),
     ),
 )
 

@@ -58,7 +58,7 @@ class Row:
 
     @property
     def _said(self) -> str:
-        said = "ended well: " + self.ending.said if self.ending.ended_well else self.ending.said
+        said = self.ending.said
         return said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…"
 
 

@@ -15,7 +15,7 @@ from lab.run import LabError
 from rollouts import blows
 from rollouts.faults import Blow, Moment
 from rollouts.owner import seconds_away, watching
-from rollouts.scene import DEADLINE, ROLLOUT, begin
+from rollouts.scene import ROLLOUT, begin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rollouts.scene import Run, Scene
 
 PATIENCE: Final = 90.0  # seconds after a run in which a host puts back what nobody has confirmed
+BARRED: Final = 8.0  # seconds for the same where what was injected is in the way
 LOCKED_OUT: Final = "LOCKED OUT"
 
 # All of ours, and every unit of root's, with mode, owner and content; then the table. Not what a switch itself keeps.
@@ -111,7 +112,7 @@ def inject(scene: Scene) -> Ending:
     before = files(scene.trial)
     with watching(scene.owner) as watch, undone(scene) as undo:
         ended_well, said, strike = play(scene)
-        unsettled = settle(scene.trial, watch, DEADLINE + 5 if scene.fault.bars else PATIENCE)
+        unsettled = settle(scene.trial, watch, BARRED if scene.fault.bars else PATIENCE)
         is_undone = bool(unsettled) and scene.fault.bars
         if is_undone:
             undo()
@@ -127,7 +128,7 @@ def play(scene: Scene) -> tuple[bool, str, str]:
     striker = threading.Thread(target=_strike_in_time, args=(scene, under_way, struck))
     striker.start()
     code = under_way.end()
-    said = under_way.said()
+    said = under_way.said() if code or scene.fault.again else "it ended well"
     if scene.fault.again:
         again = scene.controller.playbook(ROLLOUT, "--limit", scene.host, *AT_ONCE)
         code, said = again.code, f"{said} - begun again at once: {'ok' if again.code == 0 else again.output[-500:]}"

@@ -52,14 +52,20 @@ def injected(scene: Scene) -> Ending:
         return Ending("", ended_well=False, strike="", away=None, undone=False, unsettled=str(error), differs=())
 
 
-def second_runs(controller: Controller, names: Sequence[str]) -> dict[str, str]:
+def second_runs(controller: Controller, names: Sequence[str], options: tuple[str, ...]) -> dict[str, str]:
     """What is wrong with a roll-out without any failure, for each host; it goes to both at once where nothing is."""
     apart = replace(controller, home=controller.home / "s")
-    together = apart.playbook(ROLLOUT, "--limit", ",".join(names), *AT_ONCE)
+    together = apart.playbook(ROLLOUT, "--limit", ",".join(names), *AT_ONCE, *options)
     if together.code == 0:
         return dict.fromkeys(names, "")
     alone = {name: apart.playbook(ROLLOUT, "--limit", name, *AT_ONCE) for name in names}
     return {name: " ".join(run.output[-400:].split()) if run.code else "" for name, run in alone.items()}
+
+
+def parts(faults: Sequence[Fault]) -> tuple[str, ...]:
+    """The options of a roll-out of the parts that any of these were injected into."""
+    tags = [fault.options[1] for fault in faults if fault.options[:1] == ("--tags",)]
+    return ("--tags", ",".join(tags)) if len(tags) == len(faults) else ()
 
 
 def not_as_before(scene: Scene, before: dict[str, str]) -> str:
@@ -84,11 +90,13 @@ def test_after_each_failure_the_old_keys_get_in_and_nothing_unproven_stays(
     before = [files(scene.trial) for scene in struck]
     with ThreadPoolExecutor(len(struck)) as pool:
         endings = list(pool.map(injected, struck))
-    second = second_runs(controller, [scene.host for scene in struck])
-    rows = []
-    for scene, ending, old in zip(struck, endings, before, strict=True):
-        after = second[scene.host] or not_as_before(scene, old)
-        rows.append(Row(scene.fault, scene.trial.host.system, ending, after))
+    second = second_runs(controller, [scene.host for scene in struck], parts(turn))
+    with ThreadPoolExecutor(len(struck)) as pool:
+        after = list(pool.map(not_as_before, struck, before))
+    rows = [
+        Row(scene.fault, scene.trial.host.system, ending, second[scene.host] or said)
+        for scene, ending, said in zip(struck, endings, after, strict=True)
+    ]
     pytestconfig.stash[ROWS].extend(rows)
     for scene, row in zip(struck, rows, strict=True):
         if row.second:  # the next turn begins with a host as it should be

@@ -52,6 +52,7 @@ _KEPT: Final = "kept"  # the paths that have an old file beside them
 WAITS: Final = "doorward-change-wait"  # the unit that waits for the deadline
 _AT_BOOT: Final = Path("etc/systemd/system/doorward-change.service")
 _WANTED: Final = Path("etc/systemd/system/sysinit.target.wants/doorward-change.service")
+_ENDED: Final = frozenset({"inactive", "failed", "deactivating"})
 _SECONDS: Final = 90.0  # in which systemctl answers: doorwardd may take long to start
 
 _UNIT: Final = """\
@@ -80,7 +81,8 @@ cd {folder} || exit 1
 token=${{2:-$(cat pending 2>/dev/null || cat rolling)}}
 is_in() {{ [ -n "$token" ] && [ "$(cat "$1" 2>/dev/null)" = "$token" ]; }}
 is_in pending || is_in rolling || exit 0
-exec 9>>lock && flock 9 || exit 1
+# Who holds the lock changes these files. A system without flock(1) does not keep it from its work.
+if command -v flock >/dev/null; then exec 9>>lock && flock 9 || exit 1; fi
 if is_in pending; then mv -f pending rolling || exit 1; fi
 is_in rolling || exit 0
 there() {{ [ -e "$1" ] || [ -L "$1" ]; }}
@@ -399,17 +401,25 @@ def _check(new: Path) -> bool:
 
 
 def _services() -> Services:
-    """Which of our units run and are enabled."""
+    """Which of our units run and are enabled.
 
-    def that(verb: str) -> tuple[str, ...]:
-        answers = []
-        for unit in UNITS:
-            with contextlib.suppress(FirewallError):
-                tools.run(["systemctl", verb, "--quiet", unit], _SECONDS)
-                answers.append(unit)
-        return tuple(answers)
+    Raises:
+        FirewallError: systemd does not say, and a rollback would not know what to start.
+    """
+    return services_of(_systemctl("show", "--property=Id,ActiveState,UnitFileState", *UNITS))
 
-    return Services(that("is-active"), that("is-enabled"))
+
+def services_of(shown: str) -> Services:
+    """What systemd says of units. One that is about to start, or to start again after a crash, is one that runs."""
+    blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
+    states = {block["Id"]: block for block in blocks if "Id" in block}
+    if set(states) != set(UNITS):
+        msg = f"systemd does not say which of {', '.join(UNITS)} run"
+        raise FirewallError(msg)
+    return Services(
+        tuple(unit for unit in UNITS if states[unit]["ActiveState"] not in _ENDED),
+        tuple(unit for unit in UNITS if states[unit]["UnitFileState"].startswith("enabled")),
+    )
 
 
 def _is_served(now: Services, *, needs_exec: bool) -> bool:

@@ -144,6 +144,24 @@ def test_a_swap_that_is_not_confirmed_is_put_back(scene: Scene, words: tuple[str
     assert scene.swap.pending() is None
 
 
+@pytest.mark.parametrize("missing", ["", "flock", "systemctl"])
+def test_a_system_without_a_program_does_not_keep_a_rollback_from_its_work(scene: Scene, missing: str) -> None:
+    """Where it finds no mv(1) it has to be tried again: an absence is seen."""
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    script, programs = scene.root / "etc/doorward/change/rollback.sh", scene.root / "programs"
+    programs.mkdir()
+    for name in {"cat", "flock", "mv", "rm"} - {missing}:
+        (programs / name).symlink_to(str(shutil.which(name)))
+    script.write_text(script.read_text().replace("PATH=/usr/sbin:/usr/bin:/sbin:/bin", f"PATH={programs}"))
+    (programs / "mv").rename(programs / "away")
+    assert scene.roll_back("now", "token").returncode == 1
+    (programs / "away").rename(programs / "mv")
+    assert scene.roll_back("now", "token").returncode == 0
+    shutil.rmtree(programs)
+    assert seen(scene.root) == scene.before
+
+
 @pytest.mark.parametrize("steps", range(7))
 def test_a_swap_that_is_cut_off_anywhere_is_put_back(scene: Scene, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """After every file, and between an old file's new name and the new file in its place."""
@@ -248,6 +266,36 @@ def test_a_rollback_closes_the_udp_socket_before_what_ran_is_started_again(scene
     assert (
         lines.index("systemctl daemon-reload") < closed < lines.index("systemctl restart doorwardd.service || exit 1")
     )
+
+
+def shown(**states: tuple[str, str]) -> str:
+    """What `systemctl show` prints of our units."""
+    known = {"doorwardd.service": ("inactive", "disabled"), **dict.fromkeys(swap.EXEC, ("inactive", ""))}
+    known |= {f"{name}.service": state for name, state in states.items()}
+    return "\n\n".join(
+        f"Id={unit}\nActiveState={active}\nUnitFileState={file}" for unit, (active, file) in known.items()
+    )
+
+
+@pytest.mark.parametrize("state", ["active", "reloading", "activating", "refreshing"])
+def test_a_daemon_that_runs_or_is_about_to_is_started_again_by_a_rollback(scene: Scene, state: str) -> None:
+    found = swap.services_of(shown(doorwardd=(state, "enabled")))
+    assert found == Services((swap.DAEMON,), (swap.DAEMON,))
+    assert "systemctl restart doorwardd.service" in swap.rollback_script(scene.root, scene.found, (), found)
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "deactivating"])
+def test_a_daemon_that_does_not_run_is_not_started_by_a_rollback(scene: Scene, state: str) -> None:
+    found = swap.services_of(shown(doorwardd=(state, "disabled")))
+    assert found == NOTHING_RAN
+    assert "systemctl restart" not in swap.rollback_script(scene.root, scene.found, (), found)
+
+
+@pytest.mark.parametrize("said", ["", "Id=doorwardd.service\nActiveState=active\nUnitFileState=enabled"])
+def test_where_systemd_does_not_say_what_runs_nothing_is_changed(said: str) -> None:
+    """A rollback would not know what to start."""
+    with pytest.raises(FirewallError, match="does not say"):
+        swap.services_of(said)
 
 
 def test_stanzas_alone_are_read_again_without_a_restart() -> None:

@@ -52,7 +52,7 @@ def _drop(scene: Scene, what: str) -> None:
     """Have packets of the controller's vanish on their way over the bridge."""
     hook = "type filter hook ingress device controller priority 0;"
     way = f"ip saddr {Address(CONTROLLER).ipv4} ip daddr {scene.trial.host.address.ipv4}"
-    rules = f"table netdev {scene.host} {{ chain incoming {{ {hook} {way} {what} drop; }} }}"
+    rules = f"table netdev {scene.host} {{\nchain incoming {{\n{hook}\n{way} {what} drop\n}}\n}}\n"
     run("ip", "netns", "exec", NETWORK, "nft", "-f", "-", stdin=rules)
 
 

@@ -382,16 +382,22 @@ _STAGED: Final = (
         ),
     ),
     (
-        _staged("the daemon's unit is missing", *_away(_UNIT), RESTARTED, bars=True),
+        _staged(
+            "the daemon's unit is missing",
+            *_away(_UNIT),
+            RESTARTED,
+            bars=True,
+            leaves=("/etc/systemd/system/multi-user.target.wants/doorwardd.service",),
+        ),
         _staged("the daemon's user is missing", _NO_USER, "mv /etc/passwd.away /etc/passwd", RESTARTED, bars=True),
     ),
     (
         _staged(
-            "the daemon has no room for what it has seen",
+            "the daemon has no room but what its log has beforehand",
             _full("/var/lib/doorward", "chown doorward: /var/lib/doorward && chmod 0700 /var/lib/doorward"),
             "umount -l /var/lib/doorward && systemctl restart doorwardd",
             RESTARTED,
-            bars=True,
+            ends_well=True,
         ),
         _staged("the lock is held for longer than the deadline", _LOCKED),
     ),

@@ -33,7 +33,6 @@ PACKAGES: Final = {
     "dpkg-deb": "dpkg",
     "env": "coreutils",
     "fail2ban-regex": "fail2ban",
-    "faketime": "faketime",
     "fish": "fish",
     "flock": "util-linux",
     "fwknop": "fwknop-client",

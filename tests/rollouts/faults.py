@@ -64,8 +64,6 @@ class Fault:
     again: bool = False
     """Whether a second run begins at once, while the host has not put anything back yet."""
     other_archive: bool = False
-    prefix: tuple[str, ...] = ()
-    """What the run is run through."""
     leaves: tuple[str, ...] = ()
 
 
@@ -241,12 +239,7 @@ _NOT_BEGUN: Final = (
         ),
     ),
     (
-        Fault(
-            "the controller's clock is ten minutes slow",
-            "connection",
-            options=ACCESS,
-            prefix=("faketime", "-m", "--exclude-monotonic", "-f", "-600s"),
-        ),
+        Fault("the controller logs in as nobody", "connection", {"ansible_user": "nobody"}, ACCESS),
         Fault("the controller dials another port", "connection", {"ansible_port": 2022}, ACCESS),
     ),
     (

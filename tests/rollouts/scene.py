@@ -89,7 +89,6 @@ def begin(scene: Scene) -> Run:
         "DOORWARD_STRIKE": json.dumps(strike),
     }
     options = ("--inventory", str(more), "--limit", scene.host, *AT_ONCE, *fault.options)
-    controller = replace(controller, prefix=fault.prefix)
     return _start(controller, settings, options, folder / "output", failed)
 
 
@@ -100,7 +99,7 @@ def _start(
     playbook = str(Path(sys.executable).parent / "ansible-playbook")
     with output.open("wb") as stream:
         process = subprocess.Popen(
-            [*controller.prefix, playbook, "--inventory", str(controller.inventory), *options, ROLLOUT],
+            [playbook, "--inventory", str(controller.inventory), *options, ROLLOUT],
             env=controller.environment() | dict(settings),
             cwd="/",
             stdin=subprocess.DEVNULL,

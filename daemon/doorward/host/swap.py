@@ -126,6 +126,7 @@ class Services(NamedTuple):
 
     running: tuple[str, ...]
     enabled: tuple[str, ...]
+    starting: tuple[str, ...] = ()  # of those that run: it is not known yet whether they will
 
 
 class Applied(NamedTuple):
@@ -419,13 +420,14 @@ def services_of(shown: str) -> Services:
     return Services(
         tuple(unit for unit in UNITS if states[unit]["ActiveState"] not in _ENDED),
         tuple(unit for unit in UNITS if states[unit]["UnitFileState"].startswith("enabled")),
+        tuple(unit for unit in UNITS if states[unit]["ActiveState"] == "activating"),
     )
 
 
 def _is_served(now: Services, *, needs_exec: bool) -> bool:
     """Whether the units run, now and at boot, that have to."""
     wanted = {DAEMON, *(EXEC if needs_exec else ())}
-    return set(now.running) == set(now.enabled) == wanted
+    return set(now.running) == set(now.enabled) == wanted and not now.starting
 
 
 def _serve(found: Difference, before: Services, *, needs_exec: bool) -> None:

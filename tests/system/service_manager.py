@@ -55,8 +55,12 @@ class Manager:
         verb, *units = [word for word in words[1:] if not word.startswith("--") or word == "--now"]
         named = [unit for unit in units if unit != "--now"]
         with self._lock:
-            if verb in {"daemon-reload", "show"}:
-                return 0, self._status if verb == "show" else ""
+            if verb == "daemon-reload":
+                return 0, ""
+            if verb == "show":
+                wanted = next(word for word in words if word.startswith("--property=")).partition("=")[2].split(",")
+                shown = "\n\n".join(self._shown(unit, wanted) for unit in named)
+                return 0, self._status if "--value" in words else shown
             codes = [self._one(verb, unit) for unit in named]
         return max(codes), ""
 
@@ -78,6 +82,13 @@ class Manager:
             self._process.send_signal(signal.SIGHUP)
         known = {"is-active": self._process is not None and self._process.poll() is None, "is-enabled": self._enabled}
         return 0 if known.get(verb, True) else 3
+
+    def _shown(self, unit: str, wanted: list[str]) -> str:
+        """What `systemctl show` prints of a unit: one that is not there is inactive, and has no state of its file."""
+        runs = unit == UNIT and self._process is not None and self._process.poll() is None
+        file = "" if unit != UNIT else "enabled" if self._enabled else "disabled"
+        known = {"Id": unit, "ActiveState": "active" if runs else "inactive", "UnitFileState": file}
+        return "\n".join(f"{name}={known[name]}" for name in wanted)
 
     def start(self) -> bool:
         """Start the daemon, and say whether it got ready."""

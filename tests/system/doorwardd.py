@@ -134,13 +134,15 @@ def is_open(client: Namespace, address: str, port: int = 22, within: float = 1.0
 
 
 def eventually(condition: Callable[[], bool], within: float = 20) -> bool:
-    """Say whether a condition comes true in time."""
+    """Say whether a condition comes true in time; one that costs a program's start is asked less often."""
     deadline = time.monotonic() + within
-    while not condition():
+    while True:
+        asked = time.monotonic()
+        if condition():
+            return True
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
-    return True
+        time.sleep(min(0.5, max(0.05, 2 * (time.monotonic() - asked))))
 
 
 @contextlib.contextmanager

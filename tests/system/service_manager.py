@@ -7,6 +7,7 @@ real one: it is started, ended, sent HUP, and its own status is what `systemctl 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -29,6 +30,12 @@ print(text)
 sys.exit(code)
 """
 _SECONDS = 30
+_SHOW = argparse.ArgumentParser("systemctl")
+_SHOW.add_argument("verb")
+_SHOW.add_argument("--property", required=True)
+_SHOW.add_argument("units", nargs="+")
+for _flag in ("--value", "--quiet"):
+    _SHOW.add_argument(_flag, action="store_true")
 Answer = tuple[int, str]
 
 
@@ -58,9 +65,7 @@ class Manager:
             if verb == "daemon-reload":
                 return 0, ""
             if verb == "show":
-                wanted = next(word for word in words if word.startswith("--property=")).partition("=")[2].split(",")
-                shown = "\n\n".join(self._shown(unit, wanted) for unit in named)
-                return 0, self._status if "--value" in words else shown
+                return 0, self._show(words)
             codes = [self._one(verb, unit) for unit in named]
         return max(codes), ""
 
@@ -83,12 +88,18 @@ class Manager:
         known = {"is-active": self._process is not None and self._process.poll() is None, "is-enabled": self._enabled}
         return 0 if known.get(verb, True) else 3
 
-    def _shown(self, unit: str, wanted: list[str]) -> str:
-        """What `systemctl show` prints of a unit: one that is not there is inactive, and has no state of its file."""
-        runs = unit == UNIT and self._process is not None and self._process.poll() is None
-        file = "" if unit != UNIT else "enabled" if self._enabled else "disabled"
-        known = {"Id": unit, "ActiveState": "active" if runs else "inactive", "UnitFileState": file}
-        return "\n".join(f"{name}={known[name]}" for name in wanted)
+    def _show(self, words: list[str]) -> str:
+        """What `systemctl show` prints; of a unit that is not there what systemd says of it, an empty property each."""
+        asked = _SHOW.parse_args(words[1:])
+        runs = self._process is not None and self._process.poll() is None
+        states = {"ActiveState": "active" if runs else "inactive", "StatusText": self._status}
+        ours = {**states, "UnitFileState": "enabled" if self._enabled else "disabled"}
+        blocks = []
+        for unit in asked.units:
+            known = {"ActiveState": "inactive", **(ours if unit == UNIT else {}), "Id": unit}
+            told = [(name, known.get(name, "")) for name in asked.property.split(",")]
+            blocks.append("\n".join(value if asked.value else f"{name}={value}" for name, value in told))
+        return "\n\n".join(blocks)
 
     def start(self) -> bool:
         """Start the daemon, and say whether it got ready."""

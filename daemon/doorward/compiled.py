@@ -60,12 +60,13 @@ def use(archive: zipimporter, place: Place | None) -> None:
         return
     try:
         with open(archive.archive, "rb") as stream:  # noqa: PTH123  as above
-            key = hashlib.sha256(stream.read()).digest() + MAGIC_NUMBER + bytes([sys.flags.optimize])
+            content = stream.read()
+        key = hashlib.sha256(content).digest() + MAGIC_NUMBER + bytes([sys.flags.optimize])
         folder = _open_folder(place)
     except OSError:
         return
     try:
-        modules = _read(place, folder, key) or _made(archive, place, folder, key)
+        modules = _read(place, folder, key) or _made((archive.archive, content), place, folder, key)
     except Exception:  # noqa: BLE001  whatever is wrong with the cache, the source is the way in
         return
     finally:
@@ -116,13 +117,16 @@ def _read(place: Place, folder: int, key: bytes) -> Modules | None:
     return modules
 
 
-def _made(archive: zipimporter, place: Place, folder: int, key: bytes) -> Modules:
-    """The code, made and kept by who may write here; nothing for everybody else."""
+def _made(archive: tuple[str, bytes], place: Place, folder: int, key: bytes) -> Modules:
+    """The code, made and kept by who may write here; nothing for everybody else.
+
+    The archive is given as its path and the content that was read: by now another one may lie there.
+    """
     if os.geteuid() != place.owner:
         return {}
     from doorward import compiling  # noqa: PLC0415  once for an archive and a Python
 
-    return compiling.make(archive.archive, place.rooms, folder, _name(key), key)
+    return compiling.make(archive, place.rooms, folder, _name(key), key)
 
 
 class Finder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import marshal
 import os
 import zipfile
@@ -16,12 +17,12 @@ KEPT: Final = 4  # files: of several Pythons, and of an archive and the next one
 
 
 def make(
-    archive: str, rooms: frozenset[str] | None, folder: int, name: str, key: bytes
+    archive: tuple[str, bytes], rooms: frozenset[str] | None, folder: int, name: str, key: bytes
 ) -> dict[str, tuple[bool, bytes]]:
     """Compile these rooms of an archive, or all, and keep the code in a folder; nothing where none can be made there.
 
-    Who can read the folder can read the file. It appears whole or not at all, so any number of processes may do this at
-    once.
+    The archive is its path and its content. Who can read the folder can read the file. It appears whole or not at all,
+    so any number of processes may do this at once.
     """
     draft = f".{name}.{os.getpid()}"
     modules: dict[str, tuple[bool, bytes]] = {}
@@ -40,9 +41,12 @@ def make(
     return modules  # also where the disk is full: they are made
 
 
-def _compiled(path: str, rooms: frozenset[str] | None) -> Iterator[tuple[str, tuple[bool, bytes]]]:
+def _compiled(
+    archive_read: tuple[str, bytes], rooms: frozenset[str] | None
+) -> Iterator[tuple[str, tuple[bool, bytes]]]:
     """The modules of these rooms, or of all, and those above the rooms."""
-    with zipfile.ZipFile(path) as archive:
+    path, content = archive_read
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for member in archive.namelist():
             parts = member.removesuffix(".py").split("/")
             if parts[1:] and (rooms is None or parts[1] in rooms or not parts[2:]):

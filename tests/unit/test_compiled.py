@@ -426,3 +426,19 @@ def test_on_a_full_disk_the_code_is_used_and_not_kept(cache: Path) -> None:
     command += [HOST_PYTHON, "-I", "/var/cache/doorward.pyz", "--version"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{VERSION}rest\n"), "only what fills it is there"
+
+
+def test_an_archive_that_takes_the_others_place_meanwhile_is_not_compiled_under_its_name(tmp_path: Path) -> None:
+    """A change puts in another archive whenever it comes, between the digest of the old one and its compilation too."""
+    contents = {}
+    for name in ("old", "new"):
+        with zipfile.ZipFile(tmp_path / name, "w") as packed:
+            packed.writestr("doorward/__init__.py", f"WHICH = {name!r}\n")
+        contents[name] = (tmp_path / name).read_bytes()
+    (tmp_path / "cache").mkdir()
+    folder = os.open(tmp_path / "cache", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        made = compiling.make((str(tmp_path / "new"), contents["old"]), None, folder, "name", b"key")
+    finally:
+        os.close(folder)
+    assert "old" in marshal.loads(made["doorward"][1]).co_consts  # noqa: S302  made here

@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from doorward.errors import ClientError
@@ -169,7 +170,9 @@ class DialAttempts:
 
 def _hold_back(dialled: socket.socket, *, held: bool) -> None:
     """Let a dial be a connection to the host only once it has won."""
-    if _QUICKACK is not None:
+    if _QUICKACK is None:
+        return
+    with suppress(OSError):  # a system that refuses it has one line more in sshd's log
         dialled.setsockopt(socket.IPPROTO_TCP, _QUICKACK, not held)
         dialled.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET if held else _LEAVE)
 

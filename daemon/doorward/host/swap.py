@@ -44,6 +44,10 @@ _NEEDS_EXEC: Final = "doorward-exec is needed for"
 _ARCHIVE: Final = Path("usr/lib/doorward/doorward.pyz")
 _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/access.conf")
 _RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
+_OURS: Final = ("etc", "doorward")
+_NEEDED: Final = frozenset(
+    Path(*_OURS, name) for name in ("doorwardd.conf", "access.conf", "host.key", "firewall.nft", "failure-policy")
+)
 _MORE_STANZAS: Final = Path("etc/doorward/access.d")  # which access.conf includes, where the collection has made it
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
 _KNOCKS: Final = "doorward-udp.socket"  # which starting the daemon opens
@@ -53,6 +57,7 @@ WAITS: Final = "doorward-change-wait"  # the unit that waits for the deadline
 _AT_BOOT: Final = Path("etc/systemd/system/doorward-change.service")
 _WANTED: Final = Path("etc/systemd/system/sysinit.target.wants/doorward-change.service")
 _ENDED: Final = frozenset({"inactive", "failed", "deactivating"})
+_UNSETTLED: Final = frozenset({"activating", "deactivating"})  # a restart, also after a crash, is both in turn
 _SECONDS: Final = 90.0  # in which systemctl answers: doorwardd may take long to start
 
 _UNIT: Final = """\
@@ -126,7 +131,7 @@ class Services(NamedTuple):
 
     running: tuple[str, ...]
     enabled: tuple[str, ...]
-    starting: tuple[str, ...] = ()  # of those that run: it is not known yet whether they will
+    starting: tuple[str, ...] = ()  # neither running nor stopped: a start that may never come to its end
 
 
 class Applied(NamedTuple):
@@ -230,6 +235,7 @@ class Swap:
         The token comes last: nothing is pending that nobody would take back.
         """
         token, script = self._new_token(), self._folder / "rollback.sh"
+        drop_leftovers(self._root, found)
         replace_file(self._folder / _KEPT, "".join(f"{path}\n" for path in (*found.all, *others)).encode())
         hold(self._root, others)
         replace_file(script, rollback_script(self._root, found, others, before).encode())
@@ -258,7 +264,8 @@ class Swap:
             (self._root / name).unlink(missing_ok=True)
         kept = self._folder / _KEPT
         for path in kept.read_text().splitlines() if kept.exists() else ():
-            _beside(self._root / path, "before").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a disk that is only read there is none, and unlink(2) fails
+                _beside(self._root / path, "before").unlink(missing_ok=True)
 
 
 def refuse_changes_of_others(root: Path, found: Difference, base: Path) -> None:
@@ -278,9 +285,21 @@ def write_beside(root: Path, found: Difference, new: Path) -> None:
         _copy(new / path, _beside(place, "new"))
 
 
+def drop_leftovers(root: Path, found: Difference) -> None:
+    """Remove old files of an earlier change that was cut off: a rollback of this one would put them into force."""
+    for path in found.all:
+        before = _beside(root / path, "before")
+        if _is_there(before):
+            before.unlink()
+            sync(before.parent)
+
+
 def untouched(base: Path, found: Difference) -> tuple[Path, ...]:
-    """The files that a change leaves as they are."""
-    return tuple(sorted(_files(base) - set(found.all)))
+    """The files that a change leaves as they are, and without which nobody gets in.
+
+    Not all of etc/doorward: a stanza of a file of its own may be removed to revoke it, and a log has one name.
+    """
+    return tuple(sorted(path for path in _files(base) - set(found.all) if path.parts[:2] != _OURS or path in _NEEDED))
 
 
 def hold(root: Path, others: Sequence[Path]) -> None:
@@ -335,8 +354,11 @@ def _units_back(before: Services) -> list[str]:
     """The lines of the rollback that have our units run as before, and no others; at boot systemd starts them."""
     lines = [f"systemctl --no-reload disable {unit} 2>/dev/null" for unit in UNITS if unit not in before.enabled]
     lines += ["systemctl daemon-reload", 'if [ "$1" != boot ]; then']
-    lines += [f"    systemctl stop {unit} 2>/dev/null" for unit in UNITS if unit not in before.running]
+    stopped = [unit for unit in UNITS if unit not in (*before.running, *before.starting)]
+    lines += [f"    systemctl stop {unit} 2>/dev/null" for unit in stopped]
     lines.append(f"    systemctl stop {_KNOCKS} 2>/dev/null")  # its port may have changed, or its file be gone
+    # Whether these come up with the old files nobody knows: systemd goes on trying, and the rollback is over.
+    lines += [f"    systemctl --no-block restart {' '.join(before.starting)}"] if before.starting else []
     lines += [f"    systemctl restart {' '.join(before.running)} || exit 1"] if before.running else []
     return [*lines, "    :", "fi"]
 
@@ -411,17 +433,20 @@ def _services() -> Services:
 
 
 def services_of(shown: str) -> Services:
-    """What systemd says of units. One that is about to start, or to start again after a crash, is one that runs."""
+    """What systemd says of units. One that is between two states is starting, where nobody has stopped it for good."""
     blocks = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in shown.split("\n\n")]
     states = {block["Id"]: block for block in blocks if "Id" in block}
     if set(states) != set(UNITS):
         msg = f"systemd does not say which of {', '.join(UNITS)} run"
         raise FirewallError(msg)
-    return Services(
-        tuple(unit for unit in UNITS if states[unit]["ActiveState"] not in _ENDED),
-        tuple(unit for unit in UNITS if states[unit]["UnitFileState"].startswith("enabled")),
-        tuple(unit for unit in UNITS if states[unit]["ActiveState"] == "activating"),
+    enabled = tuple(unit for unit in UNITS if states[unit]["UnitFileState"].startswith("enabled"))
+    starting = tuple(
+        unit
+        for unit in UNITS
+        if states[unit]["ActiveState"] in _UNSETTLED and (states[unit]["ActiveState"] not in _ENDED or unit in enabled)
     )
+    running = tuple(unit for unit in UNITS if states[unit]["ActiveState"] not in _ENDED and unit not in starting)
+    return Services(running, enabled, starting)
 
 
 def _is_served(now: Services, *, needs_exec: bool) -> bool:

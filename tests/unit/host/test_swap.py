@@ -78,12 +78,13 @@ class Scene:
         self.found = difference(self.staged / "base", self.staged / "new")
         self.others = swap.untouched(self.staged / "base", self.found)
 
-    def prepare(self) -> None:
+    def prepare(self, ran: Services = NOTHING_RAN) -> None:
         """Arm as apply does, but with nothing that waits."""
         swap.write_beside(self.root, self.found, self.staged / "new")
         folder = self.root / "etc/doorward/change"
+        swap.drop_leftovers(self.root, self.found)
         swap.hold(self.root, self.others)
-        (folder / "rollback.sh").write_text(swap.rollback_script(self.root, self.found, self.others, NOTHING_RAN))
+        (folder / "rollback.sh").write_text(swap.rollback_script(self.root, self.found, self.others, ran))
         (folder / "kept").write_text("".join(f"{path}\n" for path in (*self.found.all, *self.others)))
         (folder / "pending").write_text("token\n")
 
@@ -233,6 +234,63 @@ def test_where_no_second_name_can_be_given_the_change_goes_on(scene: Scene, monk
     assert seen(scene.root) == scene.before
 
 
+def test_a_change_beside_a_disk_that_is_only_read_is_confirmed_and_tidied_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There unlink(2) says EROFS of a name too that is not there."""
+    unlink = Path.unlink
+
+    def refuse(self: Path, *, missing_ok: bool = False) -> None:
+        if self.name == ".doorwardd.conf.before":
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    scene.prepare()
+    assert not (scene.root / "etc/doorward/.doorwardd.conf.before").exists()
+    swap.put_in(scene.root, scene.found)
+    scene.swap.confirm("token")
+    assert {name: text for name, (text, _) in seen(scene.root).items()} == NEW
+
+
+def test_an_old_file_that_an_earlier_change_has_left_behind_does_not_come_back(scene: Scene) -> None:
+    left = scene.root / "usr/lib/doorward/.doorward.pyz.before"
+    left.write_text("of two changes ago")
+    scene.prepare()
+    scene.roll_back("now", "token")  # the swap was cut off before this file's turn
+    assert seen(scene.root) == scene.before
+
+
+def test_a_stanza_that_was_removed_meanwhile_does_not_come_back_and_a_log_keeps_its_one_name(scene: Scene) -> None:
+    more = {"etc/doorward/access.d/mallory.conf": "revoked", "etc/doorward/audit.log": "lines"}
+    write(scene.root, more)
+    write(scene.staged / "base", more)
+    scene.others = swap.untouched(scene.staged / "base", scene.found)
+    assert scene.others == (Path("etc/doorward/doorwardd.conf"),)
+    scene.prepare()
+    swap.put_in(scene.root, scene.found)
+    (scene.root / "etc/doorward/access.d/mallory.conf").unlink()
+    assert (scene.root / "etc/doorward/audit.log").stat().st_nlink == 1
+    scene.roll_back("now", "token")
+    assert not (scene.root / "etc/doorward/access.d/mallory.conf").exists()
+
+
+@pytest.mark.parametrize(
+    ("ran", "over"),
+    [(Services((swap.DAEMON,), ()), False), (Services((), (), (swap.DAEMON,)), True)],
+    ids=["ran", "started over and over"],
+)
+def test_a_rollback_is_over_where_a_unit_does_not_start_that_did_not_run_before(
+    scene: Scene, ran: Services, *, over: bool
+) -> None:
+    """Here no unit starts, since there is none. One that ran is tried again; else no further change could be made."""
+    scene.prepare(ran)
+    swap.put_in(scene.root, scene.found)
+    assert (scene.roll_back("now", "token").returncode == 0) is over
+    assert seen(scene.root) == scene.before
+    assert (scene.swap.pending() is None) is over
+
+
 @pytest.mark.parametrize("token", ["", "another", "toke"])
 def test_another_token_confirms_nothing(scene: Scene, token: str) -> None:
     scene.prepare()
@@ -277,13 +335,41 @@ def shown(**states: tuple[str, str]) -> str:
     )
 
 
-@pytest.mark.parametrize("state", ["active", "reloading", "activating", "refreshing"])
-def test_a_daemon_that_runs_or_is_about_to_is_started_again_by_a_rollback(scene: Scene, state: str) -> None:
+@pytest.mark.parametrize("state", ["active", "reloading", "refreshing"])
+def test_a_daemon_that_runs_is_started_again_by_a_rollback(scene: Scene, state: str) -> None:
     found = swap.services_of(shown(doorwardd=(state, "enabled")))
-    starting = (swap.DAEMON,) if state == "activating" else ()
-    assert found == Services((swap.DAEMON,), (swap.DAEMON,), starting)
-    assert swap._is_served(found, needs_exec=False) is not bool(starting)  # noqa: SLF001  a crash loop serves nobody
-    assert "systemctl restart doorwardd.service" in swap.rollback_script(scene.root, scene.found, (), found)
+    assert found == Services((swap.DAEMON,), (swap.DAEMON,))
+    assert swap._is_served(found, needs_exec=False)  # noqa: SLF001  of the same module
+    assert "systemctl restart doorwardd.service || exit 1" in swap.rollback_script(scene.root, scene.found, (), found)
+
+
+@pytest.mark.parametrize("state", ["activating", "deactivating"])
+def test_a_daemon_between_two_states_is_started_again_and_nobody_waits_for_it(scene: Scene, state: str) -> None:
+    """It may be in somebody's restart, which is both in turn, or in a crash loop, which serves nobody."""
+    found = swap.services_of(shown(doorwardd=(state, "enabled")))
+    assert found == Services((), (swap.DAEMON,), (swap.DAEMON,))
+    assert not swap._is_served(found, needs_exec=False)  # noqa: SLF001  of the same module
+    script = swap.rollback_script(scene.root, scene.found, (), found)
+    assert "systemctl --no-block restart doorwardd.service\n" in script
+    assert "systemctl stop doorwardd.service" not in script
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_daemon_in_a_crash_loop_is_restarted_for_new_stanzas_since_systemd_reloads_none(
+    monkeypatch: pytest.MonkeyPatch, *, starts: bool
+) -> None:
+    said: list[tuple[str, ...]] = []
+
+    def systemctl(*words: str) -> str:
+        said.append(words)
+        return ""
+
+    monkeypatch.setattr(swap, "_systemctl", systemctl)
+    monkeypatch.setattr(swap, "_reload", lambda: said.append(("reload", swap.DAEMON)))
+    before = Services((), (), (swap.DAEMON,)) if starts else Services((swap.DAEMON,), ())
+    found = Difference((Path("etc/doorward/access.conf"),), ())
+    swap._serve(found, before, needs_exec=False)  # noqa: SLF001  of the same module
+    assert ("restart" if starts else "reload", swap.DAEMON) in said
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed", "deactivating"])

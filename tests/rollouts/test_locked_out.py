@@ -194,6 +194,50 @@ def test_an_archive_that_crashes_at_the_start_is_taken_back_at_once(
     get_in(controller, both)
 
 
+CRASHING = """
+mkdir -p /run/systemd/system/doorwardd.service.d
+printf '[Service]\\nExecStartPre=/bin/false\\n' >/run/systemd/system/doorwardd.service.d/crash.conf
+systemctl daemon-reload
+systemctl restart doorwardd.service || :
+systemctl show --property=ActiveState --value doorwardd.service
+"""
+CHANGED = """
+here=$(mktemp -d)
+mkdir "$here/base" "$here/new"
+cd /
+for top in base new; do
+    cp -a --parents usr/lib/doorward/doorward.pyz etc/doorward/doorwardd.conf "$here/$top"
+    cp -a --parents etc/doorward/access.conf "$here/$top"
+done
+echo '# another line' >>"$here/new/etc/doorward/access.conf"
+doorward change apply --deadline 60s "$here" 2>&1 && echo "It was made." || :
+rm -r "$here"
+"""
+MENDED = """
+rm -r /run/systemd/system/doorwardd.service.d
+systemctl daemon-reload
+systemctl restart doorwardd.service
+"""
+
+
+def test_where_the_daemon_crashes_over_and_over_a_rollback_ends_all_the_same(
+    both: list[Trial], controller: Controller
+) -> None:
+    """A rollback that waited for it would go on for ever, and no change could be made that mends the host."""
+    trial = both[0]
+    before = files(trial)
+    try:
+        assert trial.console("sh", "-ec", CRASHING).split() == ["activating"]
+        said = trial.console("sh", "-ec", CHANGED)
+        assert "THE CHANGE WAS NOT CONFIRMED" in said, said
+        assert "It was made." not in said
+        assert trial.console("sh", "-c", "ls /etc/doorward/change").split() == ["kept", "lock", "rollback.sh"]
+    finally:
+        trial.console("sh", "-ec", MENDED)
+    assert files(trial) == before
+    get_in(controller, both)
+
+
 @pytest.mark.whole
 def test_a_controller_that_dies_a_reboot_and_reloads_of_systemd_change_nothing(
     both: list[Trial], controller: Controller, tmp_path: Path

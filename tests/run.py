@@ -2,10 +2,9 @@
 
 ``run.py check`` is the fast part, ``run.py all`` nearly everything, ``run.py whole`` also what takes minutes and has a
 relative in ``all``, which names it. The last line is ``N passed, N failed, N skipped``.
-Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types and then the
-tests with fwknop's programs, suites that need the lab, with some precedence since they take longest, suites that start
-programs of other versions and then roll out to hosts of their own, and one that only computes, at the lowest priority.
-Those of system wait for more than half of their time, so three run at once. More lanes would not end sooner: two
+Network tests mostly wait, so lanes run side by side: suites shown at once, the checkers of style and types, suites that
+need the lab, with some precedence since they take longest, suites that start programs of other versions and then roll
+out to hosts of their own, and one that only computes, at the lowest priority. More lanes would not end sooner: two
 processors are busy all the time, and tests of a host that answers within a second begin to fail.
 """
 
@@ -115,7 +114,6 @@ def _without(command: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...
 
 
 SPREAD = ("--numprocesses=2", "--dist=worksteal")
-WAITING = ("--numprocesses=3", "--dist=worksteal")
 ALONE = ("--numprocesses=0",)
 NOT_WHOLE = ("-m", "not whole")
 PART = (*ALONE, *NOT_WHOLE)
@@ -140,8 +138,8 @@ ALL = (
     ANTSIBULL_DOCS,
     COVER,
     tests("repository", "property", options=SPREAD),  # with COVER, the same tests as the last suite of CHECK
-    tests("system", options=(*WAITING, *NOT_WHOLE)),
-    replace(tests("interop", "tutorial", options=ALONE), lane=Lane.STYLE),
+    tests("system", options=(*SPREAD, *NOT_WHOLE)),
+    tests("interop", "tutorial", options=ALONE),
     replace(tests("unit/collection", options=(*ALONE, "-m", "ansible")), lane=Lane.OTHERS),
     replace(tests("package", options=ALONE), lane=Lane.OTHERS),
     replace(tests("versions", options=ALONE), lane=Lane.OTHERS),

@@ -54,6 +54,7 @@ PACKAGES: Final = {
     "mandoc": "mandoc",
     "make": "make",
     "mkdir": "coreutils",
+    "mktemp": "coreutils",
     "mosh": "mosh",
     "mv": "coreutils",
     "mmdebstrap": "mmdebstrap",

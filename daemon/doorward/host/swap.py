@@ -44,9 +44,10 @@ _NEEDS_EXEC: Final = "doorward-exec is needed for"
 _ARCHIVE: Final = Path("usr/lib/doorward/doorward.pyz")
 _SETTINGS, _STANZAS = Path("etc/doorward/doorwardd.conf"), Path("etc/doorward/access.conf")
 _RELOADED: Final = frozenset({_STANZAS, Path("etc/doorward/access.redacted")})
-_OURS: Final = ("etc", "doorward")
-_NEEDED: Final = frozenset(
-    Path(*_OURS, name) for name in ("doorwardd.conf", "access.conf", "host.key", "firewall.nft", "failure-policy")
+_OURS: Final = Path("etc/doorward")
+_NEEDED: Final = frozenset(  # to start, at the next boot too; the firewall's are read by its units
+    {_SETTINGS, _STANZAS, _OURS / "host.key", _OURS / "failure-policy"}
+    | {_OURS / name for name in ("firewall.nft", "firewall.nft.confirmed", "failure.nft")}
 )
 _MORE_STANZAS: Final = Path("etc/doorward/access.d")  # which access.conf includes, where the collection has made it
 _SOCKET: Final = Path("etc/systemd/system/doorward-helper.socket")
@@ -56,7 +57,7 @@ _KEPT: Final = "kept"  # the paths that have an old file beside them
 WAITS: Final = "doorward-change-wait"  # the unit that waits for the deadline
 _AT_BOOT: Final = Path("etc/systemd/system/doorward-change.service")
 _WANTED: Final = Path("etc/systemd/system/sysinit.target.wants/doorward-change.service")
-_ENDED: Final = frozenset({"inactive", "failed", "deactivating"})
+_STOPPED: Final = frozenset({"inactive", "failed"})
 _UNSETTLED: Final = frozenset({"activating", "deactivating"})  # a restart, also after a crash, is both in turn
 _SECONDS: Final = 90.0  # in which systemctl answers: doorwardd may take long to start
 
@@ -299,7 +300,7 @@ def untouched(base: Path, found: Difference) -> tuple[Path, ...]:
 
     Not all of etc/doorward: a stanza of a file of its own may be removed to revoke it, and a log has one name.
     """
-    return tuple(sorted(path for path in _files(base) - set(found.all) if path.parts[:2] != _OURS or path in _NEEDED))
+    return tuple(sorted(path for path in _files(base) - set(found.all) if _OURS not in path.parents or path in _NEEDED))
 
 
 def hold(root: Path, others: Sequence[Path]) -> None:
@@ -340,7 +341,6 @@ def put_in(root: Path, found: Difference) -> None:
         place = root / path
         if _is_there(place):
             before = _beside(place, "before")
-            before.unlink(missing_ok=True)
             if path in found.removed:
                 place.rename(before)
             else:
@@ -439,13 +439,11 @@ def services_of(shown: str) -> Services:
     if set(states) != set(UNITS):
         msg = f"systemd does not say which of {', '.join(UNITS)} run"
         raise FirewallError(msg)
+    active = {unit: states[unit]["ActiveState"] for unit in UNITS}
     enabled = tuple(unit for unit in UNITS if states[unit]["UnitFileState"].startswith("enabled"))
-    starting = tuple(
-        unit
-        for unit in UNITS
-        if states[unit]["ActiveState"] in _UNSETTLED and (states[unit]["ActiveState"] not in _ENDED or unit in enabled)
-    )
-    running = tuple(unit for unit in UNITS if states[unit]["ActiveState"] not in _ENDED and unit not in starting)
+    running = tuple(unit for unit in UNITS if active[unit] not in _STOPPED | _UNSETTLED)
+    restarted = {unit for unit in enabled if active[unit] == "deactivating"}
+    starting = tuple(unit for unit in UNITS if active[unit] == "activating" or unit in restarted)
     return Services(running, enabled, starting)
 
 

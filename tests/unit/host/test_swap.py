@@ -263,10 +263,12 @@ def test_an_old_file_that_an_earlier_change_has_left_behind_does_not_come_back(s
 
 def test_a_stanza_that_was_removed_meanwhile_does_not_come_back_and_a_log_keeps_its_one_name(scene: Scene) -> None:
     more = {"etc/doorward/access.d/mallory.conf": "revoked", "etc/doorward/audit.log": "lines"}
+    more |= dict.fromkeys(("etc/doorward/firewall.nft.confirmed", "etc/doorward/failure.nft"), "read at the next boot")
     write(scene.root, more)
     write(scene.staged / "base", more)
     scene.others = swap.untouched(scene.staged / "base", scene.found)
-    assert scene.others == (Path("etc/doorward/doorwardd.conf"),)
+    held = ("doorwardd.conf", "failure.nft", "firewall.nft.confirmed")
+    assert scene.others == tuple(Path("etc/doorward") / name for name in held)
     scene.prepare()
     swap.put_in(scene.root, scene.found)
     (scene.root / "etc/doorward/access.d/mallory.conf").unlink()
